@@ -1,0 +1,89 @@
+//! What can be wrong with a configuration, said so that the reader knows which file and key to mend.
+
+use std::path::PathBuf;
+
+/// A configuration that could not be read, understood or used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file could not be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not TOML or JSON of the expected shape: a syntax error, an unknown key, a value out of range.
+    #[error("cannot use the configuration {origin}: {message}")]
+    Parse {
+        /// The file or other place that the text comes from.
+        origin: String,
+        /// The parser's message with line and key; for an unknown key, the nearest known one.
+        message: String,
+    },
+    /// Every value is possible by itself, but not this one together with the others.
+    #[error("cannot use the configuration: {key} is {found}, but {expected}")]
+    Invalid {
+        /// The key, dotted.
+        key: &'static str,
+        /// What was found.
+        found: String,
+        /// What was expected, and what to do.
+        expected: String,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn invalid(
+        key: &'static str,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Invalid { key, found: found.to_string(), expected: expected.into() }
+    }
+
+    /// Wraps a deserialiser's message; where it names an unknown key, adds the nearest known one.
+    pub(crate) fn parse(origin: &str, error: &impl ToString) -> Self {
+        let mut message = error.to_string().trim_end().to_owned();
+        if let Some(nearest) = nearest_key(&message) {
+            message.push_str("\ndid you mean `");
+            message.push_str(&nearest);
+            message.push_str("`?");
+        }
+        Self::Parse { origin: origin.to_owned(), message }
+    }
+}
+
+/// From serde's "unknown field `x`, expected one of `a`, `b`", the known field nearest to `x`.
+fn nearest_key(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("unknown field `")?;
+    let mut quoted = rest.split('`').step_by(2);
+    let unknown = quoted.next()?;
+    quoted
+        .filter(|known| !known.is_empty() && !known.contains(char::is_whitespace))
+        .map(|known| (strsim::normalized_damerau_levenshtein(unknown, known), known))
+        .filter(|(similarity, _)| *similarity > 0.3)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest_key;
+
+    #[test]
+    fn the_nearest_known_key_is_named() {
+        let message = "unknown field `learning_rat`, expected one of `lr`, `learning_rate`, `seed`";
+        assert_eq!(nearest_key(message).as_deref(), Some("learning_rate"));
+        assert_eq!(nearest_key("unknown field `zzz`, expected `lr`"), None);
+        assert_eq!(nearest_key("invalid type: string"), None);
+    }
+}

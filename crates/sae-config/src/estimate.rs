@@ -1,0 +1,73 @@
+//! What a bank will cost before it runs: tokens, and an upper estimate of memory.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::{ConfigError, RunConfig};
+
+/// The sizes of a language model that memory depends on, read from its `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct ModelShape {
+    /// Layers, L.
+    #[serde(alias = "num_hidden_layers", alias = "num_layers")]
+    pub n_layer: u64,
+    /// d_model, D.
+    #[serde(alias = "hidden_size")]
+    pub n_embd: u64,
+    /// Vocabulary, V.
+    pub vocab_size: u64,
+    /// Longest context.
+    #[serde(alias = "max_position_embeddings")]
+    pub n_positions: u64,
+}
+
+impl ModelShape {
+    /// Reads `config.json` in a model's folder.
+    pub fn load(model: &Path) -> Result<Self, ConfigError> {
+        let path = model.join("config.json");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        serde_json::from_str(&text)
+            .map_err(|error| ConfigError::parse(&path.display().to_string(), &error))
+    }
+}
+
+/// Bytes that libtorch, the tokeniser and the data threads take before any tensor.
+const BASE: u64 = 500 << 20;
+/// Tokens in a KL chunk times the vocabulary are held to about so many logits; see `sae-splice`.
+const KL_CHUNK_LOGITS: u64 = 1 << 22;
+
+/// Peak bytes of training a bank of these runs in f32, from above.
+///
+/// Model weights once; of each SAE its parameters, gradients and Adam's two moments; of each member's spliced pass the
+/// activations that its backward pass needs; one KL chunk; one SAE's forward and backward at a time.
+pub fn peak_bytes(model: ModelShape, runs: &[&RunConfig]) -> u64 {
+    let ModelShape { n_layer: l, n_embd: d, vocab_size: v, n_positions } = model;
+    let weights = v * d + n_positions * d + 12 * l * d * d;
+    let Some(first) = runs.first() else { return BASE };
+    let tokens = (first.train.batch_size.get() * first.data.context_length.get()) as u64;
+    let clean = tokens * d * (l + 10);
+    let members: u64 = runs
+        .iter()
+        .map(|run| {
+            let f = features(run, d);
+            let sites = run.sae.sites.len() as u64;
+            let start = run.sae.sites.first().map_or(0, |site| site.block as u64);
+            let suffix = if run.needs_spliced_pass() { l.saturating_sub(start) } else { 0 };
+            sites * 4 * (2 * f * d + f + d) + sites * 3 * tokens * f + suffix * 24 * tokens * d
+        })
+        .sum();
+    let kl = if runs.iter().any(|run| run.loss.kl.is_some()) { 6 * KL_CHUNK_LOGITS.max(v) } else { 0 };
+    BASE + 4 * (weights + clean + members + kl)
+}
+
+/// Dictionary elements of each of a run's SAEs.
+pub fn features(run: &RunConfig, d_model: u64) -> u64 {
+    ((run.sae.expansion.get() * d_model as f64).round() as u64).max(1)
+}
+
+/// Tokens that a run trains on.
+pub fn training_tokens(run: &RunConfig) -> u64 {
+    run.n_steps() * run.effective_batch_size() * run.data.context_length.get() as u64
+}

@@ -1,0 +1,61 @@
+//! Where the files of a run and of a sweep lie. Every path in a run folder is spelt here and nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use crate::Site;
+
+/// A run's folder, `runs/<sweep>/<run>/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFolder(PathBuf);
+
+impl RunFolder {
+    /// The folder at `path`, which need not exist.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The resolved configuration, `config.toml`.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    /// A line of JSON a logging step, `metrics.jsonl`.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+
+    /// The final evaluation, `summary.json`. A run that has it is finished.
+    pub fn summary(&self) -> PathBuf {
+        self.0.join("summary.json")
+    }
+
+    /// Frequency, alive and norms of every feature, `features.parquet`.
+    pub fn features(&self) -> PathBuf {
+        self.0.join("features.parquet")
+    }
+
+    /// The folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// A checkpoint, `checkpoints/step_N`.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.checkpoints().join(format!("step_{step}"))
+    }
+
+    /// The weights of the SAE at a site, `sae/<site>/`, in the directory format of SAELens.
+    pub fn sae(&self, site: Site) -> PathBuf {
+        self.0.join("sae").join(site.to_string())
+    }
+}
+
+/// A sweep's manifest, `manifest.json`.
+pub fn manifest(sweep: &Path) -> PathBuf {
+    sweep.join("manifest.json")
+}

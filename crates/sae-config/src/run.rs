@@ -1,0 +1,471 @@
+//! One run: what is trained, on what, towards what.
+//!
+//! A [`RunConfig`] is read from TOML ([`RunConfig::load`]), every key named and every value in its range, and checked as
+//! a whole ([`RunConfig::check`]) before anything starts. Paths are relative to the working directory.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Coefficient, ConfigError, Fraction, Positive, Site};
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The frozen language model.
+    pub model: ModelConfig,
+    /// The training data.
+    pub data: DataConfig,
+    /// The SAEs.
+    pub sae: SaeConfig,
+    /// What is minimised.
+    pub loss: LossConfig,
+    /// How it is minimised.
+    pub train: TrainConfig,
+    /// What is measured at the end, and in between.
+    pub eval: EvalConfig,
+    /// What is written while the run goes on.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// The frozen language model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A folder in Hugging Face layout: `config.json`, `model.safetensors`, `tokenizer.json`.
+    pub path: PathBuf,
+}
+
+/// The training data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// A parquet file, a folder of them, or a glob.
+    pub train: PathBuf,
+    /// The column to read: text, which is tokenised on the way, or lists of integers, which are windows already.
+    #[serde(default = "text_column")]
+    pub column: String,
+    /// Tokens in a window (a sample), the model's context or less.
+    pub context_length: NonZeroUsize,
+    /// The folder or file of the tokeniser, where it is not the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Windows in the shuffle buffer; 1 keeps the order of the files.
+    #[serde(default = "shuffle_buffer")]
+    pub shuffle_buffer: NonZeroUsize,
+    /// Seed of the order of the data; it does not touch initialisation.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// The SAEs of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaeConfig {
+    /// One SAE at each of these sites, in the order of computation.
+    pub sites: Vec<Site>,
+    /// Dictionary elements per dimension of the activation, `F / D`.
+    pub expansion: Positive,
+    /// Seed of the initialisation.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// The terms of the loss. A term left out is neither trained on nor tracked; a coefficient of 0 tracks it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossConfig {
+    /// `coeff · mean_n ‖c_n‖_p / D`.
+    pub sparsity: SparsityConfig,
+    /// MSE between the SAE's output and its input (the reference's `out_to_in`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<TermConfig>,
+    /// MSE between the SAE's output and the clean activation there (the reference's `out_to_orig`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<TermConfig>,
+    /// MSE to the clean activations at later sites (the reference's `in_to_orig`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downstream: Option<DownstreamConfig>,
+    /// KL divergence of the spliced model's output distribution from the original's (the reference's `logits_kl`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<TermConfig>,
+}
+
+/// The sparsity term.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SparsityConfig {
+    /// The sparsity coefficient, λ in the paper.
+    pub coeff: Coefficient,
+    /// The norm's exponent; 1 in the paper.
+    #[serde(default = "p_norm")]
+    pub p: Positive,
+}
+
+/// A term with a coefficient.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TermConfig {
+    /// The coefficient.
+    pub coeff: Coefficient,
+}
+
+/// The downstream term.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DownstreamConfig {
+    /// Divided evenly among the sites.
+    pub total_coeff: Coefficient,
+    /// The sites; empty means every `hook_resid_pre` after the first SAE that has no SAE itself.
+    #[serde(default)]
+    pub sites: Vec<Site>,
+}
+
+/// The optimiser, its schedule and the length of the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Windows to train on.
+    pub n_samples: u64,
+    /// Windows in a forward pass.
+    pub batch_size: NonZeroUsize,
+    /// Windows in an optimiser step, a multiple of `batch_size`; `batch_size` where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_batch_size: Option<NonZeroUsize>,
+    /// Adam's learning rate after warm-up.
+    pub lr: Positive,
+    /// Gradients of a run, all its SAEs together, are scaled down to this norm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_grad_norm: Option<Positive>,
+    /// The learning rate over the run.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+}
+
+/// The shape of the learning rate over the run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// The shape.
+    #[serde(default)]
+    pub kind: ScheduleKind,
+    /// Windows over which the rate rises to its full value.
+    #[serde(default)]
+    pub warmup_samples: u64,
+    /// Windows at the end over which a linear schedule falls.
+    #[serde(default)]
+    pub cooldown_samples: u64,
+    /// The rate at the end, as a fraction of the full one.
+    #[serde(default = "min_lr_factor")]
+    pub min_lr_factor: Fraction,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self {
+            kind: ScheduleKind::default(),
+            warmup_samples: 0,
+            cooldown_samples: 0,
+            min_lr_factor: min_lr_factor(),
+        }
+    }
+}
+
+/// The shapes of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// Half a cosine from the full rate to `min_lr_factor`.
+    #[default]
+    Cosine,
+    /// Constant, then a straight line down over `cooldown_samples`.
+    Linear,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Parquet of the same kind as the training data, and none of it.
+    pub data: PathBuf,
+    /// Windows to evaluate on.
+    pub n_samples: u64,
+    /// Windows in a forward pass; the training batch where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<NonZeroUsize>,
+    /// Evaluate each time so many windows have been trained on, beside the evaluation at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_n_samples: Option<NonZeroUsize>,
+    /// A feature is alive if it is active on any of so many tokens of the training data.
+    #[serde(default = "alive_tokens")]
+    pub alive_tokens: u64,
+}
+
+/// What is written while the run goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// Optimiser steps between two lines of `metrics.jsonl`.
+    #[serde(default = "log_steps")]
+    pub every_n_steps: NonZeroUsize,
+    /// Optimiser steps between two checkpoints; none but the last where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_every_n_steps: Option<NonZeroUsize>,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { every_n_steps: log_steps(), checkpoint_every_n_steps: None }
+    }
+}
+
+fn text_column() -> String {
+    "text".to_owned()
+}
+fn shuffle_buffer() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(4095)
+}
+fn p_norm() -> Positive {
+    positive(1.0)
+}
+fn min_lr_factor() -> Fraction {
+    Fraction::try_from(0.1).unwrap_or_else(|_| unreachable!("0.1 is a fraction"))
+}
+fn alive_tokens() -> u64 {
+    500_000
+}
+fn log_steps() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(9)
+}
+fn positive(value: f64) -> Positive {
+    Positive::try_from(value).unwrap_or_else(|_| unreachable!("a constant above 0"))
+}
+
+/// The types of SAE that the paper compares, told from the terms that are trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Variant {
+    /// Local reconstruction only.
+    #[serde(rename = "local")]
+    Local,
+    /// KL divergence only.
+    #[serde(rename = "e2e")]
+    E2e,
+    /// KL divergence and downstream reconstruction.
+    #[serde(rename = "e2e+ds")]
+    E2eDs,
+    /// Any other mixture.
+    #[serde(rename = "other")]
+    Other,
+}
+
+impl Variant {
+    /// All, in the order in which tables show them.
+    pub const ALL: [Self; 4] = [Self::Local, Self::E2e, Self::E2eDs, Self::Other];
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Local => "local",
+            Self::E2e => "e2e",
+            Self::E2eDs => "e2e+ds",
+            Self::Other => "other",
+        })
+    }
+}
+
+impl RunConfig {
+    /// Reads and checks a TOML file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads and checks TOML; `origin` names its source in errors.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::parse(origin, &error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The same, from a table that a sweep has put together.
+    pub(crate) fn from_table(table: toml::Table, origin: &str) -> Result<Self, ConfigError> {
+        let config: Self =
+            table.try_into().map_err(|error| ConfigError::parse(origin, &error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration as TOML.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(self).map_err(|error| ConfigError::Parse {
+            origin: "in memory".to_owned(),
+            message: error.to_string(),
+        })
+    }
+
+    /// Checks what no single value shows.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_sites()?;
+        self.check_loss()?;
+        self.check_lengths()
+    }
+
+    fn check_sites(&self) -> Result<(), ConfigError> {
+        let sites = &self.sae.sites;
+        if sites.is_empty() {
+            return Err(ConfigError::invalid("sae.sites", "empty", "a run trains at least one SAE"));
+        }
+        if let Some(pair) = sites.windows(2).find(|pair| pair[0] >= pair[1]) {
+            return Err(ConfigError::invalid(
+                "sae.sites",
+                format!("{}, {}", pair[0], pair[1]),
+                "sites stand once each, in the order in which the model computes them",
+            ));
+        }
+        if let Some(downstream) = &self.loss.downstream
+            && let Some(site) = downstream.sites.iter().find(|site| **site <= sites[0])
+        {
+            return Err(ConfigError::invalid(
+                "loss.downstream.sites",
+                site,
+                format!("no site at or before the first SAE ({}) is downstream of it", sites[0]),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_loss(&self) -> Result<(), ConfigError> {
+        let loss = &self.loss;
+        let weights = [
+            loss.local.map(|term| term.coeff),
+            loss.output.map(|term| term.coeff),
+            loss.kl.map(|term| term.coeff),
+            loss.downstream.as_ref().map(|term| term.total_coeff),
+        ];
+        if weights.into_iter().flatten().all(|coeff| coeff.get() == 0.0) {
+            return Err(ConfigError::invalid(
+                "loss",
+                "sparsity alone",
+                "an SAE needs something to reconstruct: give loss.local, loss.output, loss.kl or loss.downstream a \
+                 coefficient above 0",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_lengths(&self) -> Result<(), ConfigError> {
+        let train = &self.train;
+        let (batch, effective) = (train.batch_size, self.effective_batch_size());
+        if effective % batch.get() as u64 != 0 {
+            return Err(ConfigError::invalid(
+                "train.effective_batch_size",
+                effective,
+                format!("it must be a multiple of train.batch_size, {batch}"),
+            ));
+        }
+        if self.n_steps() == 0 {
+            return Err(ConfigError::invalid(
+                "train.n_samples",
+                train.n_samples,
+                format!("one optimiser step takes {effective}"),
+            ));
+        }
+        let schedule = &train.schedule;
+        let ends = schedule.warmup_samples.saturating_add(schedule.cooldown_samples);
+        if schedule.kind == ScheduleKind::Linear && ends > train.n_samples
+            || schedule.warmup_samples > train.n_samples
+        {
+            return Err(ConfigError::invalid(
+                "train.schedule",
+                format!(
+                    "a warm-up of {} and a cool-down of {} samples",
+                    schedule.warmup_samples, schedule.cooldown_samples
+                ),
+                format!("they overlap in a run of {} samples", train.n_samples),
+            ));
+        }
+        if schedule.kind == ScheduleKind::Cosine && schedule.cooldown_samples > 0 {
+            return Err(ConfigError::invalid(
+                "train.schedule.cooldown_samples",
+                schedule.cooldown_samples,
+                "a cosine has no cool-down: leave it out, or choose kind = \"linear\"",
+            ));
+        }
+        if self.eval.n_samples == 0 {
+            return Err(ConfigError::invalid("eval.n_samples", 0, "a run is evaluated on something"));
+        }
+        Ok(())
+    }
+
+    /// The type of SAE, told from the terms with a coefficient above zero.
+    pub fn variant(&self) -> Variant {
+        let on = |term: Option<TermConfig>| term.is_some_and(|term| term.coeff.get() > 0.0);
+        let (local, output, kl) = (on(self.loss.local), on(self.loss.output), on(self.loss.kl));
+        let downstream =
+            self.loss.downstream.as_ref().is_some_and(|term| term.total_coeff.get() > 0.0);
+        match (local, output, kl, downstream) {
+            (true, false, false, false) => Variant::Local,
+            (false, false, true, false) => Variant::E2e,
+            (false, false, true, true) => Variant::E2eDs,
+            _ => Variant::Other,
+        }
+    }
+
+    /// Whether the loss needs the model after the SAE: a spliced pass, and the clean one to its end.
+    pub fn needs_spliced_pass(&self) -> bool {
+        self.loss.kl.is_some() || self.loss.downstream.is_some()
+    }
+
+    /// Windows in an optimiser step.
+    pub fn effective_batch_size(&self) -> u64 {
+        self.train.effective_batch_size.unwrap_or(self.train.batch_size).get() as u64
+    }
+
+    /// Forward passes in an optimiser step.
+    pub fn accumulation(&self) -> u64 {
+        self.effective_batch_size() / self.train.batch_size.get() as u64
+    }
+
+    /// Optimiser steps of the run; an incomplete last group of batches is dropped.
+    pub fn n_steps(&self) -> u64 {
+        self.train.n_samples / self.effective_batch_size()
+    }
+
+    /// Windows in a forward pass of the evaluation.
+    pub fn eval_batch_size(&self) -> usize {
+        self.eval.batch_size.unwrap_or(self.train.batch_size).get()
+    }
+
+    /// Two runs with equal keys see the same model, batches and evaluation: they may train as members of one bank.
+    pub fn bank_key(&self) -> BankKey {
+        let TrainConfig { n_samples, batch_size, .. } = self.train;
+        BankKey {
+            model: self.model.clone(),
+            data: self.data.clone(),
+            eval: self.eval.clone(),
+            log: self.log.clone(),
+            n_samples,
+            batch_size,
+            effective_batch_size: self.effective_batch_size(),
+        }
+    }
+}
+
+/// What the members of a bank have in common; see [`RunConfig::bank_key`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct BankKey {
+    model: ModelConfig,
+    data: DataConfig,
+    eval: EvalConfig,
+    log: LogConfig,
+    n_samples: u64,
+    batch_size: NonZeroUsize,
+    effective_batch_size: u64,
+}
