@@ -1,0 +1,165 @@
+//! What can go wrong between a file and a batch.
+
+use std::path::PathBuf;
+
+/// Data that could not be found, read or used. Every variant names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// Nothing lies where data was expected.
+    #[error("no parquet file at {}: give a .parquet file, a folder of them or a glob", path.display())]
+    Missing {
+        /// The path or pattern.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not readable parquet: truncated, corrupt or something else.
+    #[error("cannot read {} as parquet ({message}): the file is truncated or damaged; fetch or write it again", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What the parquet reader said.
+        message: String,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {message}; what was complete before is kept", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the writer said.
+        message: String,
+    },
+    /// The column is not there.
+    #[error("{} has no column `{column}`; its columns are {}: set data.column", path.display(), columns.join(", "))]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// Those there are.
+        columns: Vec<String>,
+    },
+    /// The column holds neither text nor lists of integers, or not the same as the first file's.
+    #[error("column `{column}` of {} holds {found}, expected {expected}", path.display())]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// Its type.
+        found: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A window has another length than the context.
+    #[error(
+        "row {row} of {} has {found} tokens, but windows must be context_length = {expected} long; set \
+         data.context_length, or prepare the data again with --context-length {expected}", path.display()
+    )]
+    WindowLength {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 0.
+        row: u64,
+        /// Tokens found.
+        found: usize,
+        /// Tokens expected.
+        expected: usize,
+    },
+    /// A token id that the model does not have.
+    #[error(
+        "row {row} of {} holds token id {id}, but the model has a vocabulary of {vocabulary}: the data was made with \
+         another tokeniser", path.display()
+    )]
+    TokenId {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 0.
+        row: u64,
+        /// The id.
+        id: i64,
+        /// The vocabulary's size.
+        vocabulary: usize,
+    },
+    /// A row that has to hold tokens is null.
+    #[error("row {row} of {} is null, expected a list of token ids", path.display())]
+    NullRow {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 0.
+        row: u64,
+    },
+    /// The tokeniser cannot be loaded or used.
+    #[error("cannot {action} the tokeniser {}: {message}", path.display())]
+    Tokenizer {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the tokeniser said.
+        message: String,
+    },
+    /// The tokeniser has ids that the model has not.
+    #[error(
+        "the tokeniser {} has {found} ids, the model a vocabulary of {vocabulary}: they do not belong together; set \
+         data.tokenizer to the model's own", path.display()
+    )]
+    Vocabulary {
+        /// The tokeniser's file.
+        path: PathBuf,
+        /// Ids that it has.
+        found: usize,
+        /// Ids that the model has.
+        vocabulary: usize,
+    },
+    /// Text was found where no tokeniser was given.
+    #[error("{} holds text, but no tokeniser was given", path.display())]
+    NeedsTokenizer {
+        /// The data.
+        path: PathBuf,
+    },
+    /// The data holds fewer windows than are needed.
+    #[error(
+        "{} holds {found} windows of {context_length} tokens, but {needed} are needed{purpose}: lower the number of \
+         samples or add data", path.display()
+    )]
+    TooShort {
+        /// The data.
+        path: PathBuf,
+        /// Windows found.
+        found: u64,
+        /// Their length.
+        context_length: usize,
+        /// Windows needed.
+        needed: u64,
+        /// What for.
+        purpose: &'static str,
+    },
+    /// The data holds no text at all.
+    #[error("{} holds no text: all its {rows} documents are empty or null", path.display())]
+    Empty {
+        /// The data.
+        path: PathBuf,
+        /// Rows read.
+        rows: u64,
+    },
+    /// Training and evaluation data share a file.
+    #[error(
+        "the evaluation data {} is the training data {}: an evaluation on rows that were trained on says nothing; \
+         choose another eval.data", evaluation.display(), training.display()
+    )]
+    Overlap {
+        /// The evaluation's file.
+        evaluation: PathBuf,
+        /// The training's.
+        training: PathBuf,
+    },
+}

@@ -1,0 +1,209 @@
+//! Making parquet: text files → text shards, text shards → windows of token ids.
+//!
+//! Files are written beside their final name and renamed when they are whole, so that an interrupted or failed run
+//! leaves no half a shard behind.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, FixedSizeListArray, RecordBatch, StringArray, UInt32Array};
+use arrow::datatypes::{DataType, Field};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use crate::stream::for_each_window;
+use crate::{DataError, ShardSet, StreamOptions, TextTokenizer};
+
+/// What a preparation has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Prepared {
+    /// Rows: documents or windows.
+    pub rows: u64,
+    /// Bytes of text, or tokens.
+    pub units: u64,
+    /// Files.
+    pub shards: usize,
+}
+
+/// Bytes of text in a shard.
+const SHARD_BYTES: usize = 32 << 20;
+
+/// Writes text files, in the order given, as parquet shards with the columns `text` and `source`. A file that is not
+/// UTF-8 is left out, and counted in the log.
+pub fn text_shards(files: &[PathBuf], out: &Path) -> Result<Prepared, DataError> {
+    let mut writer = ShardWriter::create(out)?;
+    let mut prepared = Prepared::default();
+    let (mut texts, mut sources, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for path in files {
+        let raw = std::fs::read(path).map_err(|source| DataError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let Ok(text) = String::from_utf8(raw) else {
+            tracing::warn!("left out {}: not UTF-8", path.display());
+            continue;
+        };
+        prepared.rows += 1;
+        prepared.units += text.len() as u64;
+        bytes += text.len();
+        texts.push(text);
+        sources.push(path.to_string_lossy().into_owned());
+        if bytes >= SHARD_BYTES {
+            writer.write(&text_batch(&mut texts, &mut sources, out)?)?;
+            bytes = 0;
+        }
+    }
+    if !texts.is_empty() {
+        writer.write(&text_batch(&mut texts, &mut sources, out)?)?;
+    }
+    prepared.shards = writer.shards;
+    Ok(prepared)
+}
+
+fn text_batch(
+    texts: &mut Vec<String>,
+    sources: &mut Vec<String>,
+    out: &Path,
+) -> Result<RecordBatch, DataError> {
+    let column = |values: &mut Vec<String>| {
+        Arc::new(StringArray::from(std::mem::take(values))) as ArrayRef
+    };
+    RecordBatch::try_from_iter([("text", column(texts)), ("source", column(sources))])
+        .map_err(|error| write_error(out, &error))
+}
+
+/// Tokenises text shards once into parquet windows of `context_length`, column `input_ids`.
+pub fn windows(
+    shards: &ShardSet,
+    tokenizer: &TextTokenizer,
+    context_length: usize,
+    out: &Path,
+) -> Result<Prepared, DataError> {
+    let options = StreamOptions {
+        context_length,
+        batch_size: 1,
+        vocabulary: tokenizer.vocabulary(),
+        shuffle_buffer: 1,
+        seed: 0,
+        epochs: Some(1),
+        skip: 0,
+    };
+    let mut writer = WindowWriter::create(out, context_length, 1 << 16)?;
+    let mut failed = None;
+    for_each_window(shards, Some(tokenizer), &options, |window| {
+        failed = writer.push(&window).err();
+        failed.is_none()
+    })?;
+    match failed {
+        Some(error) => Err(error),
+        None => writer.finish(),
+    }
+}
+
+/// Writes windows of token ids, so many to a shard.
+#[derive(Debug)]
+pub struct WindowWriter {
+    shards: ShardWriter,
+    ids: Vec<u32>,
+    context_length: usize,
+    windows_in_shard: usize,
+    prepared: Prepared,
+}
+
+impl WindowWriter {
+    /// A writer of windows of `context_length` into shards in the folder `out`.
+    pub fn create(
+        out: &Path,
+        context_length: usize,
+        windows_in_shard: usize,
+    ) -> Result<Self, DataError> {
+        Ok(Self {
+            shards: ShardWriter::create(out)?,
+            ids: Vec::new(),
+            context_length,
+            windows_in_shard,
+            prepared: Prepared::default(),
+        })
+    }
+
+    /// Adds a window.
+    pub fn push(&mut self, window: &[u32]) -> Result<(), DataError> {
+        if window.len() != self.context_length {
+            return Err(DataError::WindowLength {
+                path: self.shards.out.clone(),
+                row: self.prepared.rows,
+                found: window.len(),
+                expected: self.context_length,
+            });
+        }
+        self.ids.extend_from_slice(window);
+        self.prepared.rows += 1;
+        self.prepared.units += window.len() as u64;
+        if self.ids.len() >= self.windows_in_shard * self.context_length { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes what is left.
+    pub fn finish(mut self) -> Result<Prepared, DataError> {
+        if !self.ids.is_empty() {
+            self.flush()?;
+        }
+        self.prepared.shards = self.shards.shards;
+        Ok(self.prepared)
+    }
+
+    fn flush(&mut self) -> Result<(), DataError> {
+        let out = &self.shards.out;
+        let ids = Arc::new(UInt32Array::from(std::mem::take(&mut self.ids)));
+        let item = Arc::new(Field::new("item", DataType::UInt32, false));
+        let lists = FixedSizeListArray::try_new(item, self.context_length as i32, ids, None)
+            .map_err(|error| write_error(out, &error))?;
+        let batch = RecordBatch::try_from_iter([("input_ids", Arc::new(lists) as ArrayRef)])
+            .map_err(|error| write_error(out, &error))?;
+        self.shards.write(&batch)
+    }
+}
+
+/// Writes record batches as `shard-00000.parquet` and so on, each whole or not at all.
+#[derive(Debug)]
+struct ShardWriter {
+    out: PathBuf,
+    shards: usize,
+}
+
+impl ShardWriter {
+    fn create(out: &Path) -> Result<Self, DataError> {
+        std::fs::create_dir_all(out)
+            .map_err(|source| DataError::Io { action: "create", path: out.to_owned(), source })?;
+        Ok(Self { out: out.to_owned(), shards: 0 })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), DataError> {
+        let path = self.out.join(format!("shard-{:05}.parquet", self.shards));
+        let partial = path.with_extension("partial");
+        let write = || -> Result<(), Box<dyn std::error::Error>> {
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+                .set_max_row_group_row_count(Some(1 << 12))
+                .build();
+            let mut writer =
+                ArrowWriter::try_new(File::create(&partial)?, batch.schema(), Some(properties))?;
+            writer.write(batch)?;
+            writer.close()?;
+            Ok(std::fs::rename(&partial, &path)?)
+        };
+        write().map_err(|error| {
+            // The error that stopped the writing matters more than a left-over that cannot be removed.
+            let _ = std::fs::remove_file(&partial);
+            write_error(&path, &error)
+        })?;
+        self.shards += 1;
+        Ok(())
+    }
+}
+
+fn write_error(path: &Path, error: &impl ToString) -> DataError {
+    DataError::Write { path: path.to_owned(), message: error.to_string() }
+}

@@ -1,0 +1,156 @@
+//! Text → token ids, with a tokeniser in Hugging Face's `tokenizer.json` format; and the training of one.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
+
+use crate::{DataError, ShardSet, shard::Rows};
+
+/// The end-of-text token of GPT-2's family, which a tokeniser trained here has too.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// A tokeniser and the token that joins documents.
+#[derive(Debug, Clone)]
+pub struct TextTokenizer {
+    tokenizer: Tokenizer,
+    path: PathBuf,
+    end_of_text: u32,
+}
+
+impl TextTokenizer {
+    /// Loads `tokenizer.json`, given by its path or its folder's. The end-of-text token is the `eos_token` of
+    /// `tokenizer_config.json` beside it, else the first of the usual names that the vocabulary has.
+    pub fn load(path: &Path) -> Result<Self, DataError> {
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let failed = |message: String| DataError::Tokenizer {
+            action: "load",
+            path: path.clone(),
+            message,
+        };
+        let tokenizer = Tokenizer::from_file(&path).map_err(|error| failed(error.to_string()))?;
+        let configured = path
+            .parent()
+            .and_then(|folder| std::fs::read_to_string(folder.join("tokenizer_config.json")).ok())
+            .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+            .and_then(|config| {
+                let token = &config["eos_token"];
+                token.as_str().or_else(|| token["content"].as_str()).map(ToOwned::to_owned)
+            });
+        let end_of_text = configured
+            .as_deref()
+            .into_iter()
+            .chain([END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>"])
+            .find_map(|token| tokenizer.token_to_id(token))
+            .ok_or_else(|| {
+                failed("it has no end-of-text token; name it as eos_token in tokenizer_config.json".into())
+            })?;
+        Ok(Self { tokenizer, path, end_of_text })
+    }
+
+    /// The file that it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The token that joins documents.
+    pub fn end_of_text(&self) -> u32 {
+        self.end_of_text
+    }
+
+    /// Number of ids, added tokens included.
+    pub fn vocabulary(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// Refuses a tokeniser with ids that a model of this vocabulary does not have.
+    pub fn check_vocabulary(&self, vocabulary: usize) -> Result<(), DataError> {
+        let found = self.vocabulary();
+        if found > vocabulary {
+            return Err(DataError::Vocabulary { path: self.path.clone(), found, vocabulary });
+        }
+        Ok(())
+    }
+
+    /// The ids of each document, tokenised on all cores; no special tokens are added.
+    pub fn encode_all(&self, documents: &[String]) -> Result<Vec<Vec<u32>>, DataError> {
+        documents.par_iter().map(|document| self.encode(document)).collect()
+    }
+
+    /// The ids of a document.
+    pub fn encode(&self, document: &str) -> Result<Vec<u32>, DataError> {
+        match self.tokenizer.encode_fast(document, false) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(error) => Err(DataError::Tokenizer {
+                action: "encode a document with",
+                path: self.path.clone(),
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    /// The text of ids.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
+        self.tokenizer.decode(ids, false).map_err(|error| DataError::Tokenizer {
+            action: "decode with",
+            path: self.path.clone(),
+            message: error.to_string(),
+        })
+    }
+}
+
+/// Trains a byte-level BPE tokeniser of `vocabulary` ids on all text of `shards` and writes it to
+/// `folder/tokenizer.json`. The end-of-text token is its id 0.
+pub fn train_tokenizer(
+    shards: &ShardSet,
+    vocabulary: usize,
+    folder: &Path,
+) -> Result<TextTokenizer, DataError> {
+    let path = folder.join("tokenizer.json");
+    let failed = |message: String| DataError::Tokenizer {
+        action: "train",
+        path: path.clone(),
+        message,
+    };
+    let mut documents = Vec::new();
+    shards.for_each_rows(|path, _, rows| match rows {
+        Rows::Text(texts) => {
+            documents.extend(texts);
+            Ok(true)
+        }
+        Rows::Windows { .. } => Err(DataError::ColumnType {
+            path: path.to_owned(),
+            column: "data.column".to_owned(),
+            found: "token ids".to_owned(),
+            expected: "text to train a tokeniser on",
+        }),
+    })?;
+    let mut trainer = BpeTrainer::builder()
+        .vocab_size(vocabulary)
+        .show_progress(false)
+        .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .build();
+    let mut tokenizer = TokenizerBuilder::<
+        BPE,
+        tokenizers::NormalizerWrapper,
+        ByteLevel,
+        tokenizers::PostProcessorWrapper,
+        ByteLevelDecoder,
+    >::new()
+    .with_model(BPE::default())
+    .with_pre_tokenizer(Some(ByteLevel::new(false, true, true)))
+    .with_decoder(Some(ByteLevelDecoder::default()))
+    .build()
+    .map_err(|error| failed(error.to_string()))?;
+    tokenizer
+        .train(&mut trainer, documents.into_iter())
+        .map_err(|error| failed(error.to_string()))?;
+    std::fs::create_dir_all(folder)
+        .map_err(|source| DataError::Io { action: "create", path: folder.to_owned(), source })?;
+    tokenizer.save(&path, false).map_err(|error| failed(error.to_string()))?;
+    TextTokenizer::load(&path)
+}
