@@ -1,0 +1,124 @@
+//! What has to happen before the first call into libtorch, and the choice of the device.
+//!
+//! The only file of the workspace with unsafe code: opening a library runs its initialisers, and `mallopt` is C.
+#![allow(unsafe_code)]
+
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use tch::Device;
+
+use crate::ModelError;
+
+/// A device by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU, by its number among the visible ones.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("`{text}` is no device: expected auto, cpu, cuda or cuda:<number>");
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => {
+                let number = text.strip_prefix("cuda:").ok_or_else(expected)?;
+                number.parse().map(Self::Cuda).map_err(|_| expected())
+            }
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Makes libtorch ready (once a process) and resolves the choice.
+    pub fn resolve(self) -> Result<Device, ModelError> {
+        let cuda_library = start();
+        let gpus = if cuda_library.is_ok() { tch::Cuda::device_count() as usize } else { 0 };
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Auto if gpus == 0 => Ok(Device::Cpu),
+            Self::Auto => Ok(Device::Cuda(0)),
+            Self::Cuda(index) if index < gpus => Ok(Device::Cuda(index)),
+            Self::Cuda(index) => Err(ModelError::Device {
+                name: format!("cuda:{index}"),
+                message: match cuda_library {
+                    Ok(()) => format!("libtorch sees {gpus} CUDA devices"),
+                    Err(error) => {
+                        format!("libtorch_cuda.so cannot be opened ({error}); run `cargo xtask setup --cuda`")
+                    }
+                },
+            }),
+        }
+    }
+}
+
+/// Opens libtorch's CUDA library, if the loader finds it, and raises the allocator's thresholds; once a process, before
+/// any other call into libtorch.
+fn start() -> Result<(), String> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    STARTED
+        .get_or_init(|| {
+            keep_large_buffers();
+            open_cuda_library()
+        })
+        .clone()
+}
+
+/// The binary links only libtorch's CPU part, so that it runs anywhere; the CUDA part registers itself when opened.
+#[cfg(target_os = "linux")]
+fn open_cuda_library() -> Result<(), String> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    // SAFETY: the library's initialisers register operators with libtorch, which is loaded already; this is what
+    // linking the library would do. It is never closed.
+    let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
+    match library {
+        Ok(library) => {
+            std::mem::forget(library);
+            Ok(())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_cuda_library() -> Result<(), String> {
+    Err("CUDA is supported on Linux only".to_owned())
+}
+
+/// glibc hands buffers above a threshold back to the system when they are freed, and every training step pays for
+/// the page faults of getting them again: up to half its time.
+fn keep_large_buffers() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const BYTES: libc::c_int = 1 << 30;
+        // SAFETY: mallopt only sets parameters of the allocator, and nothing else runs yet.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, BYTES);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, BYTES);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DeviceChoice;
+
+    #[test]
+    fn names_of_devices() {
+        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+        assert_eq!("cpu".parse(), Ok(DeviceChoice::Cpu));
+        assert!("gpu".parse::<DeviceChoice>().is_err());
+        assert!("cuda:x".parse::<DeviceChoice>().is_err());
+        assert_eq!(DeviceChoice::Cpu.resolve().ok(), Some(tch::Device::Cpu));
+    }
+}

@@ -1,0 +1,39 @@
+//! The frozen language model: loading it from a folder, running it whole or in part, reading and replacing the
+//! activations at its hook sites.
+//!
+//! This crate knows no sparse autoencoders; `sae-splice` puts them in through the hooks.
+//!
+//! ```
+//! use sae_model::{ModelConfig, Site, Transformer, config::Activation};
+//! use tch::{Device, Kind, Tensor};
+//!
+//! let config = ModelConfig {
+//!     n_layers: 2, d_model: 8, n_heads: 2, d_mlp: 32, context_length: 16, vocabulary: 50,
+//!     layer_norm_eps: 1e-5, activation: Activation::GeluTanh,
+//! };
+//! let model = Transformer::random(config, 0, Device::Cpu, Kind::Float)?;
+//! let tokens = Tensor::from_slice(&[3_i64, 1, 4, 1, 5]).view([1, 5]);
+//!
+//! // Zero what the second block's MLP adds, and see the logits: [1, 5, 50].
+//! let site: Site = "blocks.1.hook_mlp_out".parse()?;
+//! let embedded = model.embed(&tokens)?;
+//! let last = model.run(0, embedded, None, &mut |at, x| Ok(if at == site { x.zeros_like() } else { x }))?;
+//! let logits = model.logits(&model.final_norm(&last.unwrap())?)?;
+//! assert_eq!(logits.size(), [1, 5, 50]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod attention;
+pub mod config;
+pub mod device;
+mod error;
+mod linear;
+pub mod load;
+mod mlp;
+mod norm;
+mod transformer;
+
+pub use config::ModelConfig;
+pub use error::ModelError;
+pub use sae_config::{Site, SiteKind};
+pub use transformer::{Hook, Transformer};
