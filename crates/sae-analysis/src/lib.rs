@@ -1,0 +1,1 @@
+//! From finished runs to frontiers, tables, pictures and a report

@@ -1,0 +1,64 @@
+//! The command `sae`: arguments → a validated configuration → one call into a library.
+
+mod prepare;
+mod pretrain;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sae_model::device::DeviceChoice;
+
+use telemetry::{ProgressMode, Telemetry};
+
+/// Sparse autoencoders trained end to end.
+///
+/// Exit codes: 0 done; 1 failed, with the reason on stderr; 2 the arguments are wrong; 130 interrupted, with everything
+/// saved that the same command goes on from.
+#[derive(Debug, Parser)]
+#[command(name = "sae", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Say less: warnings and errors alone
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Say more (-v debug, -vv trace); RUST_LOG goes first
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// How progress is shown: bars on a terminal and lines elsewhere, or always one of them, or JSON on stdout
+    #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
+    progress: ProgressMode,
+    /// auto, cpu, cuda or cuda:<number>
+    #[arg(long, global = true, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Prepare(prepare::Arguments),
+    Pretrain(pretrain::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut telemetry = Telemetry::start(&cli.global);
+    let outcome = match &cli.command {
+        Command::Prepare(arguments) => prepare::run(arguments),
+        Command::Pretrain(arguments) => pretrain::run(arguments, cli.global.device, &mut telemetry),
+    };
+    telemetry.finish();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(if telemetry.was_interrupted() { 130 } else { 1 })
+        }
+    }
+}

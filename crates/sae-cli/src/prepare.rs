@@ -1,0 +1,89 @@
+//! `sae prepare`: text files → text shards, text shards → a tokeniser, text shards → windows.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use sae_data::{ShardSet, TextTokenizer, prepare, train_tokenizer};
+
+/// Make parquet data: text shards from files, a tokeniser, or windows of token ids
+///
+/// What is made depends on what is given: text files become text shards; text shards become a tokeniser with
+/// --train-tokenizer, windows with --tokenizer and --context-length.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  # Text files, listed one a line → data/corpus/train/shard-00000.parquet …
+  sae prepare --file-list train.txt --out data/corpus/train
+  # A byte-level BPE tokeniser of 4096 ids → data/rust-lm/tokenizer.json
+  sae prepare --shards data/corpus/train --train-tokenizer 4096 --out data/rust-lm
+  # Tokenise once into windows of 128 ids, column input_ids
+  sae prepare --shards data/corpus/train --tokenizer data/rust-lm --context-length 128 --out data/windows")]
+pub(crate) struct Arguments {
+    /// A file that names text files, one a line
+    #[arg(long, value_name = "FILE", conflicts_with = "shards", required_unless_present = "shards")]
+    file_list: Option<PathBuf>,
+    /// Text shards: a parquet file, a folder of them or a glob
+    #[arg(long, value_name = "PATH")]
+    shards: Option<PathBuf>,
+    /// The column of the shards that holds the text
+    #[arg(long, default_value = "text")]
+    column: String,
+    /// Train a tokeniser of so many ids on the shards
+    #[arg(long, value_name = "IDS", requires = "shards", conflicts_with = "tokenizer")]
+    train_tokenizer: Option<usize>,
+    /// Tokenise the shards with this tokeniser (its folder or file)
+    #[arg(long, value_name = "PATH", requires_all = ["shards", "context_length"])]
+    tokenizer: Option<PathBuf>,
+    /// Tokens in a window
+    #[arg(long, value_name = "TOKENS")]
+    context_length: Option<std::num::NonZeroUsize>,
+    /// The folder to write to
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let out = &arguments.out;
+    match (&arguments.file_list, &arguments.shards) {
+        (Some(list), _) => text(list, out),
+        (None, Some(source)) => {
+            let shards = ShardSet::open(source, &arguments.column)?;
+            match (arguments.train_tokenizer, &arguments.tokenizer, arguments.context_length) {
+                (Some(ids), ..) => {
+                    let tokenizer = train_tokenizer(&shards, ids, out)?;
+                    tracing::info!("wrote {} with {} ids", tokenizer.path().display(), tokenizer.vocabulary());
+                    Ok(())
+                }
+                (None, Some(tokenizer), Some(context_length)) => {
+                    let tokenizer = TextTokenizer::load(tokenizer)?;
+                    let made = prepare::windows(&shards, &tokenizer, context_length.get(), out)?;
+                    tracing::info!(
+                        "wrote {} windows, {} tokens, in {} shards to {}",
+                        made.rows,
+                        made.units,
+                        made.shards,
+                        out.display()
+                    );
+                    Ok(())
+                }
+                _ => bail!("what to make of --shards? give --train-tokenizer, or --tokenizer with --context-length"),
+            }
+        }
+        (None, None) => bail!("give --file-list or --shards"),
+    }
+}
+
+fn text(list: &Path, out: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(list)
+        .with_context(|| format!("cannot read the list of files {}", list.display()))?;
+    let files: Vec<PathBuf> = text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect();
+    let made = prepare::text_shards(&files, out)?;
+    tracing::info!(
+        "wrote {} documents, {:.1} MB of text, in {} shards to {}",
+        made.rows,
+        made.units as f64 / 1e6,
+        made.shards,
+        out.display()
+    );
+    Ok(())
+}

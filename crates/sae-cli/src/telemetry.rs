@@ -1,0 +1,221 @@
+//! Logs and progress: bars on a terminal, plain lines elsewhere, JSON for a launcher; and Ctrl-C.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use sae_train::progress::{Event, Observer};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::Global;
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// Bars on a terminal, lines elsewhere.
+    Auto,
+    /// Bars.
+    Bars,
+    /// Log lines.
+    Lines,
+    /// An event a line, as JSON on stdout.
+    Json,
+}
+
+/// Shows [`Event`]s, and knows whether the user has pressed Ctrl-C.
+pub(crate) struct Telemetry {
+    mode: ProgressMode,
+    bars: MultiProgress,
+    interrupted: Arc<AtomicBool>,
+    phase: Option<Phase>,
+}
+
+struct Phase {
+    name: String,
+    total: u64,
+    tokens_per_unit: u64,
+    began: Instant,
+    last_line: Instant,
+    bar: Option<ProgressBar>,
+}
+
+/// Between two lines of progress where there are no bars.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Telemetry {
+    pub(crate) fn start(global: &Global) -> Self {
+        let mode = match global.progress {
+            ProgressMode::Auto if std::io::stderr().is_terminal() => ProgressMode::Bars,
+            ProgressMode::Auto => ProgressMode::Lines,
+            mode => mode,
+        };
+        let bars = MultiProgress::new();
+        let level = match (global.quiet, global.verbose) {
+            (true, _) => "warn",
+            (false, 0) => "info",
+            (false, 1) => "debug",
+            (false, _) => "trace",
+        };
+        let filter = EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| EnvFilter::new(format!("warn,sae={level},sae_data={level},sae_train={level}")));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_target(false)
+            .without_time()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(AboveBars(bars.clone()))
+            .init();
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&interrupted);
+        let handler = ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            tracing::warn!("stopping after this step; press Ctrl-C again to stop at once");
+        });
+        if let Err(error) = handler {
+            tracing::warn!("Ctrl-C will stop at once, without saving: {error}");
+        }
+        let mode = if global.quiet && mode != ProgressMode::Json { ProgressMode::Auto } else { mode };
+        Self { mode, bars, interrupted, phase: None }
+    }
+
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn finish(&mut self) {
+        if let Some(Phase { bar: Some(bar), .. }) = self.phase.take() {
+            bar.abandon();
+        }
+    }
+
+    fn bar(&self, phase: &str, total: u64) -> ProgressBar {
+        let bar = if total > 0 { ProgressBar::new(total) } else { ProgressBar::new_spinner() };
+        let template = if total > 0 {
+            "{prefix:>12} {bar:30} {pos}/{len} · {msg} · {elapsed} of about {duration}"
+        } else {
+            "{prefix:>12} {spinner} {pos} · {msg} · {elapsed}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        bar.set_prefix(phase.to_owned());
+        self.bars.add(bar)
+    }
+
+    fn advance(&mut self, done: u64, message: &str) {
+        let Some(phase) = &mut self.phase else { return };
+        let seconds = phase.began.elapsed().as_secs_f64().max(1e-9);
+        let rate = format!("{} tokens/s", thousands((done * phase.tokens_per_unit) as f64 / seconds));
+        if let Some(bar) = &phase.bar {
+            bar.set_position(done);
+            if !message.is_empty() {
+                bar.set_message(format!("{message} · {rate}"));
+            } else if bar.message().is_empty() || phase.total == 0 {
+                bar.set_message(rate);
+            }
+            return;
+        }
+        let over = phase.last_line.elapsed() > LINE_EVERY;
+        if self.mode == ProgressMode::Lines && over && (!message.is_empty() || phase.total == 0) {
+            phase.last_line = Instant::now();
+            let left = match phase.total {
+                0 => String::new(),
+                total => {
+                    let left = seconds * (total.saturating_sub(done)) as f64 / done.max(1) as f64;
+                    format!("/{total}, {left:.0} s left")
+                }
+            };
+            let comma = if message.is_empty() { "" } else { ", " };
+            tracing::info!("{} {done}{left}{comma}{message}, {rate}", phase.name);
+        }
+    }
+}
+
+/// 12345.6 → "12 346".
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+impl Observer for Telemetry {
+    fn notice(&mut self, event: Event) {
+        if self.mode == ProgressMode::Json {
+            if let Ok(line) = serde_json::to_string(&event) {
+                // A launcher that no longer reads is no reason to stop.
+                let _ = writeln!(std::io::stdout().lock(), "{line}");
+            }
+            return;
+        }
+        match event {
+            Event::Began { phase, total, tokens_per_unit } => {
+                let bar = (self.mode == ProgressMode::Bars).then(|| self.bar(&phase, total));
+                let began = Instant::now();
+                self.phase = Some(Phase {
+                    name: phase,
+                    total,
+                    tokens_per_unit,
+                    began,
+                    last_line: began,
+                    bar,
+                });
+            }
+            Event::Advanced { done, message } => self.advance(done, &message),
+            Event::Ended => {
+                if let Some(phase) = self.phase.take() {
+                    if let Some(bar) = phase.bar {
+                        bar.finish_and_clear();
+                    }
+                    tracing::info!("{} took {:.1} s", phase.name, phase.began.elapsed().as_secs_f64());
+                }
+            }
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.was_interrupted()
+    }
+}
+
+/// Writes log lines to stderr without tearing the bars.
+#[derive(Clone)]
+struct AboveBars(MultiProgress);
+
+impl Write for AboveBars {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.suspend(|| std::io::stderr().lock().write_all(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+impl<'a> MakeWriter<'a> for AboveBars {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(super::thousands(1_234_567.4), "1 234 567");
+        assert_eq!(super::thousands(12.0), "12");
+    }
+}

@@ -1,0 +1,3 @@
+//! SAEs.
+mod error;
+pub use error::SaeError;

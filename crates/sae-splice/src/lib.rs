@@ -1,0 +1,3 @@
+//! Splice.
+mod error;
+pub use error::SpliceError;

@@ -1,0 +1,82 @@
+//! What can go wrong in training.
+
+use std::path::PathBuf;
+
+use sae_config::ConfigError;
+use sae_data::DataError;
+use sae_model::ModelError;
+use tch::TchError;
+
+/// A training, evaluation or pretraining that could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The language model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The spliced model.
+    #[error(transparent)]
+    Splice(#[from] sae_splice::SpliceError),
+    /// An SAE.
+    #[error(transparent)]
+    Sae(#[from] sae_nn::SaeError),
+    /// libtorch failed.
+    #[error("libtorch failed: {0}")]
+    Torch(#[from] TchError),
+    /// A file of a run.
+    #[error("cannot {action} {}: {message}", path.display())]
+    File {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        message: String,
+    },
+    /// The output folder holds a run with another configuration.
+    #[error(
+        "{} holds another run: its config.toml differs from this run's in {difference}; choose another folder or \
+         remove that one", path.display()
+    )]
+    OtherRun {
+        /// The folder.
+        path: PathBuf,
+        /// The first line that differs.
+        difference: String,
+    },
+    /// A loss or gradient is no longer finite.
+    #[error(
+        "the loss became non-finite at step {step} ({what}); the state of step {kept} is kept. A lower train.lr or a \
+         train.max_grad_norm may help"
+    )]
+    NonFinite {
+        /// The step that failed.
+        step: u64,
+        /// What was not finite.
+        what: String,
+        /// The last good step.
+        kept: u64,
+    },
+    /// The user asked to stop.
+    #[error("interrupted at step {step}; everything up to there is saved: the same command goes on from it")]
+    Interrupted {
+        /// The last finished step.
+        step: u64,
+    },
+}
+
+impl TrainError {
+    /// For `map_err` on operations on a file.
+    pub(crate) fn file<E: std::fmt::Display>(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(E) -> Self {
+        let path = path.into();
+        move |error| Self::File { action, path, message: error.to_string() }
+    }
+}
