@@ -1,0 +1,46 @@
+//! Project tasks, `cargo xtask …`: one file a task.
+
+mod check;
+mod corpus;
+mod setup;
+mod sweep;
+mod test;
+mod tool;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Project tasks: set up, make the corpus, sweep, test, check.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    Setup(setup::Arguments),
+    Corpus(corpus::Arguments),
+    Sweep(sweep::Arguments),
+    Test(test::Arguments),
+    Check(check::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Setup(arguments) => setup::run(&arguments),
+        Task::Corpus(arguments) => corpus::run(&arguments),
+        Task::Sweep(arguments) => sweep::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Check(arguments) => check::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

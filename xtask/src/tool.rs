@@ -1,0 +1,60 @@
+//! What every task needs: the workspace's root, the binary `sae`, and commands that say what they were when they fail.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// `cargo`, as the one that runs us.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Says a step on stderr.
+pub(crate) fn say(step: &str) {
+    eprintln!("▸ {step}");
+}
+
+/// Runs a command with our own stdin, stdout and stderr; a failure names it.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let shown = show(command);
+    let status = command.status().with_context(|| format!("cannot start {shown}"))?;
+    if !status.success() {
+        bail!("{shown} failed ({status})");
+    }
+    Ok(())
+}
+
+/// A command as one would type it.
+pub(crate) fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    let words: Vec<String> = std::iter::once(program).chain(arguments).collect();
+    format!("`{}`", words.join(" "))
+}
+
+/// The binary `sae`: the one given, else built in release mode (after libtorch is set up).
+pub(crate) fn sae(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = given {
+        if !path.is_file() {
+            bail!("no binary at {}", path.display());
+        }
+        return std::path::absolute(path).context("cannot make the binary's path absolute");
+    }
+    crate::setup::ensure()?;
+    let binary = root().join("target/release/sae");
+    if !binary.is_file() {
+        say("building sae; the first build compiles the libtorch binding and takes about 15 minutes on 2 cores");
+    }
+    run(cargo().args(["build", "--release", "--package", "sae-cli"]))?;
+    Ok(binary)
+}
