@@ -26,4 +26,16 @@ pub enum SpliceError {
         /// The model's.
         expected: usize,
     },
+    /// The downstream term has no site: no `hook_resid_pre` lies after the SAE.
+    #[error(
+        "loss.downstream has no site: no hook_resid_pre lies after the SAE; name sites in loss.downstream.sites \
+         (the last block's hook_resid_post, say) or leave the term out"
+    )]
+    NothingDownstream,
+    /// An activation was asked for that the clean pass did not keep.
+    #[error("the clean pass did not keep the activation at {site}")]
+    NotRecorded {
+        /// The site.
+        site: sae_model::Site,
+    },
 }

@@ -1,3 +1,41 @@
-//! Splice.
+//! A language model with SAEs spliced in: one clean pass for many of them, the spliced pass of each, the loss and its
+//! gradients, the metrics.
+//!
+//! This crate leaves batches and optimisers to `sae-train`. Its unit is a bank of members ([`Member`]): runs that see the
+//! same batches, share the clean pass and the original's output distribution, and are otherwise on their own.
+//!
+//! ```
+//! use sae_config::run::{SparsityConfig, TermConfig};
+//! use sae_model::{ModelConfig, Transformer, config::Activation};
+//! use sae_splice::{Member, SplicedModel};
+//! use tch::{Device, Kind, Tensor};
+//!
+//! let config = ModelConfig {
+//!     n_layers: 2, d_model: 8, n_heads: 2, d_mlp: 32, context_length: 16, vocabulary: 50,
+//!     layer_norm_eps: 1e-5, activation: Activation::GeluTanh,
+//! };
+//! let model = SplicedModel::new(Transformer::random(config, 0, Device::Cpu, Kind::Float)?);
+//! let loss = serde_json::from_str(r#"{"sparsity": {"coeff": 0.1}, "kl": {"coeff": 1.0}}"#)?;
+//! let sites = ["blocks.1.hook_resid_pre".parse()?];
+//! let member = Member::random(&model, &sites, 32, &loss, 0)?;
+//!
+//! let tokens = Tensor::from_slice(&[3_i64, 1, 4, 1, 5]).view([1, 5]);
+//! let outcome = &model.gradients(&[&member], &tokens, 1.0)?[0];
+//! assert_eq!(outcome.gradients.len(), 4);
+//! assert!(outcome.terms.kl.is_some());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod bank;
 mod error;
+mod frequency;
+mod metrics;
+mod objective;
+mod spliced;
+
+pub use bank::{DownstreamTerm, Member};
 pub use error::SpliceError;
+pub use frequency::FeatureCounts;
+pub use metrics::{DownstreamMetrics, Evaluation, SiteMetrics};
+pub use objective::{LossTerms, Outcome};
+pub use spliced::{CleanPass, MemberPass, SaePass, SplicedModel};

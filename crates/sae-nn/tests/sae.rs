@@ -1,0 +1,179 @@
+//! The SAE and the terms of its loss against PyTorch's values, hand-computed numbers and finite differences.
+
+use std::collections::HashMap;
+
+use sae_nn::{Sae, loss, weights};
+use tch::{Device, Kind, Tensor};
+
+fn fixture() -> HashMap<String, Tensor> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sae.safetensors");
+    Tensor::read_safetensors(path).unwrap().into_iter().collect()
+}
+
+fn sae(fixture: &HashMap<String, Tensor>) -> Sae {
+    let [w_enc, b_enc, w_dec, b_dec] = Sae::PARAMETER_NAMES.map(|name| fixture[name].copy());
+    Sae::from_tensors(w_enc, b_enc, w_dec, b_dec).unwrap()
+}
+
+#[track_caller]
+fn close(a: &Tensor, b: &Tensor, bound: f64) {
+    let difference = (a.detach() - b.detach()).abs().max().double_value(&[]);
+    assert!(difference <= bound, "differs by {difference}");
+}
+
+#[test]
+fn forward_and_terms_agree_with_pytorch() {
+    let fixture = fixture();
+    let (sae, x) = (sae(&fixture), &fixture["x"]);
+    let out = sae.forward(x).unwrap();
+    close(&out.features, &fixture["c"], 1e-12);
+    close(&out.reconstruction, &fixture["x_hat"], 1e-12);
+    let sparsity = |p| loss::sparsity(&out.features, p, 6).unwrap();
+    close(&sparsity(1.0), &fixture["loss_sparsity_p1"], 1e-12);
+    close(&sparsity(0.5), &fixture["loss_sparsity_p05"], 1e-10);
+    let local = loss::mse(&out.reconstruction, x).unwrap();
+    let output = loss::mse(&out.reconstruction, &fixture["x_orig"]).unwrap();
+    close(&local, &fixture["loss_local"], 1e-12);
+    close(&output, &fixture["loss_output"], 1e-12);
+}
+
+#[test]
+fn gradients_agree_with_pytorch() {
+    let fixture = fixture();
+    let sae = sae(&fixture);
+    let x = fixture["x"].copy().set_requires_grad(true);
+    let out = sae.forward(&x).unwrap();
+    let total = loss::sparsity(&out.features, 1.0, 6).unwrap() * 0.7
+        + loss::mse(&out.reconstruction, &x).unwrap() * 1.3
+        + loss::mse(&out.reconstruction, &fixture["x_orig"]).unwrap() * 0.4;
+    let mut inputs = sae.parameters().to_vec();
+    inputs.push(&x);
+    let gradients = Tensor::run_backward(&[total], &inputs, false, false);
+    for (name, gradient) in Sae::PARAMETER_NAMES.iter().chain(&["x"]).zip(&gradients) {
+        close(gradient, &fixture[&format!("grad_{name}")], 1e-11);
+    }
+}
+
+#[test]
+fn hand_computed() {
+    // D = 2, F = 2: features (3, 0) and (0, 1); dictionary rows (0.6, 0.8) and (1, 0) from (3, 4) and (2, 0).
+    let tensor = |data: &[f64], shape: &[i64]| Tensor::from_slice(data).view(shape);
+    let sae = Sae::from_tensors(
+        tensor(&[1.0, 0.0, 0.0, 1.0], &[2, 2]),
+        tensor(&[1.0, -1.0], &[2]),
+        tensor(&[3.0, 4.0, 2.0, 0.0], &[2, 2]),
+        tensor(&[0.5, -0.5], &[2]),
+    )
+    .unwrap();
+    let x = tensor(&[2.0, 1.0, -1.0, 2.0], &[2, 2]);
+    let out = sae.forward(&x).unwrap();
+    close(&out.features, &tensor(&[3.0, 0.0, 0.0, 1.0], &[2, 2]), 1e-12);
+    close(&out.reconstruction, &tensor(&[2.3, 1.9, 1.5, -0.5], &[2, 2]), 1e-12);
+    // (3 + 1) / 2 tokens / D = 1; (0.3² + 0.9² + 2.5² + 2.5²) / 4 = 3.35.
+    close(&loss::sparsity(&out.features, 1.0, 2).unwrap(), &Tensor::from(1.0), 1e-12);
+    close(&loss::mse(&out.reconstruction, &x).unwrap(), &Tensor::from(3.35), 1e-12);
+}
+
+#[test]
+fn kl_by_hand() {
+    // Hidden states whose logits are the logarithms of (1/2, 1/4, 1/4) and (1/4, 1/4, 1/2): KL = ¼ ln 2.
+    let logs = |p: [f64; 3]| Tensor::from_slice(&p.map(f64::ln)).view([1, 3]);
+    let (original, spliced) = (logs([0.5, 0.25, 0.25]), logs([0.25, 0.25, 0.5]));
+    let identity = Tensor::eye(3, (Kind::Double, Device::Cpu));
+    let terms = loss::kl_without_logits(&original, &[&spliced], &identity, 8).unwrap();
+    close(&terms[0].value, &Tensor::from(0.25 * 2_f64.ln()), 1e-12);
+    close(&terms[0].gradient, &Tensor::from_slice(&[-0.25, 0.0, 0.25]).view([1, 3]), 1e-12);
+}
+
+#[test]
+fn kl_without_logits_is_the_plain_formula() {
+    let fixture = fixture();
+    let (original, w_u) = (&fixture["h_orig"], &fixture["w_u"]);
+    let spliced = fixture["h_spliced"].copy().set_requires_grad(true);
+    let plain = {
+        let log_p = original.matmul(&w_u.tr()).log_softmax(-1, None);
+        let log_q = spliced.matmul(&w_u.tr()).log_softmax(-1, None);
+        (log_p.exp() * (&log_p - log_q)).sum(None::<Kind>) / original.size()[0] as f64
+    };
+    close(&plain, &fixture["kl"], 1e-12);
+    let gradient = Tensor::run_backward(&[&plain], &[&spliced], false, false).remove(0);
+    close(&(&gradient * 0.5), &fixture["grad_h_spliced"], 1e-12);
+    for chunk in [1, 3, 10, 100] {
+        let terms = loss::kl_without_logits(original, &[original, &spliced], w_u, chunk).unwrap();
+        assert!(terms[0].value.double_value(&[]).abs() < 1e-12);
+        close(&terms[1].value, &plain, 1e-12);
+        close(&terms[1].gradient, &gradient, 1e-12);
+    }
+}
+
+/// Central differences of the whole SAE loss in every parameter, in f64.
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let fixture = fixture();
+    let value = |sae: &Sae| {
+        let out = sae.forward(&fixture["x"]).unwrap();
+        loss::sparsity(&out.features, 1.0, 6).unwrap() * 0.3
+            + loss::mse(&out.reconstruction, &fixture["x"]).unwrap()
+    };
+    let exact = sae(&fixture);
+    let gradients =
+        Tensor::run_backward(&[value(&exact)], &exact.parameters(), false, false);
+    let step = 1e-6;
+    for (index, gradient) in gradients.iter().enumerate() {
+        let flat = gradient.reshape([-1]);
+        for element in [0, flat.size()[0] / 2, flat.size()[0] - 1] {
+            let shifted = |by: f64| {
+                let parameters = exact.parameters().map(|p| p.detach().copy());
+                let _ = parameters[index].view([-1]).get(element).g_add_scalar_(by);
+                let [a, b, c, d] = parameters;
+                value(&Sae::from_tensors(a, b, c, d).unwrap()).double_value(&[])
+            };
+            let difference = (shifted(step) - shifted(-step)) / (2.0 * step);
+            let exact = flat.double_value(&[element]);
+            assert!((difference - exact).abs() < 1e-7, "{index} {element}: {difference} {exact}");
+        }
+    }
+}
+
+#[test]
+fn initialisation_is_orthogonal_bounded_and_seeded() {
+    let random = |seed, stream| Sae::random(8, 24, seed, stream, Device::Cpu, Kind::Double).unwrap();
+    let sae = random(1, 0);
+    let [w_enc, b_enc, w_dec, b_dec] = sae.parameters().map(Tensor::detach);
+    close(&w_dec.tr().matmul(&w_dec), &Tensor::eye(8, (Kind::Double, Device::Cpu)), 1e-12);
+    for (tensor, bound) in [(&w_enc, 8.0_f64), (&b_enc, 8.0), (&b_dec, 24.0)] {
+        let largest = tensor.abs().max().double_value(&[]) * bound.sqrt();
+        assert!((0.5..=1.0).contains(&largest), "{largest}");
+    }
+    close(&w_enc, random(1, 0).parameters()[0], 0.0);
+    for other in [random(2, 0), random(1, 1)] {
+        assert!((other.parameters()[0].detach() - &w_enc).abs().max().double_value(&[]) > 0.1);
+    }
+    // Wider than high: orthonormal rows.
+    let wide = Sae::random(8, 4, 0, 0, Device::Cpu, Kind::Double).unwrap();
+    let w_dec = wide.parameters()[2].detach();
+    close(&w_dec.matmul(&w_dec.tr()), &Tensor::eye(4, (Kind::Double, Device::Cpu)), 1e-12);
+}
+
+#[test]
+fn weights_round_trip_and_damage_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("blocks.1.hook_resid_pre");
+    let sae = Sae::random(8, 24, 3, 0, Device::Cpu, Kind::Float).unwrap();
+    let provenance = weights::Provenance {
+        model: "tiny",
+        hook_name: "blocks.1.hook_resid_pre",
+        context_length: 16,
+    };
+    weights::save(&sae, provenance, &folder).unwrap();
+    weights::save(&sae, provenance, &folder).unwrap();
+    let again = weights::load(&folder, Device::Cpu, Kind::Float).unwrap();
+    let x = Tensor::ones([3, 8], (Kind::Float, Device::Cpu));
+    close(&sae.forward(&x).unwrap().reconstruction, &again.forward(&x).unwrap().reconstruction, 1e-6);
+
+    let file = folder.join("sae_weights.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let error = weights::load(&folder, Device::Cpu, Kind::Float).unwrap_err().to_string();
+    assert!(error.contains("sae_weights.safetensors") && error.contains("truncated"), "{error}");
+}

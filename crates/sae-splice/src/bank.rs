@@ -1,0 +1,138 @@
+//! The members of a bank: SAEs at sites of one model, and what each is trained on.
+
+use sae_config::run::LossConfig;
+use sae_config::{Site, SiteKind};
+use sae_model::ModelConfig;
+use sae_nn::Sae;
+use tch::Tensor;
+
+use crate::{SpliceError, SplicedModel};
+
+/// A run's SAEs, one a site, and its loss with every site resolved.
+#[derive(Debug)]
+pub struct Member {
+    saes: Vec<(Site, Sae)>,
+    loss: LossConfig,
+    downstream: Option<DownstreamTerm>,
+}
+
+/// The downstream term, resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DownstreamTerm {
+    /// Divided evenly among the sites.
+    pub total_coeff: f64,
+    /// The sites, in the order of computation.
+    pub sites: Vec<Site>,
+}
+
+impl Member {
+    /// A member with these SAEs, in the order of computation.
+    pub fn new(
+        model: &SplicedModel,
+        saes: Vec<(Site, Sae)>,
+        loss: &LossConfig,
+    ) -> Result<Self, SpliceError> {
+        let config = model.model().config();
+        for (site, sae) in &saes {
+            config.check_site(*site)?;
+            if sae.d_model() != config.d_model {
+                return Err(SpliceError::Width {
+                    site: *site,
+                    found: sae.d_model(),
+                    expected: config.d_model,
+                });
+            }
+        }
+        let sites: Vec<Site> = saes.iter().map(|(site, _)| *site).collect();
+        let downstream = resolve_downstream(config, &sites, loss)?;
+        Ok(Self { saes, loss: loss.clone(), downstream })
+    }
+
+    /// A member with initialised SAEs; the SAE at the i-th site draws from the i-th stream of `seed`.
+    pub fn random(
+        model: &SplicedModel,
+        sites: &[Site],
+        features: usize,
+        loss: &LossConfig,
+        seed: u64,
+    ) -> Result<Self, SpliceError> {
+        let lm = model.model();
+        let saes = sites
+            .iter()
+            .enumerate()
+            .map(|(stream, site)| {
+                let d = lm.config().d_model;
+                Ok((*site, Sae::random(d, features, seed, stream as u64, lm.device(), lm.kind())?))
+            })
+            .collect::<Result<_, SpliceError>>()?;
+        Self::new(model, saes, loss)
+    }
+
+    /// The SAEs with their sites, in the order of computation.
+    pub fn saes(&self) -> &[(Site, Sae)] {
+        &self.saes
+    }
+
+    /// The SAE at a site.
+    pub fn sae(&self, site: Site) -> Option<&Sae> {
+        self.saes.iter().find(|(at, _)| *at == site).map(|(_, sae)| sae)
+    }
+
+    /// The loss as configured.
+    pub fn loss(&self) -> &LossConfig {
+        &self.loss
+    }
+
+    /// The downstream term with its sites.
+    pub fn downstream(&self) -> Option<&DownstreamTerm> {
+        self.downstream.as_ref()
+    }
+
+    /// All parameters: those of the first SAE, of the second, and so on.
+    pub fn parameters(&self) -> Vec<&Tensor> {
+        self.saes.iter().flat_map(|(_, sae)| sae.parameters()).collect()
+    }
+
+    /// The block that the spliced pass starts from: the first SAE's.
+    pub(crate) fn start(&self) -> usize {
+        self.saes.first().map_or(0, |(site, _)| site.block)
+    }
+
+    /// The last site that the loss looks at, where it does not need the model's output.
+    pub(crate) fn until(&self) -> Option<Site> {
+        if self.loss.kl.is_some() {
+            return None;
+        }
+        let downstream = self.downstream.iter().flat_map(|term| &term.sites).copied();
+        self.saes.iter().map(|(site, _)| *site).chain(downstream).max()
+    }
+
+    /// Whether the loss looks at anything after the SAEs; if not, every SAE sees the clean activation.
+    pub(crate) fn is_spliced(&self) -> bool {
+        self.loss.kl.is_some() || self.downstream.is_some()
+    }
+}
+
+fn resolve_downstream(
+    config: &ModelConfig,
+    sae_sites: &[Site],
+    loss: &LossConfig,
+) -> Result<Option<DownstreamTerm>, SpliceError> {
+    let Some(term) = &loss.downstream else { return Ok(None) };
+    let sites: Vec<Site> = if term.sites.is_empty() {
+        config
+            .sites()
+            .filter(|site| site.kind == SiteKind::ResidPre)
+            .filter(|site| Some(site) > sae_sites.first() && !sae_sites.contains(site))
+            .collect()
+    } else {
+        term.sites.clone()
+    };
+    for site in &sites {
+        config.check_site(*site)?;
+    }
+    if sites.is_empty() {
+        return Err(SpliceError::NothingDownstream);
+    }
+    Ok(Some(DownstreamTerm { total_coeff: term.total_coeff.get(), sites }))
+}

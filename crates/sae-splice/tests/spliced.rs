@@ -1,0 +1,293 @@
+//! The spliced model against PyTorch's values, a full pass with hooks, and itself: passes, losses, gradients, metrics.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use sae_config::Site;
+use sae_config::run::LossConfig;
+use sae_model::{Transformer, load};
+use sae_nn::Sae;
+use sae_splice::{FeatureCounts, Member, SplicedModel};
+use tch::{Device, Kind, Tensor, no_grad};
+
+fn fixture() -> HashMap<String, Tensor> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/spliced.safetensors");
+    Tensor::read_safetensors(path).unwrap().into_iter().collect()
+}
+
+fn language_model() -> Transformer {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sae-model/tests/fixtures/gpt2");
+    load::load(&folder, Device::Cpu, Kind::Double).unwrap()
+}
+
+fn site(name: &str) -> Site {
+    name.parse().unwrap()
+}
+
+fn loss(json: &str) -> LossConfig {
+    serde_json::from_str(json).unwrap()
+}
+
+fn sae(fixture: &HashMap<String, Tensor>, prefix: &str) -> Sae {
+    let [a, b, c, d] = Sae::PARAMETER_NAMES.map(|name| fixture[&format!("{prefix}{name}")].copy());
+    Sae::from_tensors(a, b, c, d).unwrap()
+}
+
+/// The fixture's loss: downstream at the two sites that its script names.
+const TOTAL: &str = r#"{
+    "sparsity": {"coeff": 0.3}, "kl": {"coeff": 0.5}, "local": {"coeff": 0.2}, "output": {"coeff": 0.1},
+    "downstream": {"total_coeff": 2.5, "sites": ["blocks.2.hook_resid_pre", "blocks.2.hook_resid_post"]}
+}"#;
+
+const FIRST: &str = "blocks.1.hook_resid_pre";
+const SECOND: &str = "blocks.2.hook_resid_pre";
+
+#[track_caller]
+fn close(a: &Tensor, b: &Tensor, bound: f64) {
+    let difference = (a.detach() - b.detach()).abs().max().double_value(&[]);
+    assert!(difference <= bound, "differs by {difference}");
+}
+
+#[track_caller]
+fn near(a: f64, b: f64, bound: f64) {
+    assert!((a - b).abs() <= bound, "{a} {b}");
+}
+
+#[test]
+fn passes_agree_with_pytorch() {
+    let fixture = fixture();
+    let model = SplicedModel::new(language_model());
+    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
+    let downstream = [site(SECOND), site("blocks.2.hook_resid_post")];
+    let sites: BTreeSet<Site> = downstream.into_iter().chain([site(FIRST)]).collect();
+    let clean = model.clean_pass(&fixture["tokens"], &sites, true).unwrap();
+    let pass = model.spliced_pass(&member, &clean, &downstream, None).unwrap();
+    for (at, spliced) in &pass.recorded {
+        close(clean.activation(*at).unwrap(), &fixture[&format!("clean.{at}")], 1e-10);
+        close(spliced, &fixture[&format!("spliced.{at}")], 1e-10);
+    }
+    assert_eq!(pass.recorded.len(), 2);
+    close(&pass.saes[0].output.features, &fixture["c"].view_as(&pass.saes[0].output.features), 1e-10);
+    for (hidden, name) in [(clean.hidden, "clean"), (pass.hidden, "spliced")] {
+        let logits = model.model().logits(&hidden.unwrap()).unwrap();
+        let expected = &fixture[&format!("logits_{name}")];
+        close(&logits.view_as(expected), expected, 1e-9);
+    }
+}
+
+/// Starting at the SAE's block is a full pass from the tokens with the SAE as a hook.
+#[test]
+fn the_spliced_pass_is_a_full_pass_with_a_hook() {
+    let model = SplicedModel::new(language_model());
+    for name in ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_mid", "blocks.2.hook_mlp_out", "blocks.0.hook_attn_out"] {
+        let kl = loss(r#"{"sparsity": {"coeff": 1.0}, "kl": {"coeff": 1.0}}"#);
+        let member = Member::random(&model, &[site(name)], 48, &kl, 5).unwrap();
+        let tokens = &fixture()["tokens"];
+        let start = Site::resid_pre(site(name).block);
+        let clean = model.clean_pass(tokens, &BTreeSet::from([start]), false).unwrap();
+        let spliced = model.spliced_pass(&member, &clean, &[], None).unwrap().hidden.unwrap();
+        let lm = model.model();
+        let full = lm
+            .run(0, lm.embed(tokens).unwrap(), None, &mut |at, x| {
+                Ok(if at == site(name) { member.saes()[0].1.forward(&x).unwrap().reconstruction } else { x })
+            })
+            .unwrap()
+            .unwrap();
+        let full = lm.final_norm(&full).unwrap();
+        close(&spliced, &full.view_as(&spliced), 0.0);
+    }
+}
+
+#[test]
+fn losses_and_gradients_agree_with_pytorch() {
+    let fixture = fixture();
+    let model = SplicedModel::new(language_model());
+    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
+    let outcome = model.gradients(&[&member], &fixture["tokens"], 1.0).unwrap().remove(0);
+    for (name, value) in outcome.terms.values().unwrap() {
+        if let Some(expected) = fixture.get(&format!("loss_{name}")) {
+            near(value, expected.double_value(&[]), 1e-10);
+        }
+    }
+    for (name, gradient) in Sae::PARAMETER_NAMES.iter().zip(&outcome.gradients) {
+        close(gradient, &fixture[&format!("grad_{name}")], 1e-9);
+    }
+    near(outcome.terms.l0.double_value(&[]), fixture["metric_l0"].double_value(&[]), 1e-12);
+}
+
+/// A later SAE sees the spliced activation, and `local` does not detach what it sees.
+#[test]
+fn two_sites_agree_with_pytorch() {
+    let fixture = fixture();
+    let model = SplicedModel::new(language_model());
+    let saes = vec![(site(FIRST), sae(&fixture, "")), (site(SECOND), sae(&fixture, "two_"))];
+    let member = Member::new(&model, saes, &loss(TOTAL)).unwrap();
+    let outcome = model.gradients(&[&member], &fixture["tokens"], 1.0).unwrap().remove(0);
+    for (name, value) in outcome.terms.values().unwrap() {
+        if let Some(expected) = fixture.get(&format!("two_loss_{name}")) {
+            near(value, expected.double_value(&[]), 1e-10);
+        }
+    }
+    let names = ["first", "second"]
+        .into_iter()
+        .flat_map(|which| Sae::PARAMETER_NAMES.map(|name| format!("two_grad_{which}_{name}")));
+    for (name, gradient) in names.zip(&outcome.gradients) {
+        close(gradient, &fixture[&name], 1e-9);
+    }
+}
+
+#[test]
+fn metrics_agree_with_pytorch() {
+    let fixture = fixture();
+    let model = SplicedModel::new(language_model());
+    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
+    let batches = [fixture["tokens"].copy()];
+    let found = model.evaluate(&[&member], &batches, &mut |_| {}).unwrap().remove(0);
+    let at = &found.sites[&site(FIRST)];
+    for (value, name) in [
+        (found.l0, "l0"),
+        (found.ce_original, "ce_original"),
+        (found.ce_spliced, "ce_spliced"),
+        (found.ce_zero_ablation, "ce_zero"),
+        (found.ce_mean_ablation, "ce_mean"),
+        (found.kl, "kl"),
+        (found.top1_accuracy_original, "top1_accuracy_original"),
+        (found.top1_accuracy_spliced, "top1_accuracy_spliced"),
+        (found.top1_agreement, "top1_agreement"),
+        (found.statistical_distance, "statistical_distance"),
+        (at.l0, "l0"),
+        (at.mse, "mse"),
+        (at.explained_variance, "explained_variance"),
+        (at.explained_variance_per_token, "explained_variance_per_token"),
+        (at.cosine, "cosine"),
+        (at.l2_ratio, "l2_ratio"),
+    ] {
+        near(value, fixture[&format!("metric_{name}")].double_value(&[]), 1e-9);
+    }
+    near(found.ce_increase, found.ce_spliced - found.ce_original, 0.0);
+    let zero = found.ce_zero_ablation;
+    near(found.ce_recovered_zero, (zero - found.ce_spliced) / (zero - found.ce_original), 1e-12);
+    // Two batches of one window each are the same evaluation set.
+    let halves: Vec<Tensor> = batches[0].chunk(2, 0);
+    let again = model.evaluate(&[&member], &halves, &mut |_| {}).unwrap().remove(0);
+    near(again.ce_spliced, found.ce_spliced, 1e-9);
+    near(again.sites[&site(FIRST)].explained_variance, at.explained_variance, 1e-9);
+    assert_eq!(again.downstream.keys().map(Site::to_string).collect::<Vec<_>>(), [SECOND, "blocks.2.hook_resid_post"]);
+}
+
+/// Features +1 and −1 of every direction with a dictionary to match reproduce any activation.
+fn identity(d: i64) -> Sae {
+    let eye = Tensor::eye(d, (Kind::Double, Device::Cpu));
+    let both = Tensor::cat(&[&eye, &-&eye], 0);
+    let zeros = |n| Tensor::zeros([n], (Kind::Double, Device::Cpu));
+    Sae::from_tensors(both.copy(), zeros(2 * d), both, zeros(d)).unwrap()
+}
+
+#[test]
+fn an_identity_changes_nothing() {
+    let model = SplicedModel::new(language_model());
+    let member = Member::new(&model, vec![(site(FIRST), identity(32))], &loss(TOTAL)).unwrap();
+    let found = model.evaluate(&[&member], &[fixture()["tokens"].copy()], &mut |_| {}).unwrap().remove(0);
+    near(found.ce_increase, 0.0, 1e-10);
+    near(found.kl, 0.0, 1e-10);
+    near(found.top1_agreement, 1.0, 0.0);
+    near(found.ce_recovered_zero, 1.0, 1e-9);
+    near(found.sites[&site(FIRST)].explained_variance, 1.0, 1e-10);
+    near(found.l0, 32.0, 1e-9);
+}
+
+/// Central differences of the full loss, in f64.
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let fixture = fixture();
+    let model = SplicedModel::new(language_model());
+    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
+    let total = |member: &Member| {
+        let outcome = model.gradients(&[member], &fixture["tokens"], 1.0).unwrap().remove(0);
+        outcome.terms.total.double_value(&[])
+    };
+    let gradients = model.gradients(&[&member], &fixture["tokens"], 1.0).unwrap().remove(0).gradients;
+    let step = 1e-6;
+    for (index, gradient) in gradients.iter().enumerate() {
+        let flat = gradient.reshape([-1]);
+        for element in [1, flat.size()[0] / 2] {
+            let shifted = |by: f64| {
+                let _ = no_grad(|| member.parameters()[index].view([-1]).get(element).g_add_scalar_(by));
+            };
+            shifted(step);
+            let above = total(&member);
+            shifted(-2.0 * step);
+            let below = total(&member);
+            shifted(step);
+            near((above - below) / (2.0 * step), flat.double_value(&[element]), 1e-6);
+        }
+    }
+}
+
+/// Members of a bank do not touch one another: the same bits alone and together.
+#[test]
+fn a_member_alone_and_in_company() {
+    let model = SplicedModel::new(language_model());
+    let losses = [
+        r#"{"sparsity": {"coeff": 1.0}, "local": {"coeff": 1.0}}"#,
+        r#"{"sparsity": {"coeff": 0.5}, "kl": {"coeff": 1.0}}"#,
+        TOTAL,
+    ];
+    let members: Vec<Member> = losses
+        .iter()
+        .zip(0..)
+        .map(|(json, seed)| Member::random(&model, &[site(FIRST)], 48, &loss(json), seed).unwrap())
+        .collect();
+    let tokens = &fixture()["tokens"];
+    let together = model.gradients(&members.iter().collect::<Vec<_>>(), tokens, 0.5).unwrap();
+    for (member, outcome) in members.iter().zip(&together) {
+        let alone = model.gradients(&[member], tokens, 0.5).unwrap().remove(0);
+        for (a, b) in alone.gradients.iter().zip(&outcome.gradients) {
+            assert!(a.equal(b));
+        }
+    }
+}
+
+/// A coefficient of 0 is tracked, and trains nothing.
+#[test]
+fn a_zero_coefficient_is_tracked() {
+    let model = SplicedModel::new(language_model());
+    let gradients = |json: &str| {
+        let member = Member::random(&model, &[site(FIRST)], 48, &loss(json), 3).unwrap();
+        model.gradients(&[&member], &fixture()["tokens"], 1.0).unwrap().remove(0)
+    };
+    let with = gradients(r#"{"sparsity": {"coeff": 1.0}, "local": {"coeff": 1.0}, "kl": {"coeff": 0.0}}"#);
+    let without = gradients(r#"{"sparsity": {"coeff": 1.0}, "local": {"coeff": 1.0}}"#);
+    assert!(with.terms.kl.is_some() && without.terms.kl.is_none());
+    for (a, b) in with.gradients.iter().zip(&without.gradients) {
+        close(a, b, 1e-12);
+    }
+}
+
+#[test]
+fn active_features_are_counted() {
+    let fixture = fixture();
+    let model = SplicedModel::new(language_model());
+    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
+    let mut counts = vec![FeatureCounts::start(&member).unwrap()];
+    for _ in 0..2 {
+        model.count_active(&[&member], &mut counts, &fixture["tokens"]).unwrap();
+    }
+    let features = fixture["c"].reshape([-1, 48]);
+    let active = features.gt(0.0).sum_dim_intlist([0_i64].as_slice(), false, Kind::Double) / 34.0;
+    let found = Tensor::from_slice(&counts[0][0].frequencies().unwrap());
+    close(&found, &active, 1e-12);
+    assert_eq!(counts[0][0].tokens, 68);
+    assert_eq!(counts[0][0].alive().unwrap() as i64, active.gt(0.0).sum(Kind::Int64).int64_value(&[]));
+}
+
+#[test]
+fn sites_are_checked() {
+    let model = SplicedModel::new(language_model());
+    let kl = loss(r#"{"sparsity": {"coeff": 1.0}, "kl": {"coeff": 1.0}}"#);
+    let error = Member::random(&model, &[site("blocks.3.hook_resid_pre")], 8, &kl, 0).unwrap_err();
+    assert!(error.to_string().contains("blocks.0 to blocks.2"), "{error}");
+    let downstream = loss(r#"{"sparsity": {"coeff": 1.0}, "downstream": {"total_coeff": 1.0}}"#);
+    let error = Member::random(&model, &[site(SECOND)], 8, &downstream, 0).unwrap_err();
+    assert!(error.to_string().contains("no hook_resid_pre lies after"), "{error}");
+}
