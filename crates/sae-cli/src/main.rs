@@ -1,9 +1,13 @@
 //! The command `sae`: arguments → a validated configuration → one call into a library.
 
+mod eval;
+mod frontier;
 mod prepare;
 mod pretrain;
 mod telemetry;
+mod train;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -44,6 +48,9 @@ struct Global {
 enum Command {
     Prepare(prepare::Arguments),
     Pretrain(pretrain::Arguments),
+    Train(train::Arguments),
+    Eval(eval::Arguments),
+    Frontier(frontier::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +59,9 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Prepare(arguments) => prepare::run(arguments),
         Command::Pretrain(arguments) => pretrain::run(arguments, cli.global.device, &mut telemetry),
+        Command::Train(arguments) => train::run(arguments, cli.global.device, &mut telemetry),
+        Command::Eval(arguments) => eval::run(arguments, cli.global.device, &mut telemetry),
+        Command::Frontier(arguments) => frontier::run(arguments),
     };
     telemetry.finish();
     match outcome {
@@ -60,5 +70,13 @@ fn main() -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::from(if telemetry.was_interrupted() { 130 } else { 1 })
         }
+    }
+}
+
+/// Writes the result of a command to stdout; a reader that has left is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }

@@ -39,6 +39,7 @@ pub mod pretrain;
 pub mod progress;
 pub mod run;
 mod site;
+pub mod summary;
 pub mod sweep;
 
 pub use error::ConfigError;
@@ -47,4 +48,5 @@ pub use number::{Coefficient, Fraction, Positive};
 pub use pretrain::PretrainConfig;
 pub use run::{RunConfig, Variant};
 pub use site::{ParseSiteError, Site, SiteKind};
+pub use summary::Summary;
 pub use sweep::{Job, Manifest, ManifestRun, SweepConfig};

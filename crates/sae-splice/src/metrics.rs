@@ -1,81 +1,16 @@
-//! The metrics of an evaluation, with fixed definitions.
+//! The metrics of an evaluation; their definitions stand with [`Evaluation`].
 //!
 //! `N` tokens, `V` vocabulary, `D` width of the residual stream. Means are over all tokens of the evaluation set unless
 //! said otherwise; next-token metrics are over the `B · (T − 1)` positions that have a next token in their window.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sae_config::summary::{DownstreamMetrics, Evaluation, SiteMetrics};
 use sae_config::{Site, SiteKind};
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::spliced::{CleanPass, MemberPass};
 use crate::{Member, SpliceError, SplicedModel};
-
-/// What an evaluation finds of a member. The spliced pass is used whatever the member was trained on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Tokens evaluated on.
-    pub tokens: u64,
-    /// Active features per token, summed over the SAEs: mean of `‖c‖₀`.
-    pub l0: f64,
-    /// Next-token cross-entropy of the original model, nats.
-    pub ce_original: f64,
-    /// The same with the SAEs spliced in.
-    pub ce_spliced: f64,
-    /// `ce_spliced − ce_original`; above 0 is worse. (The reference logs `difference_ce_loss`, its negative.)
-    pub ce_increase: f64,
-    /// Cross-entropy with zeros in place of the activations at the SAEs' sites.
-    pub ce_zero_ablation: f64,
-    /// The same with each site's mean activation.
-    pub ce_mean_ablation: f64,
-    /// `(ce_zero_ablation − ce_spliced) / (ce_zero_ablation − ce_original)`: 1 is perfect, 0 as bad as zeros.
-    pub ce_recovered_zero: f64,
-    /// The same against the mean ablation.
-    pub ce_recovered_mean: f64,
-    /// Mean over all tokens of `KL(original ‖ spliced)`, nats.
-    pub kl: f64,
-    /// Share of next tokens that the original model ranks first. (The reference compares position t's prediction with
-    /// token t, unshifted; this one with token t + 1.)
-    pub top1_accuracy_original: f64,
-    /// The same with the SAEs.
-    pub top1_accuracy_spliced: f64,
-    /// Share of tokens at which both models rank the same token first.
-    pub top1_agreement: f64,
-    /// Mean over all tokens of `½ Σ_v |p_original − p_spliced|`.
-    pub statistical_distance: f64,
-    /// Each SAE, by its site.
-    pub sites: BTreeMap<Site, SiteMetrics>,
-    /// Every later `hook_resid_pre`, and the last `hook_resid_post`.
-    pub downstream: BTreeMap<Site, DownstreamMetrics>,
-}
-
-/// How an SAE reconstructs its input x.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SiteMetrics {
-    /// Active features per token: mean of `‖c‖₀`.
-    pub l0: f64,
-    /// Mean over all elements of `(x̂ − x)²`.
-    pub mse: f64,
-    /// `1 − Σ‖x − x̂‖² / Σ‖x − μ‖²`, μ the clean activation's mean over the evaluation set.
-    pub explained_variance: f64,
-    /// Mean over tokens of `1 − ‖x − x̂‖² / ‖x − μ‖²`. (The reference takes μ over each batch; and for its `out_to_in`
-    /// it divides by the variance of x̂.)
-    pub explained_variance_per_token: f64,
-    /// Mean cosine between x and x̂.
-    pub cosine: f64,
-    /// Mean of `‖x̂‖ / ‖x‖`.
-    pub l2_ratio: f64,
-}
-
-/// How close the spliced model's activations stay to the original's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DownstreamMetrics {
-    /// Mean over all elements of `(spliced − original)²`.
-    pub mse: f64,
-    /// `1 − Σ‖original − spliced‖² / Σ‖original − μ‖²`, μ the original's mean over the evaluation set.
-    pub explained_variance: f64,
-}
 
 impl SplicedModel {
     /// Evaluates every member on the same batches, each `[B, T]` of token ids. `progress` is told how many batches are

@@ -1,17 +1,67 @@
-//! Training.
+//! Training: from a run's configuration to a run folder with weights, metrics and an evaluation.
+//!
+//! [`train`] takes the runs of a bank, which share the model, the batches and the clean pass, and trains each as if it
+//! were alone: the same bits. [`pretrain::pretrain`] trains a small language model to do this on. Progress goes to an
+//! [`progress::Observer`]; this crate prints nothing.
+//!
+//! ```no_run
+//! use sae_config::{RunConfig, RunFolder};
+//! use sae_train::{RunSpec, progress::Silent, train};
+//!
+//! let config = RunConfig::load("configs/runs/rust-lm.toml".as_ref())?;
+//! let spec = RunSpec { id: "first".to_owned(), folder: RunFolder::new("runs/first"), config };
+//! let made_with = sae_train::made_with("unknown");
+//! let summaries = train(&[spec], tch::Device::Cpu, &made_with, &mut Silent)?;
+//! println!("CE increase {:.3}", summaries[0].evaluation.ce_increase);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod checkpoint;
 mod error;
+mod evaluate;
+mod log;
 pub mod optim;
 pub mod pretrain;
 pub mod progress;
 pub mod schedule;
+mod setup;
+mod trainer;
 
-pub use error::TrainError;
-
+use sae_config::summary::Versions;
 use sae_data::Batch;
 use tch::{Device, Tensor};
+
+pub use error::TrainError;
+pub use evaluate::evaluate_run;
+pub use trainer::{RunSpec, train};
+
+/// The versions that go into a summary; the device is filled in when a run starts.
+pub fn made_with(commit: &str) -> Versions {
+    Versions {
+        sae: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: commit.to_owned(),
+        device: String::new(),
+    }
+}
 
 /// A batch's tokens, `[B, T]`, on a device.
 pub(crate) fn batch_tensor(batch: &Batch, device: Device) -> Result<Tensor, TrainError> {
     let shape = [batch.rows as i64, batch.context_length as i64];
     Ok(Tensor::f_from_slice(&batch.tokens)?.f_view(shape)?.f_to_device(device)?)
+}
+
+/// Writes a file whole or not at all.
+pub(crate) fn write_atomically(path: &std::path::Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = std::path::PathBuf::from(partial);
+    let write = || -> std::io::Result<()> {
+        std::fs::write(&partial, bytes)?;
+        std::fs::rename(&partial, path)
+    };
+    write().map_err(|error| {
+        // The left-over is of no use, and the first error matters more than one in removing it.
+        let _ = std::fs::remove_file(&partial);
+        TrainError::file("write", path)(error)
+    })
 }

@@ -1,0 +1,19 @@
+//! Hands the commit that is built from to the binary, for the run folders it writes.
+
+use std::process::Command;
+
+fn main() {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = match git(&["rev-parse", "--short=12", "HEAD"]) {
+        Some(commit) if git(&["status", "--porcelain"]).is_some_and(|dirty| dirty.is_empty()) => commit,
+        Some(commit) => format!("{commit}-dirty"),
+        None => "unknown".to_owned(),
+    };
+    println!("cargo::rustc-env=SAE_COMMIT={commit}");
+    for path in ["../../.git/HEAD", "../../.git/refs/heads", "../../.git/index"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+}

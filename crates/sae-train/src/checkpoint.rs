@@ -1,0 +1,132 @@
+//! Checkpoints: all that a run needs to go on to the same bits, `checkpoints/step_N/`.
+//!
+//! A checkpoint is written beside its place and renamed when it is whole.
+
+use std::path::{Path, PathBuf};
+
+use sae_config::{RunFolder, Site};
+use sae_nn::Sae;
+use sae_splice::Member;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor, no_grad};
+
+use crate::TrainError;
+use crate::optim::Adam;
+
+/// What is not a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    /// Steps of the bank.
+    step: u64,
+    /// Steps of this run's optimiser; fewer where it diverged.
+    optimiser_steps: u64,
+    /// The step at which it diverged.
+    diverged: Option<u64>,
+}
+
+/// The names of a member's parameters, in order.
+fn names(member: &Member) -> impl Iterator<Item = String> + '_ {
+    member
+        .saes()
+        .iter()
+        .flat_map(|(site, _): &(Site, Sae)| Sae::PARAMETER_NAMES.map(|name| format!("{site}.{name}")))
+}
+
+/// Saves a run after `step` steps.
+pub(crate) fn save(
+    folder: &RunFolder,
+    step: u64,
+    member: &Member,
+    optimiser: &Adam,
+    diverged: Option<u64>,
+) -> Result<(), TrainError> {
+    let place = folder.checkpoint(step);
+    let partial = place.with_extension("partial");
+    let write = || -> Result<(), TrainError> {
+        if partial.exists() {
+            std::fs::remove_dir_all(&partial).map_err(TrainError::file("remove", &partial))?;
+        }
+        std::fs::create_dir_all(&partial).map_err(TrainError::file("create", &partial))?;
+        let cpu = |tensor: &Tensor| tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous();
+        let mut tensors = Vec::new();
+        for (name, (parameter, (mean, square))) in
+            names(member).zip(member.parameters().into_iter().zip(optimiser.moments()))
+        {
+            tensors.push((format!("{name}.mean"), cpu(mean)?));
+            tensors.push((format!("{name}.square"), cpu(square)?));
+            tensors.push((name, cpu(parameter)?));
+        }
+        let path = partial.join("state.safetensors");
+        Tensor::write_safetensors(&tensors, &path).map_err(TrainError::file("write", &path))?;
+        let path = partial.join("state.json");
+        let state = State { step, optimiser_steps: optimiser.steps(), diverged };
+        let json = serde_json::to_vec(&state).map_err(TrainError::file("write", &path))?;
+        std::fs::write(&path, json).map_err(TrainError::file("write", &path))?;
+        if place.exists() {
+            std::fs::remove_dir_all(&place).map_err(TrainError::file("replace", &place))?;
+        }
+        std::fs::rename(&partial, &place).map_err(TrainError::file("rename", &partial))
+    };
+    write().inspect_err(|_| {
+        // Half a checkpoint is of no use; the error that is reported says what happened.
+        let _ = std::fs::remove_dir_all(&partial);
+    })
+}
+
+/// Restores a run; returns the step at which it diverged, if it did.
+pub(crate) fn restore(
+    folder: &RunFolder,
+    step: u64,
+    member: &Member,
+    optimiser: &mut Adam,
+) -> Result<Option<u64>, TrainError> {
+    let place = folder.checkpoint(step);
+    let path = place.join("state.json");
+    let text = std::fs::read(&path).map_err(TrainError::file("read", &path))?;
+    let state: State = serde_json::from_slice(&text).map_err(TrainError::file("read", &path))?;
+    let path = place.join("state.safetensors");
+    let mut tensors: std::collections::HashMap<String, Tensor> = Tensor::read_safetensors(&path)
+        .map_err(TrainError::file("read", &path))?
+        .into_iter()
+        .collect();
+    let mut take = |name: &str| {
+        tensors.remove(name).ok_or_else(|| {
+            TrainError::file("restore from", &path)(format!("it has no tensor `{name}`"))
+        })
+    };
+    let mut moments = Vec::new();
+    for (name, parameter) in names(member).zip(member.parameters()) {
+        let value = take(&name)?;
+        let mut parameter = parameter.shallow_clone();
+        no_grad(|| parameter.f_copy_(&value))?;
+        moments.push((take(&format!("{name}.mean"))?, take(&format!("{name}.square"))?));
+    }
+    optimiser.restore(state.optimiser_steps, moments)?;
+    Ok(state.diverged)
+}
+
+/// The steps of a run's whole checkpoints.
+pub(crate) fn steps(folder: &RunFolder) -> Vec<u64> {
+    let Ok(entries) = std::fs::read_dir(folder.checkpoints()) else { return Vec::new() };
+    let step = |path: PathBuf| -> Option<u64> {
+        let name = path.file_name()?.to_str()?.strip_prefix("step_")?;
+        if path.join("state.json").is_file() { name.parse().ok() } else { None }
+    };
+    let mut steps: Vec<u64> = entries.filter_map(|entry| step(entry.ok()?.path())).collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// Removes a checkpoint.
+pub(crate) fn remove(folder: &RunFolder, step: u64) -> Result<(), TrainError> {
+    let remove = |path: &Path| match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(TrainError::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    };
+    remove(&folder.checkpoint(step))?;
+    // The folder of checkpoints goes with its last one; where others are left, this fails and should.
+    let _ = std::fs::remove_dir(folder.checkpoints());
+    Ok(())
+}

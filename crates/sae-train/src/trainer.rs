@@ -1,0 +1,286 @@
+//! The loop: batches → gradients of every member → clip → Adam → log.
+
+use sae_config::estimate::features;
+use sae_config::run::DownstreamConfig;
+use sae_config::summary::{Summary, Versions};
+use sae_config::{Coefficient, RunConfig, RunFolder};
+use sae_splice::{LossTerms, Member, SplicedModel};
+use serde_json::{Map, Value};
+use tch::{Device, Tensor, no_grad};
+
+use crate::log::MetricsLog;
+use crate::optim::{Adam, AdamOptions, clip};
+use crate::progress::{Event, Observer};
+use crate::schedule::Schedule;
+use crate::setup::Setup;
+use crate::{TrainError, checkpoint, evaluate};
+
+/// A run to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSpec {
+    /// Its id.
+    pub id: String,
+    /// Its folder.
+    pub folder: RunFolder,
+    /// Its configuration.
+    pub config: RunConfig,
+}
+
+/// A run in training.
+pub(crate) struct Run {
+    pub spec: RunSpec,
+    pub member: Member,
+    pub diverged: Option<u64>,
+    optimiser: Adam,
+    schedule: Schedule,
+    log: MetricsLog,
+}
+
+/// Trains the runs of a bank that are not finished yet, from where they stand, and returns the summaries of all.
+///
+/// The runs have equal [`RunConfig::bank_key`]s. Each trains to the same bits as alone. A run whose loss becomes
+/// non-finite stops there, keeps its last good state and is marked so in its summary; the others go on.
+pub fn train(
+    specs: &[RunSpec],
+    device: Device,
+    made_with: &Versions,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Summary>, TrainError> {
+    let open: Vec<&RunSpec> = specs.iter().filter(|spec| !spec.folder.summary().is_file()).collect();
+    for spec in specs {
+        check_folder(spec)?;
+    }
+    if let Some(first) = open.first() {
+        let setup = Setup::open(&first.config, device)?;
+        let step = common_step(&open);
+        let mut runs = open
+            .iter()
+            .map(|spec| start(spec, &setup.model, step))
+            .collect::<Result<Vec<_>, _>>()?;
+        train_steps(&mut runs, &setup, step, observer)?;
+        let made_with = Versions { device: format!("{device:?}"), ..made_with.clone() };
+        evaluate::finish(&runs, &setup, &made_with, observer)?;
+        for run in &runs {
+            if run.spec.config.log.checkpoint_every_n_steps.is_none() {
+                checkpoint::remove(&run.spec.folder, run.spec.config.n_steps())?;
+            }
+        }
+    }
+    specs.iter().map(|spec| Ok(Summary::load(&spec.folder.summary())?)).collect()
+}
+
+/// Refuses a folder that holds another run.
+fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
+    let path = spec.folder.config();
+    if !path.is_file() {
+        return Ok(());
+    }
+    let found = RunConfig::load(&path)?;
+    let wanted = &spec.config;
+    let resolved = |config: &RunConfig| {
+        // The resolved configuration names the downstream sites that the given one may leave to us.
+        let mut config = config.clone();
+        if let (Some(term), Some(wanted)) = (&mut config.loss.downstream, &wanted.loss.downstream)
+            && wanted.sites.is_empty()
+        {
+            term.sites.clear();
+        }
+        config.to_toml()
+    };
+    let (found, wanted) = (resolved(&found)?, resolved(wanted)?);
+    let difference = found.lines().zip(wanted.lines()).find(|(a, b)| a != b);
+    match difference {
+        None if found.len() == wanted.len() => Ok(()),
+        other => Err(TrainError::OtherRun {
+            path: spec.folder.path().to_owned(),
+            difference: other.map_or_else(
+                || "its length".to_owned(),
+                |(a, b)| format!("`{a}` where this run has `{b}`"),
+            ),
+        }),
+    }
+}
+
+/// Makes a run ready to go on from `step`.
+fn start(spec: &RunSpec, model: &SplicedModel, step: u64) -> Result<Run, TrainError> {
+    let config = &spec.config;
+    let d = model.model().config().d_model as u64;
+    let member = Member::random(
+        model,
+        &config.sae.sites,
+        features(config, d) as usize,
+        &config.loss,
+        config.sae.seed,
+    )?;
+    let mut resolved = config.clone();
+    if let Some(term) = member.downstream() {
+        resolved.loss.downstream = Some(DownstreamConfig {
+            total_coeff: Coefficient::try_from(term.total_coeff)
+                .map_err(TrainError::file("resolve", spec.folder.config()))?,
+            sites: term.sites.clone(),
+        });
+    }
+    std::fs::create_dir_all(spec.folder.path())
+        .map_err(TrainError::file("create", spec.folder.path()))?;
+    crate::write_atomically(&spec.folder.config(), resolved.to_toml()?.as_bytes())?;
+    let parameters = member.parameters().into_iter().map(|tensor| (tensor.shallow_clone(), 0.0));
+    let mut optimiser = Adam::new(parameters, AdamOptions::default())?;
+    let diverged = match step {
+        0 => None,
+        _ => checkpoint::restore(&spec.folder, step, &member, &mut optimiser)?,
+    };
+    let log = MetricsLog::open(&spec.folder.metrics(), step)?;
+    Ok(Run {
+        spec: spec.clone(),
+        member,
+        diverged,
+        optimiser,
+        schedule: Schedule::of(config),
+        log,
+    })
+}
+
+/// The last step that all runs have a checkpoint of, 0 where there is none.
+fn common_step(specs: &[&RunSpec]) -> u64 {
+    let steps: Vec<Vec<u64>> = specs.iter().map(|spec| checkpoint::steps(&spec.folder)).collect();
+    let shared = |step: &&u64| steps.iter().all(|all| all.contains(step));
+    let step = steps.first().and_then(|first| first.iter().rev().find(shared)).copied();
+    if let Some(step) = step {
+        tracing::info!("going on from step {step}");
+    }
+    step.unwrap_or(0)
+}
+
+fn train_steps(
+    runs: &mut [Run],
+    setup: &Setup,
+    from: u64,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let config = runs[0].spec.config.clone();
+    let (steps, accumulation) = (config.n_steps(), config.accumulation());
+    let batch_size = config.train.batch_size.get();
+    let skip = from * config.effective_batch_size();
+    let mut stream = setup.training_stream(&config, batch_size, skip)?;
+    let tokens_per_unit =
+        config.effective_batch_size() * config.data.context_length.get() as u64 * runs.len() as u64;
+    observer.notice(Event::began("train", steps, tokens_per_unit));
+    observer.notice(Event::advanced(from));
+    for step in from + 1..=steps {
+        let logged = step % config.log.every_n_steps.get() as u64 == 0 || step == steps;
+        take_step(runs, setup, &mut stream, step, accumulation, logged)?;
+        let message = if logged { message(runs) } else { String::new() };
+        observer.notice(Event::Advanced { done: step, message });
+        let samples = step * config.effective_batch_size();
+        if let Some(every) = config.eval.every_n_samples.map(|n| n.get() as u64)
+            && samples / every > (samples - config.effective_batch_size()) / every
+            && step < steps
+        {
+            evaluate::log_evaluation(runs, setup, step)?;
+        }
+        let due = config
+            .log
+            .checkpoint_every_n_steps
+            .is_some_and(|every| step % every.get() as u64 == 0);
+        let interrupted = observer.interrupted() && step < steps;
+        if due || interrupted || step == steps {
+            for run in runs.iter() {
+                checkpoint::save(&run.spec.folder, step, &run.member, &run.optimiser, run.diverged)?;
+            }
+        }
+        if interrupted {
+            return Err(TrainError::Interrupted { step });
+        }
+    }
+    observer.notice(Event::Ended);
+    Ok(())
+}
+
+/// One optimiser step of every run that has not diverged.
+fn take_step(
+    runs: &mut [Run],
+    setup: &Setup,
+    stream: &mut sae_data::TokenStream,
+    step: u64,
+    accumulation: u64,
+    logged: bool,
+) -> Result<(), TrainError> {
+    let active: Vec<usize> =
+        (0..runs.len()).filter(|&index| runs[index].diverged.is_none()).collect();
+    let mut sums: Vec<Vec<Tensor>> = Vec::new();
+    let mut terms: Vec<LossTerms> = Vec::new();
+    for micro in 0..accumulation {
+        let tokens = setup.next_batch(stream)?;
+        let members: Vec<&Member> = active.iter().map(|&index| &runs[index].member).collect();
+        let outcomes = setup.model.gradients(&members, &tokens, 1.0 / accumulation as f64)?;
+        terms.clear();
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            terms.push(outcome.terms);
+            if micro == 0 {
+                sums.push(outcome.gradients);
+                continue;
+            }
+            no_grad(|| {
+                for (sum, gradient) in sums[index].iter_mut().zip(&outcome.gradients) {
+                    let _ = sum.f_add_(gradient)?;
+                }
+                Ok::<(), TrainError>(())
+            })?;
+        }
+    }
+    for ((index, mut gradients), terms) in active.into_iter().zip(sums).zip(terms) {
+        runs[index].update(&mut gradients, &terms, step, logged)?;
+    }
+    Ok(())
+}
+
+impl Run {
+    fn update(
+        &mut self,
+        gradients: &mut [Tensor],
+        terms: &LossTerms,
+        step: u64,
+        logged: bool,
+    ) -> Result<(), TrainError> {
+        let train = &self.spec.config.train;
+        let norm = clip(gradients, train.max_grad_norm.map(sae_config::Positive::get))?;
+        let loss = terms.total.f_double_value(&[])?;
+        if !loss.is_finite() || !norm.is_finite() {
+            self.diverged = Some(step);
+            let what = format!("loss {loss}, gradient norm {norm}");
+            let error = TrainError::NonFinite { step, what, kept: step - 1 };
+            tracing::error!("{}: {error}", self.spec.id);
+            return Ok(());
+        }
+        let lr = train.lr.get() * self.schedule.factor(step - 1);
+        self.optimiser.step(gradients, lr)?;
+        if logged {
+            let samples = step * self.spec.config.effective_batch_size();
+            let mut line = Map::new();
+            line.insert("step".to_owned(), step.into());
+            line.insert("samples".to_owned(), samples.into());
+            line.insert("lr".to_owned(), lr.into());
+            line.insert("grad_norm".to_owned(), norm.into());
+            for (name, value) in terms.values()? {
+                line.insert(name.to_owned(), value.into());
+            }
+            self.log.write(&line)?;
+        }
+        Ok(())
+    }
+
+    /// Writes an evaluation in the middle of the run.
+    pub fn log_line(&mut self, line: &Map<String, Value>) -> Result<(), TrainError> {
+        self.log.write(line)
+    }
+}
+
+/// How many runs go on, for the progress bar.
+fn message(runs: &[Run]) -> String {
+    let diverged = runs.iter().filter(|run| run.diverged.is_some()).count();
+    match (runs.len(), diverged) {
+        (1, _) => runs[0].spec.id.clone(),
+        (all, 0) => format!("bank of {all}"),
+        (all, diverged) => format!("bank of {all}, {diverged} diverged"),
+    }
+}
