@@ -1,6 +1,452 @@
-//! x
+//! `cargo xtask sweep`: a sweep from its configuration to its report, with jobs run side by side and a live view.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
 use clap::Args;
-/// x
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use sae_config::estimate::{ModelShape, peak_bytes, training_tokens};
+use sae_config::progress::Event;
+use sae_config::{Job, Manifest, RunConfig, RunFolder, SweepConfig, layout};
+
+use crate::{corpus, tool};
+
+/// Run a sweep: expand, train, evaluate, draw; without a configuration, the paper's three types on the embedded model
+///
+/// A second call goes on where the first was interrupted, and skips finished runs.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {}
-pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> { Ok(()) }
+#[command(after_help = "Examples:
+  cargo xtask sweep
+  cargo xtask sweep configs/sweeps/rust-lm.toml --dry-run")]
+pub(crate) struct Arguments {
+    /// The sweep's TOML
+    #[arg(default_value = "configs/sweeps/rust-lm.toml")]
+    config: PathBuf,
+    /// Print the manifest, with tokens and memory, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Jobs at a time [default: one a CUDA device, one on a CPU]
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// The folder that the sweep's own folder is made in
+    #[arg(long, value_name = "FOLDER", default_value = "runs")]
+    out: PathBuf,
+    /// Use this binary instead of building one
+    #[arg(long, value_name = "PATH")]
+    sae: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    // Paths in configurations are relative to the workspace, from wherever the task is called.
+    let config = std::path::absolute(&arguments.config)?;
+    let config = if config.is_file() { config } else { tool::root().join(&arguments.config) };
+    std::env::set_current_dir(tool::root()).context("cannot enter the workspace")?;
+    let manifest = SweepConfig::load(&config)?.expand()?;
+    if arguments.dry_run {
+        return dry_run(&manifest);
+    }
+    let sae = tool::sae(arguments.sae.as_deref())?;
+    if manifest.runs().any(|run| run.config.data.train.starts_with("data/corpus")) {
+        corpus::ensure(Some(&sae))?;
+    }
+    let folder = std::path::absolute(arguments.out.join(&manifest.sweep))?;
+    let path = write_manifest(&manifest, &folder)?;
+    let began = Instant::now();
+    let failed = Launcher::new(&manifest, &path, &folder, &sae, arguments.jobs)?.run()?;
+    let mut command = Command::new(&sae);
+    command.arg("--quiet").arg("frontier").arg(&folder);
+    tool::run(&mut command)?;
+    let report = folder.join("report.html");
+    tool::say(&format!("{} s; the report is {}", began.elapsed().as_secs(), report.display()));
+    if !failed.is_empty() {
+        bail!("jobs failed: {}; what they said is above, the same command tries them again", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Writes the manifest, unless the folder holds another sweep.
+fn write_manifest(manifest: &Manifest, folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = layout::manifest(folder);
+    if path.is_file() {
+        let found = Manifest::load(&path)
+            .with_context(|| format!("{} holds an unreadable manifest", folder.display()))?;
+        if found != *manifest {
+            bail!(
+                "{} holds another sweep of the same name: give this one another name, or remove that folder",
+                folder.display()
+            );
+        }
+        return Ok(path);
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    manifest.save(&path)?;
+    Ok(path)
+}
+
+fn dry_run(manifest: &Manifest) -> anyhow::Result<()> {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["job", "run", "type", "λ", "tokens", "memory of the job"]);
+    let mut total = 0;
+    for (index, job) in manifest.jobs.iter().enumerate() {
+        let configs: Vec<&RunConfig> = job.runs.iter().map(|run| &run.config).collect();
+        let memory = match ModelShape::load(&configs[0].model.path) {
+            Ok(shape) => format!("≤ {:.1} GB", peak_bytes(shape, &configs) as f64 / 1e9),
+            Err(error) => format!("unknown: {error}"),
+        };
+        for (place, run) in job.runs.iter().enumerate() {
+            let tokens = training_tokens(&run.config);
+            total += tokens;
+            table.add_row([
+                if place == 0 { index.to_string() } else { String::new() },
+                run.id.clone(),
+                run.config.variant().to_string(),
+                run.config.loss.sparsity.coeff.get().to_string(),
+                format!("{:.2} M", tokens as f64 / 1e6),
+                if place == 0 { memory.clone() } else { String::new() },
+            ]);
+        }
+    }
+    for column in [3, 4] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!("{table}");
+    println!(
+        "{} runs in {} jobs, {:.2} M training tokens",
+        manifest.runs().count(),
+        manifest.jobs.len(),
+        total as f64 / 1e6
+    );
+    Ok(())
+}
+
+/// What a job's threads tell.
+enum News {
+    Event(usize, Event),
+    Line(usize, String),
+    Closed(usize),
+}
+
+/// Starts jobs, shows where they are, and waits for them.
+struct Launcher<'a> {
+    manifest: &'a Manifest,
+    path: &'a Path,
+    sae: &'a Path,
+    folder: &'a Path,
+    /// Places to run a job in: a CUDA device each, or the CPU.
+    places: Vec<Option<usize>>,
+    view: View,
+    interrupted: Arc<AtomicBool>,
+}
+
+struct Running {
+    job: usize,
+    place: Option<usize>,
+    child: Child,
+    open: usize,
+}
+
+impl<'a> Launcher<'a> {
+    fn new(
+        manifest: &'a Manifest,
+        path: &'a Path,
+        folder: &'a Path,
+        sae: &'a Path,
+        jobs: Option<std::num::NonZeroUsize>,
+    ) -> anyhow::Result<Self> {
+        let devices = cuda_devices();
+        let count = jobs.map_or(devices.max(1), std::num::NonZeroUsize::get);
+        let places = (0..count).map(|job| (devices > 0).then(|| job % devices.max(1))).collect();
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&interrupted);
+        // The jobs get the signal too, save themselves and end; we wait for them.
+        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))
+            .context("cannot handle Ctrl-C")?;
+        Ok(Self { manifest, path, sae, folder, places, view: View::new(manifest), interrupted })
+    }
+
+    /// Runs all jobs that are not finished; returns the names of those that failed.
+    fn run(mut self) -> anyhow::Result<Vec<String>> {
+        let finished = |job: &Job| {
+            job.runs.iter().all(|run| RunFolder::new(self.folder.join(&run.folder)).summary().is_file())
+        };
+        let mut waiting: VecDeque<usize> = VecDeque::new();
+        for (index, job) in self.manifest.jobs.iter().enumerate() {
+            if finished(job) {
+                self.view.skip(index, job);
+            } else {
+                waiting.push_back(index);
+            }
+        }
+        let (sender, receiver) = channel();
+        let mut places = std::mem::take(&mut self.places);
+        let mut running: Vec<Running> = Vec::new();
+        let mut failed = Vec::new();
+        loop {
+            while !self.interrupted.load(Ordering::SeqCst)
+                && let (Some(&job), Some(place)) = (waiting.front(), places.last().copied())
+            {
+                waiting.pop_front();
+                places.pop();
+                running.push(self.start(job, place, &sender)?);
+            }
+            if running.is_empty() {
+                break;
+            }
+            self.listen(&receiver, &mut running);
+            let (ended, still): (Vec<_>, Vec<_>) =
+                running.into_iter().partition(|running| running.open == 0);
+            running = still;
+            for Running { job, place, mut child, .. } in ended {
+                let status = child.wait().context("cannot wait for a job")?;
+                places.push(place);
+                if status.success() {
+                    self.view.advance(self.manifest.jobs[job].runs.len() as u64);
+                }
+                self.view.end(job, status.success());
+                if !status.success() {
+                    failed.push(self.name(job));
+                }
+            }
+        }
+        self.view.finish();
+        if self.interrupted.load(Ordering::SeqCst) {
+            bail!("interrupted; everything up to there is saved: the same command goes on from it");
+        }
+        Ok(failed)
+    }
+
+    /// A job's name: what its first run is called, and how many there are.
+    fn name(&self, job: usize) -> String {
+        job_name(&self.manifest.jobs[job])
+    }
+
+    fn start(
+        &mut self,
+        job: usize,
+        place: Option<usize>,
+        sender: &Sender<News>,
+    ) -> anyhow::Result<Running> {
+        let mut command = Command::new(self.sae);
+        command.args(["--progress", "json", "train", "--manifest"]).arg(self.path);
+        command.arg("--job").arg(job.to_string());
+        if let Some(device) = place {
+            command.env("CUDA_VISIBLE_DEVICES", device.to_string());
+        }
+        let shown = tool::show(&command);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {shown}"))?;
+        let mut open = 0;
+        if let Some(stdout) = child.stdout.take() {
+            open += 1;
+            read_lines(job, stdout, sender.clone(), |job, line| {
+                match serde_json::from_str(&line) {
+                    Ok(event) => News::Event(job, event),
+                    Err(_) => News::Line(job, line),
+                }
+            });
+        }
+        if let Some(stderr) = child.stderr.take() {
+            open += 1;
+            read_lines(job, stderr, sender.clone(), News::Line);
+        }
+        self.view.start(job, &self.name(job));
+        Ok(Running { job, place, child, open })
+    }
+
+    /// Takes in what has come, and waits for a little more.
+    fn listen(&mut self, receiver: &Receiver<News>, running: &mut [Running]) {
+        let mut next = receiver.recv_timeout(Duration::from_millis(200)).ok();
+        while let Some(news) = next {
+            match news {
+                News::Event(job, event) => self.view.event(job, event),
+                News::Line(job, line) => self.view.line(&self.name(job), &line),
+                News::Closed(job) => {
+                    if let Some(running) = running.iter_mut().find(|running| running.job == job) {
+                        running.open -= 1;
+                    }
+                }
+            }
+            next = receiver.try_recv().ok();
+        }
+    }
+}
+
+fn job_name(job: &Job) -> String {
+    match job.runs.as_slice() {
+        [] => "empty".to_owned(),
+        [run] => run.id.clone(),
+        [first, .., last] => {
+            let common: String =
+                first.id.chars().zip(last.id.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+            let common = common.trim_end_matches(|c: char| !c.is_ascii_alphabetic());
+            let stem = common.rsplit_once('_').map_or(common, |(stem, _)| stem);
+            format!("{stem} ×{}", job.runs.len())
+        }
+    }
+}
+
+fn read_lines(
+    job: usize,
+    stream: impl Read + Send + 'static,
+    sender: Sender<News>,
+    news: impl Fn(usize, String) -> News + Send + 'static,
+) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(news(job, line)).is_err() {
+                return;
+            }
+        }
+        // The launcher outlives its jobs; a closed channel means that it is ending.
+        let _ = sender.send(News::Closed(job));
+    });
+}
+
+/// CUDA devices that a job could see, as the driver lists them.
+fn cuda_devices() -> usize {
+    let listed = Command::new("nvidia-smi").arg("--list-gpus").stderr(Stdio::null()).output();
+    match listed {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.is_empty()).count()
+        }
+        _ => 0,
+    }
+}
+
+/// A bar for each running job and one for the whole, on a terminal; lines elsewhere.
+struct View {
+    bars: Option<(MultiProgress, ProgressBar)>,
+    jobs: Vec<Option<JobView>>,
+}
+
+struct JobView {
+    name: String,
+    phase: String,
+    total: u64,
+    bar: Option<ProgressBar>,
+    began: Instant,
+    said: Instant,
+}
+
+const SAY_EVERY: Duration = Duration::from_secs(15);
+
+impl View {
+    fn new(manifest: &Manifest) -> Self {
+        let bars = std::io::stderr().is_terminal().then(|| {
+            let all = MultiProgress::new();
+            let whole = all.add(ProgressBar::new(manifest.runs().count() as u64));
+            if let Ok(style) = ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} runs · {elapsed}") {
+                whole.set_style(style.progress_chars("━╸ "));
+            }
+            whole.set_prefix(manifest.sweep.clone());
+            whole.enable_steady_tick(Duration::from_millis(500));
+            (all, whole)
+        });
+        Self { bars, jobs: manifest.jobs.iter().map(|_| None).collect() }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bars {
+            // A terminal that refuses a line is no reason to stop.
+            Some((all, _)) => drop(all.println(line)),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn skip(&self, index: usize, job: &Job) {
+        self.say(&format!("▸ job {index}, {}: finished before, skipped", job_name(job)));
+        self.advance(job.runs.len() as u64);
+    }
+
+    fn advance(&self, runs: u64) {
+        if let Some((_, whole)) = &self.bars {
+            whole.inc(runs);
+        }
+    }
+
+    fn start(&mut self, job: usize, name: &str) {
+        let bar = self.bars.as_ref().map(|(all, whole)| {
+            let bar = all.insert_before(whole, ProgressBar::new(0));
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:>24} {bar:30} {msg} {pos}/{len} · {elapsed} of about {duration}")
+            {
+                bar.set_style(style.progress_chars("━╸ "));
+            }
+            bar.set_prefix(name.to_owned());
+            bar
+        });
+        let now = Instant::now();
+        self.say(&format!("▸ job {job}, {name}: started"));
+        self.jobs[job] = Some(JobView {
+            name: name.to_owned(),
+            phase: String::new(),
+            total: 0,
+            bar,
+            began: now,
+            said: now,
+        });
+    }
+
+    fn event(&mut self, job: usize, event: Event) {
+        let Some(view) = &mut self.jobs[job] else { return };
+        match event {
+            Event::Began { phase, total, .. } => {
+                if let Some(bar) = &view.bar {
+                    bar.set_length(total);
+                    bar.set_position(0);
+                    bar.reset_elapsed();
+                    bar.reset_eta();
+                    bar.set_message(phase.clone());
+                }
+                (view.phase, view.total) = (phase, total);
+            }
+            Event::Advanced { done, .. } => {
+                if let Some(bar) = &view.bar {
+                    bar.set_position(done);
+                } else if view.said.elapsed() > SAY_EVERY {
+                    view.said = Instant::now();
+                    eprintln!("  {}: {} {done}/{}", view.name, view.phase, view.total);
+                }
+            }
+            Event::Ended => {}
+        }
+    }
+
+    /// A line that a job has said: results and warnings.
+    fn line(&self, name: &str, line: &str) {
+        let line = line.trim();
+        if !line.is_empty() {
+            self.say(&format!("  {name}: {line}"));
+        }
+    }
+
+    fn end(&mut self, job: usize, success: bool) {
+        let Some(view) = self.jobs[job].take() else { return };
+        if let Some(bar) = view.bar {
+            bar.finish_and_clear();
+        }
+        let how = if success { "done" } else { "FAILED" };
+        self.say(&format!("▸ job {job}, {}: {how} in {} s", view.name, view.began.elapsed().as_secs()));
+    }
+
+    fn finish(&self) {
+        if let Some((_, whole)) = &self.bars {
+            whole.finish_and_clear();
+        }
+    }
+}

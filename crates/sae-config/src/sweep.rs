@@ -45,6 +45,9 @@ pub struct SweepConfig {
 pub struct VariantConfig {
     /// The name, with which the ids of its runs begin.
     pub name: String,
+    /// Dotted keys of the base to leave out, a term of the loss for example.
+    #[serde(default)]
+    pub unset: Vec<String>,
     /// Values that replace the base's, by dotted key.
     #[serde(default)]
     pub set: BTreeMap<String, toml::Value>,
@@ -138,6 +141,12 @@ impl SweepConfig {
                 let id = run_id(&variant.name, &point);
                 let origin = format!("run {id} of sweep {}", self.name);
                 let mut table = base.clone();
+                for key in &variant.unset {
+                    unset(&mut table, key).map_err(|message| ConfigError::Parse {
+                        origin: format!("variant {} of sweep {}", variant.name, self.name),
+                        message,
+                    })?;
+                }
                 let fixed = variant.set.iter().map(|(key, value)| (key.as_str(), value));
                 for (key, value) in fixed.chain(point.iter().copied()) {
                     set(&mut table, key, value.clone()).map_err(|message| ConfigError::Parse {
@@ -258,4 +267,16 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), Str
             }
         }
     }
+}
+
+/// Removes a dotted key, which has to be there.
+fn unset(table: &mut toml::Table, key: &str) -> Result<(), String> {
+    let removed = match key.split_once('.') {
+        None => table.remove(key).is_some(),
+        Some((head, rest)) => match table.get_mut(head) {
+            Some(toml::Value::Table(inner)) => return unset(inner, rest),
+            _ => false,
+        },
+    };
+    if removed { Ok(()) } else { Err(format!("cannot unset `{key}`: the base run has no such key")) }
 }

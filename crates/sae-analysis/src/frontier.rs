@@ -1,0 +1,210 @@
+//! Pareto frontiers and their comparison: the summary that stands under the paper's main figure.
+
+use std::collections::BTreeSet;
+
+use sae_config::{Site, Variant};
+use serde::{Deserialize, Serialize};
+
+use crate::{AnalysisError, Point};
+
+/// `frontier.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Frontier {
+    /// A point a run and site.
+    pub points: Vec<Point>,
+    /// Each type against `local`, by site.
+    pub summary: Vec<Comparison>,
+}
+
+/// A type against `local` at a site. Ratios are type ÷ local: below 1, the type needs less.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The site.
+    pub site: Site,
+    /// The type that is compared with `local`.
+    #[serde(rename = "type")]
+    pub variant: Variant,
+    /// L0 at equal CE increase.
+    pub l0_at_equal_ce: Ratio,
+    /// CE increase at equal L0 (the reference's `calc_summary_metric`).
+    pub ce_at_equal_l0: Ratio,
+    /// CE increase at equal alive features (likewise).
+    pub ce_at_equal_alive: Ratio,
+}
+
+/// A mean ratio of two curves at [`PLACES`] even places of the range that both cover.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    /// The mean; none where the curves share no range.
+    pub mean: Option<f64>,
+    /// The shared range.
+    pub range: Option<[f64; 2]>,
+}
+
+/// Places at which two curves are compared, as in the reference.
+pub const PLACES: usize = 20;
+
+/// The Pareto-optimal points of a type, joined by straight lines: x rises, y falls.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curve {
+    /// The points.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// The points that no other one beats in x without being worse in y; less is better in both.
+pub fn pareto(points: &[(f64, f64)]) -> Curve {
+    let mut sorted: Vec<(f64, f64)> =
+        points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut best = f64::INFINITY;
+    sorted.retain(|&(_, y)| {
+        let better = y < best;
+        best = best.min(y);
+        better
+    });
+    Curve { points: sorted }
+}
+
+impl Curve {
+    /// y at x by linear interpolation; `None` outside the curve.
+    pub fn at(&self, x: f64) -> Option<f64> {
+        let after = self.points.iter().position(|&(at, _)| at >= x)?;
+        let (x1, y1) = self.points[after];
+        if after == 0 {
+            return (x1 <= x).then_some(y1);
+        }
+        let (x0, y0) = self.points[after - 1];
+        Some(y0 + (y1 - y0) * (x - x0) / (x1 - x0))
+    }
+
+    /// The same curve with x and y exchanged.
+    pub fn inverse(&self) -> Self {
+        Self { points: self.points.iter().rev().map(|&(x, y)| (y, x)).collect() }
+    }
+
+    /// The range of x, where it is one.
+    fn range(&self) -> Option<(f64, f64)> {
+        let (first, last) = (self.points.first()?.0, self.points.last()?.0);
+        (first < last).then_some((first, last))
+    }
+}
+
+/// The mean of `curve / base` over the range of x that both cover.
+pub fn ratio(curve: &Curve, base: &Curve) -> Ratio {
+    let shared = || {
+        let ((a, b), (c, d)) = (curve.range()?, base.range()?);
+        let (low, high) = (a.max(c), b.min(d));
+        (low < high).then_some((low, high))
+    };
+    let Some((low, high)) = shared() else { return Ratio { mean: None, range: None } };
+    let ratios: Vec<f64> = (0..PLACES)
+        .filter_map(|place| {
+            let x = low + (high - low) * place as f64 / (PLACES - 1) as f64;
+            // Rounding may put the last place a hair outside.
+            let x = x.clamp(low, high);
+            Some(curve.at(x)? / base.at(x)?)
+        })
+        .collect();
+    let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+    Ratio { mean: mean.is_finite().then_some(mean), range: Some([low, high]) }
+}
+
+impl Frontier {
+    /// The frontiers of these points, and each type's comparison with `local` where there is one.
+    pub fn of(points: &[Point]) -> Self {
+        let frontier = Self { points: points.to_vec(), summary: Vec::new() };
+        let mut summary = Vec::new();
+        for site in frontier.sites() {
+            for variant in frontier.variants() {
+                if variant == Variant::Local || frontier.of_type(site, variant).next().is_none() {
+                    continue;
+                }
+                if frontier.of_type(site, Variant::Local).next().is_none() {
+                    continue;
+                }
+                let l0 = |variant| frontier.curve(site, variant, |point| point.l0);
+                let alive = |variant| frontier.curve(site, variant, |point| point.alive as f64);
+                let (own, local) = (l0(variant), l0(Variant::Local));
+                summary.push(Comparison {
+                    site,
+                    variant,
+                    l0_at_equal_ce: ratio(&own.inverse(), &local.inverse()),
+                    ce_at_equal_l0: ratio(&own, &local),
+                    ce_at_equal_alive: ratio(&alive(variant), &alive(Variant::Local)),
+                });
+            }
+        }
+        Self { summary, ..frontier }
+    }
+
+    /// The sites, in the order of computation.
+    pub fn sites(&self) -> BTreeSet<Site> {
+        self.points.iter().map(|point| point.site).collect()
+    }
+
+    /// The types that there are points of.
+    pub fn variants(&self) -> BTreeSet<Variant> {
+        self.points.iter().map(|point| point.variant).collect()
+    }
+
+    /// The points of a type at a site.
+    pub fn of_type(&self, site: Site, variant: Variant) -> impl Iterator<Item = &Point> {
+        self.points.iter().filter(move |point| point.site == site && point.variant == variant)
+    }
+
+    /// The Pareto curve of CE increase against `x` of a type at a site.
+    pub fn curve(&self, site: Site, variant: Variant, x: impl Fn(&Point) -> f64) -> Curve {
+        let points: Vec<(f64, f64)> =
+            self.of_type(site, variant).map(|point| (x(point), point.ce_increase)).collect();
+        pareto(&points)
+    }
+
+    /// As JSON.
+    pub fn to_json(&self) -> Result<String, AnalysisError> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Curve, pareto, ratio};
+
+    #[test]
+    fn dominated_points_go() {
+        let curve = pareto(&[(3.0, 1.0), (1.0, 4.0), (2.0, 4.0), (2.5, 5.0), (1.0, 3.5), (f64::NAN, 0.0)]);
+        assert_eq!(curve.points, [(1.0, 3.5), (3.0, 1.0)]);
+    }
+
+    #[test]
+    fn interpolation_is_linear_and_stays_inside() {
+        let curve = Curve { points: vec![(1.0, 4.0), (3.0, 2.0), (4.0, 0.0)] };
+        assert_eq!(curve.at(2.0), Some(3.0));
+        assert_eq!(curve.at(3.5), Some(1.0));
+        assert_eq!((curve.at(1.0), curve.at(4.0)), (Some(4.0), Some(0.0)));
+        assert_eq!((curve.at(0.9), curve.at(4.1)), (None, None));
+        assert_eq!(curve.inverse().at(3.0), Some(2.0));
+    }
+
+    #[test]
+    fn ratios_by_hand() {
+        // Half of the other everywhere: y = 4 − x over [1, 3] against y = 8 − 2x over [0, 2]; shared [1, 2].
+        let curve = Curve { points: vec![(1.0, 3.0), (3.0, 1.0)] };
+        let base = Curve { points: vec![(0.0, 8.0), (2.0, 4.0)] };
+        let found = ratio(&curve, &base);
+        assert_eq!(found.range, Some([1.0, 2.0]));
+        assert!((found.mean.unwrap() - 0.5).abs() < 1e-12);
+        // The mean of x / 2 at 20 even places of [1, 3] is 1.
+        let curve = Curve { points: vec![(1.0, 1.0), (3.0, 3.0)] };
+        let base = Curve { points: vec![(1.0, 2.0), (3.0, 2.0)] };
+        assert!((ratio(&curve, &base).mean.unwrap() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn curves_that_share_no_range_have_no_ratio() {
+        let curve = |points: &[(f64, f64)]| Curve { points: points.to_vec() };
+        let apart = ratio(&curve(&[(0.0, 2.0), (1.0, 1.0)]), &curve(&[(2.0, 2.0), (3.0, 1.0)]));
+        assert_eq!((apart.mean, apart.range), (None, None));
+        let single = ratio(&curve(&[(0.5, 2.0)]), &curve(&[(0.0, 2.0), (1.0, 1.0)]));
+        assert_eq!(single.mean, None);
+    }
+}

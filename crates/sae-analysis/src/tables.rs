@@ -1,0 +1,136 @@
+//! The points as tables: for the terminal and as CSV.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use sae_config::Variant;
+
+use crate::frontier::{Comparison, Ratio};
+use crate::{Frontier, Point, SweepRuns};
+
+/// The columns of the table of points, with how each is written.
+pub(crate) const COLUMNS: [(&str, fn(&Point) -> String); 8] = [
+    ("type", |p| p.variant.to_string()),
+    ("coeff", |p| format!("{}", p.coeff)),
+    ("L0", |p| format!("{:.1}", p.l0)),
+    ("alive", |p| format!("{}/{}", p.alive, p.n_features)),
+    ("CE increase", |p| format!("{:.4}", p.ce_increase)),
+    ("KL", |p| format!("{:.4}", p.kl)),
+    ("expl. var.", |p| format!("{:.3}", p.explained_variance)),
+    ("site", |p| p.site.to_string()),
+];
+
+/// All points, by type and coefficient.
+pub(crate) fn sorted(points: &[Point]) -> Vec<&Point> {
+    let mut sorted: Vec<&Point> = points.iter().collect();
+    sorted.sort_by(|a, b| {
+        (a.site, a.variant).cmp(&(b.site, b.variant)).then(a.coeff.total_cmp(&b.coeff)).then(a.seed.cmp(&b.seed))
+    });
+    sorted
+}
+
+/// The table and the summary.
+pub(crate) fn terminal(runs: &SweepRuns, frontier: &Frontier) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(COLUMNS.map(|(name, _)| name));
+    for point in sorted(&frontier.points) {
+        table.add_row(COLUMNS.map(|(_, write)| write(point)));
+    }
+    for (index, (name, _)) in COLUMNS.iter().enumerate() {
+        if !matches!(*name, "type" | "site")
+            && let Some(column) = table.column_mut(index)
+        {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut text = table.to_string();
+    text.push('\n');
+    for line in sentences(runs, frontier) {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    text
+}
+
+/// What the frontiers say, and what is missing, in sentences.
+pub(crate) fn sentences(runs: &SweepRuns, frontier: &Frontier) -> Vec<String> {
+    let mut lines: Vec<String> = frontier.summary.iter().flat_map(comparison).collect();
+    if frontier.summary.is_empty() {
+        lines.push("Nothing to compare: the sweep has no `local` runs, or nothing else.".to_owned());
+    }
+    lines.extend(flat(frontier));
+    if !runs.unfinished.is_empty() {
+        lines.push(format!("Not finished, left out: {}.", runs.unfinished.join(", ")));
+    }
+    if !runs.diverged.is_empty() {
+        lines.push(format!("Diverged, left out: {}.", runs.diverged.join(", ")));
+    }
+    lines
+}
+
+fn comparison(comparison: &Comparison) -> Vec<String> {
+    let Comparison { site, variant, .. } = comparison;
+    let line = |what: &str, at: &str, ratio: Ratio, decimals: usize| match (ratio.mean, ratio.range) {
+        (Some(mean), Some([low, high])) => format!(
+            "{site}: {variant} has {mean:.2} × local's {what} at equal {at} (mean over {low:.decimals$} to \
+             {high:.decimals$})."
+        ),
+        _ => format!("{site}: {variant} and local share no range of {at}; no ratio of {what}."),
+    };
+    vec![
+        line("L0", "CE increase", comparison.l0_at_equal_ce, 3),
+        line("CE increase", "L0", comparison.ce_at_equal_l0, 1),
+        line("CE increase", "alive features", comparison.ce_at_equal_alive, 0),
+    ]
+}
+
+/// Where the second frontier says nothing, because no feature dies.
+fn flat(frontier: &Frontier) -> Option<String> {
+    let alive = |point: &Point| point.alive as f64 / point.n_features.max(1) as f64;
+    let least = frontier.points.iter().map(alive).fold(1.0, f64::min);
+    (least > 0.98).then(|| {
+        format!(
+            "At least {:.1} % of every dictionary is alive: the frontier against alive features is flat, and says \
+             little in runs this short.",
+            (least * 1000.0).floor() / 10.0
+        )
+    })
+}
+
+/// Every number of every point.
+pub(crate) fn csv(points: &[Point]) -> String {
+    let mut text = String::from(
+        "run,type,site,seed,coeff,l0,alive,n_features,ce_increase,kl,explained_variance,mse,ce_recovered,\
+         top1_agreement,training_tokens\n",
+    );
+    for p in sorted(points) {
+        text.push_str(&format!(
+            "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+            p.run,
+            p.variant,
+            p.site,
+            p.seed,
+            p.coeff,
+            p.l0,
+            p.alive,
+            p.n_features,
+            p.ce_increase,
+            p.kl,
+            p.explained_variance,
+            p.mse,
+            p.ce_recovered,
+            p.top1_agreement,
+            p.training_tokens
+        ));
+    }
+    text
+}
+
+/// A type in words.
+pub(crate) fn describe(variant: Variant) -> &'static str {
+    match variant {
+        Variant::Local => "minimises the MSE between the SAE's input and output",
+        Variant::E2e => "minimises the KL divergence between the original model's output and the spliced one's",
+        Variant::E2eDs => "minimises that KL divergence, and the MSE to later layers' original activations",
+        Variant::Other => "minimises another mixture of terms",
+    }
+}
