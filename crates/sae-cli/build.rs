@@ -8,7 +8,9 @@ fn main() {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let commit = match git(&["rev-parse", "--short=12", "HEAD"]) {
-        Some(commit) if git(&["status", "--porcelain"]).is_some_and(|dirty| dirty.is_empty()) => commit,
+        Some(commit) if git(&["status", "--porcelain"]).is_some_and(|dirty| dirty.is_empty()) => {
+            commit
+        }
         Some(commit) => format!("{commit}-dirty"),
         None => "unknown".to_owned(),
     };

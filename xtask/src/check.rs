@@ -1,6 +1,147 @@
-//! x
+//! `cargo xtask check`: formatting, lints, documentation, the floors of the crates, and that every file says what it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use clap::Args;
-/// x
+
+use crate::{setup, tool};
+
+/// Check formatting, lints, documentation, the crates' floors and every file's opening line
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {}
-pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> { Ok(()) }
+
+/// The floors: which crates of the workspace a crate may use. What is not listed here is an error, so a new crate is
+/// given its place in this table.
+const FLOORS: &[(&str, &[&str])] = &[
+    ("sae-config", &[]),
+    ("sae-data", &[]),
+    ("sae-nn", &[]),
+    ("sae-model", &["sae-config"]),
+    ("sae-splice", &["sae-config", "sae-model", "sae-nn"]),
+    ("sae-train", &["sae-config", "sae-data", "sae-model", "sae-nn", "sae-splice"]),
+    ("sae-analysis", &["sae-config"]),
+    ("sae-cli", &["sae-analysis", "sae-config", "sae-data", "sae-model", "sae-train"]),
+    ("xtask", &["sae-config"]),
+];
+
+/// Crates that must build without libtorch.
+const WITHOUT_TORCH: &[&str] = &["sae-config", "sae-data", "sae-analysis", "xtask"];
+
+pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> {
+    tool::say("formatting");
+    tool::run(tool::cargo().args(["fmt", "--all", "--check"]))?;
+    tool::say("floors");
+    let metadata = MetadataCommand::new()
+        .current_dir(tool::root())
+        .other_options(vec!["--locked".to_owned()])
+        .exec()
+        .context("cannot read the workspace's metadata")?;
+    floors(&metadata)?;
+    tool::say("opening lines");
+    opening_lines(&tool::root())?;
+    setup::ensure()?;
+    tool::say("lints");
+    tool::run(tool::cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    tool::say("documentation");
+    let mut doc = tool::cargo();
+    doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+    // RUSTDOCFLAGS would replace the run paths of `.cargo/config.toml`, which documentation does not need.
+    tool::run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
+    tool::say("all checks passed");
+    Ok(())
+}
+
+fn floors(metadata: &Metadata) -> anyhow::Result<()> {
+    let members: BTreeSet<&str> =
+        metadata.workspace_packages().iter().map(|package| package.name.as_str()).collect();
+    let allowed: BTreeMap<&str, &[&str]> = FLOORS.iter().copied().collect();
+    for package in metadata.workspace_packages() {
+        let name = package.name.as_str();
+        let Some(may_use) = allowed.get(name) else {
+            bail!("{name} has no place in the table of floors (xtask/src/check.rs)");
+        };
+        for dependency in &package.dependencies {
+            let used = dependency.name.as_str();
+            if members.contains(used)
+                && dependency.kind == DependencyKind::Normal
+                && !may_use.contains(&used)
+            {
+                bail!(
+                    "{name} must not use {used}: the floors (xtask/src/check.rs) let it use {may_use:?}"
+                );
+            }
+        }
+        ensure!(
+            !WITHOUT_TORCH.contains(&name) || !reaches(metadata, name, "torch-sys")?,
+            "{name} reaches torch-sys, and must build without libtorch"
+        );
+    }
+    Ok(())
+}
+
+/// Whether a package's normal or build dependencies lead to `target`.
+fn reaches(metadata: &Metadata, from: &str, target: &str) -> anyhow::Result<bool> {
+    let resolve = metadata.resolve.as_ref().context("cargo gave no resolved dependencies")?;
+    let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let names: BTreeMap<_, _> =
+        metadata.packages.iter().map(|package| (&package.id, package.name.as_str())).collect();
+    let start = names.iter().find(|(_, name)| **name == from).context("an unknown package")?;
+    let (mut seen, mut next) = (BTreeSet::new(), vec![*start.0]);
+    while let Some(id) = next.pop() {
+        if names.get(id) == Some(&target) {
+            return Ok(true);
+        }
+        if !seen.insert(id) {
+            continue;
+        }
+        let dependencies = nodes.get(id).map_or(&[][..], |node| &node.deps);
+        next.extend(
+            dependencies
+                .iter()
+                .filter(|dep| {
+                    dep.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development)
+                })
+                .map(|dep| &dep.pkg),
+        );
+    }
+    Ok(false)
+}
+
+/// Every Rust file opens with `//!`.
+fn opening_lines(root: &Path) -> anyhow::Result<()> {
+    let mut files = Vec::new();
+    for folder in ["crates", "xtask", "data/rust-corpus"] {
+        rust_files(&root.join(folder), &mut files)?;
+    }
+    let silent: Vec<String> = files
+        .into_iter()
+        .filter(|file| !std::fs::read_to_string(file).is_ok_and(|text| text.starts_with("//! ")))
+        .map(|file| file.strip_prefix(root).unwrap_or(&file).display().to_string())
+        .collect();
+    ensure!(silent.is_empty(), "these files do not open with `//!`: {}", silent.join(", "));
+    Ok(())
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
+    {
+        let path = entry?.path();
+        if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
+            rust_files(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -124,7 +124,8 @@ fn select(packages: Vec<Package>) -> anyhow::Result<Split> {
         files.sort();
         let mut bytes = 0;
         for file in files {
-            let relative = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().to_lowercase();
+            let relative =
+                file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().to_lowercase();
             let Ok(text) = std::fs::read_to_string(&file) else { continue };
             if !rules.accept(&relative, &text) || !seen.insert(hash(text.as_bytes())) {
                 continue;
@@ -140,7 +141,9 @@ fn select(packages: Vec<Package>) -> anyhow::Result<Split> {
 }
 
 fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
+    {
         let path = entry?.path();
         if path.is_dir() {
             rust_files(&path, files)?;
@@ -165,7 +168,15 @@ impl Rules {
     }
 
     fn accept(&self, path: &str, text: &str) -> bool {
-        let named = ["bindings", "generated", "bindgen", "tables", "unicode_data", ".expanded.", ".expected."];
+        let named = [
+            "bindings",
+            "generated",
+            "bindgen",
+            "tables",
+            "unicode_data",
+            ".expanded.",
+            ".expected.",
+        ];
         if !FILE_BYTES.contains(&text.len()) || named.iter().any(|word| path.contains(word)) {
             return false;
         }
@@ -197,7 +208,8 @@ mod tests {
     #[test]
     fn hand_written_source_is_told_from_the_rest() {
         let rules = Rules::new().unwrap();
-        let code = "fn main() {\n    let answer = compute();\n    println!(\"{answer}\");\n}\n".repeat(10);
+        let code =
+            "fn main() {\n    let answer = compute();\n    println!(\"{answer}\");\n}\n".repeat(10);
         assert!(rules.accept("src/main.rs", &code));
         assert!(!rules.accept("src/bindings.rs", &code));
         assert!(!rules.accept("src/main.rs", &code[..300]), "too short");

@@ -1,7 +1,211 @@
-//! Set up
+//! `cargo xtask setup`: libtorch into `.libtorch/`, from hash-pinned wheels.
+//!
+//! The wheel's `libtorch.so` needs the CUDA libraries; what is linked here is its CPU part alone, so that one binary runs
+//! with and without CUDA. The CUDA libraries, where they are wanted, stand in a folder beside it, and are opened at
+//! start-up by `sae_model::device`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
 use clap::Args;
-/// x
+
+use crate::tool;
+
+/// Install libtorch into .libtorch/ (530 MB to fetch, 560 MB on disk); does nothing where it is there
+///
+/// LIBTORCH or LIBTORCH_USE_PYTORCH=1 in the environment are used as they are.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {}
-pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> { Ok(()) }
-pub(crate) fn ensure() -> anyhow::Result<()> { Ok(()) }
+pub(crate) struct Arguments {
+    /// With the CUDA libraries (about 3 GB more)
+    #[arg(long)]
+    cuda: bool,
+}
+
+/// The wheels, with the hashes of the files for Linux on x86-64. libtorch's CPU library links the two small ones.
+const WHEELS: &str = "\
+torch==2.11.0 --hash=sha256:7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a
+nvidia-cuda-runtime==13.0.96 --hash=sha256:7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548
+nvidia-cuda-cupti==13.0.85 --hash=sha256:4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8
+";
+
+/// What libtorch_cuda.so links, in the versions that the torch wheel's metadata asks for.
+const CUDA_WHEELS: &[&str] = &[
+    "cuda-toolkit[cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,nvrtc,nvtx]==13.0.2",
+    "nvidia-cudnn-cu13==9.19.0.56",
+    "nvidia-cusparselt-cu13==0.8.0",
+    "nvidia-nccl-cu13==2.28.9",
+    "nvidia-nvshmem-cu13==3.4.5",
+];
+
+/// Libraries that are not linked; they go to `torch/cuda`, two folders below `.libtorch` as before, so that the run
+/// paths inside them still lead to `.libtorch/nvidia`.
+const CUDA_LIBRARIES: &[&str] =
+    &["libtorch_cuda.so", "libtorch_cuda_linalg.so", "libtorch_nvshmem.so", "libc10_cuda.so"];
+
+/// Bumped when what setup leaves behind changes.
+const STAMP: &str = "torch 2.11.0, layout 1";
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if provided() {
+        tool::say("LIBTORCH or LIBTORCH_USE_PYTORCH is set: used as it is");
+        return Ok(());
+    }
+    install(arguments.cuda)
+}
+
+/// Sets libtorch up where nobody has.
+pub(crate) fn ensure() -> anyhow::Result<()> {
+    if provided() { Ok(()) } else { install(false) }
+}
+
+/// Whether the user brings libtorch. Cargo sets LIBTORCH to our own folder (`.cargo/config.toml`); that is not a user's.
+fn provided() -> bool {
+    let own = home().join("torch");
+    let brought = std::env::var_os("LIBTORCH").is_some_and(|path| Path::new(&path) != own);
+    brought || std::env::var_os("LIBTORCH_USE_PYTORCH").is_some_and(|value| value == "1")
+}
+
+fn home() -> PathBuf {
+    tool::root().join(".libtorch")
+}
+
+fn install(cuda: bool) -> anyhow::Result<()> {
+    let home = home();
+    let stamped = |name: &str| {
+        std::fs::read_to_string(home.join(name)).is_ok_and(|text| text.trim() == STAMP)
+    };
+    if stamped("stamp") && (!cuda || stamped("stamp-cuda")) {
+        return Ok(());
+    }
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!(
+            "setup knows the wheels for Linux on x86-64 only: install PyTorch 2.11.0 yourself and set \
+             LIBTORCH_USE_PYTORCH=1, or LIBTORCH to a libtorch 2.11.0"
+        );
+    }
+    // Everything is made in a folder of its own and moved into place at the end: an interruption leaves nothing broken.
+    let fresh = tool::root().join(".libtorch.partial");
+    if fresh.exists() {
+        std::fs::remove_dir_all(&fresh).context("cannot remove an earlier, interrupted set-up")?;
+    }
+    std::fs::create_dir_all(&fresh).context("cannot create .libtorch.partial")?;
+    tool::say("fetching libtorch 2.11.0 (530 MB)");
+    fetch(&fresh)?;
+    if cuda {
+        tool::say("fetching the CUDA libraries (about 2 GB)");
+        fetch_cuda(&fresh)?;
+    }
+    arrange(&fresh, cuda)?;
+    std::fs::write(fresh.join("stamp"), STAMP)?;
+    if cuda {
+        std::fs::write(fresh.join("stamp-cuda"), STAMP)?;
+    }
+    if home.exists() {
+        std::fs::remove_dir_all(&home).context("cannot replace .libtorch")?;
+    }
+    std::fs::rename(&fresh, &home).context("cannot move .libtorch into place")?;
+    tool::say("libtorch is in .libtorch");
+    Ok(())
+}
+
+/// `pip install --target` for a fixed platform and Python version, whatever Python runs pip.
+fn pip(target: &Path) -> Command {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--root-user-action=ignore"]);
+    pip.args(["--no-cache-dir", "--no-compile", "--only-binary=:all:", "--implementation", "cp"]);
+    pip.args(["--python-version", "3.11", "--platform", "manylinux_2_28_x86_64"]);
+    for older in [
+        "manylinux_2_27_x86_64",
+        "manylinux_2_25_x86_64",
+        "manylinux_2_17_x86_64",
+        "manylinux2014_x86_64",
+    ] {
+        pip.args(["--platform", older]);
+    }
+    pip.arg("--target").arg(target);
+    pip
+}
+
+fn fetch(target: &Path) -> anyhow::Result<()> {
+    let requirements = target.join("requirements.txt");
+    std::fs::write(&requirements, WHEELS)?;
+    let mut pip = pip(target);
+    pip.args(["--no-deps", "--require-hashes", "--requirement"]).arg(&requirements);
+    tool::run(&mut pip).context(
+        "python3 with pip is needed to fetch libtorch; run the same command again to retry",
+    )
+}
+
+fn fetch_cuda(target: &Path) -> anyhow::Result<()> {
+    let mut pip = pip(target);
+    pip.arg("--upgrade").args(CUDA_WHEELS);
+    tool::run(&mut pip)
+        .context("cannot fetch the CUDA libraries; run the same command again to retry")
+}
+
+/// Keeps `torch/lib`, `torch/include` and the CUDA libraries, and makes `libtorch.so` stand for the CPU part alone.
+fn arrange(home: &Path, cuda: bool) -> anyhow::Result<()> {
+    keep(home, &["torch", "nvidia"])?;
+    keep(&home.join("torch"), &["lib", "include"])?;
+    let lib = home.join("torch/lib");
+    let aside = home.join("torch/cuda");
+    std::fs::create_dir_all(&aside)?;
+    for name in CUDA_LIBRARIES {
+        std::fs::rename(lib.join(name), aside.join(name))
+            .with_context(|| format!("the torch wheel has no {name}"))?;
+    }
+    std::fs::remove_file(lib.join("libtorch_python.so"))
+        .context("the torch wheel has no libtorch_python.so")?;
+    if !cuda {
+        std::fs::remove_dir_all(&aside)?;
+    }
+    // A linker script: whoever links libtorch gets its CPU part.
+    std::fs::write(lib.join("libtorch.so"), "INPUT(libtorch_cpu.so)\n")?;
+    Ok(())
+}
+
+/// Removes everything in a folder but these.
+fn keep(folder: &Path, names: &[&str]) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| names.iter().any(|keep| name == *keep)) {
+            continue;
+        }
+        if path.is_dir() { std::fs::remove_dir_all(&path)? } else { std::fs::remove_file(&path)? }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CUDA_LIBRARIES, arrange};
+
+    #[test]
+    fn a_wheel_is_cut_down_to_its_cpu_part() {
+        let home = std::env::temp_dir().join(format!("xtask-setup-{}", std::process::id()));
+        for cuda in [false, true] {
+            let lib = home.join("torch/lib");
+            for folder in ["torch/lib", "torch/include", "torch/nn", "nvidia", "bin"] {
+                std::fs::create_dir_all(home.join(folder)).unwrap();
+            }
+            for name in CUDA_LIBRARIES.iter().chain(&[
+                "libtorch.so",
+                "libtorch_cpu.so",
+                "libtorch_python.so",
+            ]) {
+                std::fs::write(lib.join(name), "x").unwrap();
+            }
+            arrange(&home, cuda).unwrap();
+            let there = |path: &str| home.join(path).exists();
+            assert!(
+                there("torch/lib/libtorch_cpu.so") && there("torch/include") && there("nvidia")
+            );
+            assert!(!there("torch/nn") && !there("bin") && !there("torch/lib/libtorch_cuda.so"));
+            assert_eq!(there("torch/cuda/libtorch_cuda.so"), cuda);
+            let script = std::fs::read_to_string(lib.join("libtorch.so")).unwrap();
+            assert_eq!(script.trim(), "INPUT(libtorch_cpu.so)");
+            std::fs::remove_dir_all(&home).unwrap();
+        }
+    }
+}

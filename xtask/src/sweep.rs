@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     std::env::set_current_dir(tool::root()).context("cannot enter the workspace")?;
     let manifest = SweepConfig::load(&config)?.expand()?;
     if arguments.dry_run {
-        return dry_run(&manifest);
+        return tool::print(&dry_run(&manifest));
     }
     let sae = tool::sae(arguments.sae.as_deref())?;
     if manifest.runs().any(|run| run.config.data.train.starts_with("data/corpus")) {
@@ -67,7 +67,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let report = folder.join("report.html");
     tool::say(&format!("{} s; the report is {}", began.elapsed().as_secs(), report.display()));
     if !failed.is_empty() {
-        bail!("jobs failed: {}; what they said is above, the same command tries them again", failed.join(", "));
+        bail!(
+            "jobs failed: {}; what they said is above, the same command tries them again",
+            failed.join(", ")
+        );
     }
     Ok(())
 }
@@ -86,14 +89,16 @@ fn write_manifest(manifest: &Manifest, folder: &Path) -> anyhow::Result<PathBuf>
         }
         return Ok(path);
     }
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
     manifest.save(&path)?;
     Ok(path)
 }
 
-fn dry_run(manifest: &Manifest) -> anyhow::Result<()> {
+/// The manifest as a table.
+fn dry_run(manifest: &Manifest) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
     table.set_header(["job", "run", "type", "λ", "tokens", "memory of the job"]);
     let mut total = 0;
     for (index, job) in manifest.jobs.iter().enumerate() {
@@ -120,14 +125,12 @@ fn dry_run(manifest: &Manifest) -> anyhow::Result<()> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("{table}");
-    println!(
-        "{} runs in {} jobs, {:.2} M training tokens",
+    format!(
+        "{table}\n{} runs in {} jobs, {:.2} M training tokens",
         manifest.runs().count(),
         manifest.jobs.len(),
         total as f64 / 1e6
-    );
-    Ok(())
+    )
 }
 
 /// What a job's threads tell.
@@ -178,7 +181,9 @@ impl<'a> Launcher<'a> {
     /// Runs all jobs that are not finished; returns the names of those that failed.
     fn run(mut self) -> anyhow::Result<Vec<String>> {
         let finished = |job: &Job| {
-            job.runs.iter().all(|run| RunFolder::new(self.folder.join(&run.folder)).summary().is_file())
+            job.runs
+                .iter()
+                .all(|run| RunFolder::new(self.folder.join(&run.folder)).summary().is_file())
         };
         let mut waiting: VecDeque<usize> = VecDeque::new();
         for (index, job) in self.manifest.jobs.iter().enumerate() {
@@ -291,8 +296,13 @@ fn job_name(job: &Job) -> String {
         [] => "empty".to_owned(),
         [run] => run.id.clone(),
         [first, .., last] => {
-            let common: String =
-                first.id.chars().zip(last.id.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+            let common: String = first
+                .id
+                .chars()
+                .zip(last.id.chars())
+                .take_while(|(a, b)| a == b)
+                .map(|(a, _)| a)
+                .collect();
             let common = common.trim_end_matches(|c: char| !c.is_ascii_alphabetic());
             let stem = common.rsplit_once('_').map_or(common, |(stem, _)| stem);
             format!("{stem} ×{}", job.runs.len())
@@ -350,7 +360,9 @@ impl View {
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
             let whole = all.add(ProgressBar::new(manifest.runs().count() as u64));
-            if let Ok(style) = ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} runs · {elapsed}") {
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} runs · {elapsed}")
+            {
                 whole.set_style(style.progress_chars("━╸ "));
             }
             whole.set_prefix(manifest.sweep.clone());
@@ -382,9 +394,9 @@ impl View {
     fn start(&mut self, job: usize, name: &str) {
         let bar = self.bars.as_ref().map(|(all, whole)| {
             let bar = all.insert_before(whole, ProgressBar::new(0));
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix:>24} {bar:30} {msg} {pos}/{len} · {elapsed} of about {duration}")
-            {
+            if let Ok(style) = ProgressStyle::with_template(
+                "{prefix:>24} {bar:30} {msg} {pos}/{len} · {elapsed} of about {duration}",
+            ) {
                 bar.set_style(style.progress_chars("━╸ "));
             }
             bar.set_prefix(name.to_owned());
@@ -441,7 +453,11 @@ impl View {
             bar.finish_and_clear();
         }
         let how = if success { "done" } else { "FAILED" };
-        self.say(&format!("▸ job {job}, {}: {how} in {} s", view.name, view.began.elapsed().as_secs()));
+        self.say(&format!(
+            "▸ job {job}, {}: {how} in {} s",
+            view.name,
+            view.began.elapsed().as_secs()
+        ));
     }
 
     fn finish(&self) {

@@ -1,5 +1,6 @@
 //! What every task needs: the workspace's root, the binary `sae`, and commands that say what they were when they fail.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +22,14 @@ pub(crate) fn cargo() -> Command {
 /// Says a step on stderr.
 pub(crate) fn say(step: &str) {
     eprintln!("▸ {step}");
+}
+
+/// Writes a result to stdout; a reader that has left is no failure.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Runs a command with our own stdin, stdout and stderr; a failure names it.
@@ -53,7 +62,9 @@ pub(crate) fn sae(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     crate::setup::ensure()?;
     let binary = root().join("target/release/sae");
     if !binary.is_file() {
-        say("building sae; the first build compiles the libtorch binding and takes about 15 minutes on 2 cores");
+        say(
+            "building sae; the first build compiles the libtorch binding and takes about 15 minutes on 2 cores",
+        );
     }
     run(cargo().args(["build", "--release", "--package", "sae-cli"]))?;
     Ok(binary)

@@ -78,6 +78,7 @@ impl Curve {
     }
 
     /// The same curve with x and y exchanged.
+    #[must_use]
     pub fn inverse(&self) -> Self {
         Self { points: self.points.iter().rev().map(|&(x, y)| (y, x)).collect() }
     }
@@ -171,7 +172,8 @@ mod tests {
 
     #[test]
     fn dominated_points_go() {
-        let curve = pareto(&[(3.0, 1.0), (1.0, 4.0), (2.0, 4.0), (2.5, 5.0), (1.0, 3.5), (f64::NAN, 0.0)]);
+        let curve =
+            pareto(&[(3.0, 1.0), (1.0, 4.0), (2.0, 4.0), (2.5, 5.0), (1.0, 3.5), (f64::NAN, 0.0)]);
         assert_eq!(curve.points, [(1.0, 3.5), (3.0, 1.0)]);
     }
 

@@ -52,14 +52,17 @@ fn draw<B: DrawingBackend>(
     picture: &str,
 ) -> Result<(), AnalysisError> {
     register_fonts();
-    let failed = |error: String| AnalysisError::Plot { picture: picture.to_owned(), message: error };
+    let failed =
+        |error: String| AnalysisError::Plot { picture: picture.to_owned(), message: error };
     let root = backend.into_drawing_area();
     root.fill(&WHITE).map_err(|error| failed(error.to_string()))?;
     let sites: Vec<Site> = frontier.sites().into_iter().collect();
     for (site, row) in sites.iter().zip(root.split_evenly((sites.len().max(1), 1))) {
         let panels = row.split_evenly((1, 2));
-        let by_l0 = Panel { frontier, site: *site, label: "L0 (active features per token)", x: |p| p.l0 };
-        let by_alive = Panel { frontier, site: *site, label: "Alive features", x: |p| p.alive as f64 };
+        let by_l0 =
+            Panel { frontier, site: *site, label: "L0 (active features per token)", x: |p| p.l0 };
+        let by_alive =
+            Panel { frontier, site: *site, label: "Alive features", x: |p| p.alive as f64 };
         by_l0.draw(&panels[0]).map_err(|error| failed(error.to_string()))?;
         by_alive.draw(&panels[1]).map_err(|error| failed(error.to_string()))?;
     }
@@ -86,7 +89,8 @@ impl Panel<'_> {
             .map(|point| ((self.x)(point), point.ce_increase))
             .filter(|(x, y)| x.is_finite() && y.is_finite())
             .collect();
-        let (x_range, y_range) = (padded(points.iter().map(|p| p.0)), padded(points.iter().map(|p| p.1)));
+        let (x_range, y_range) =
+            (padded(points.iter().map(|p| p.0)), padded(points.iter().map(|p| p.1)));
         let mut chart = ChartBuilder::on(area)
             .caption(self.site.to_string(), (FONT, 18, FontStyle::Bold, &INK).into_text_style(area))
             .margin(16)
@@ -130,11 +134,13 @@ impl Panel<'_> {
             let line = colour(variant).stroke_width(2);
             area.draw(&PathElement::new(vec![(left, y), (left + 28, y)], line))?;
             draw_marker(area, (left + 14, y), variant, 1.0)?;
-            let style = (FONT, 16, &INK).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
+            let style =
+                (FONT, 16, &INK).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
             area.draw(&Text::new(variant.to_string(), (left + 38, y), style))?;
         }
         let faint = INK.mix(0.6);
-        let style = (FONT, 15, &faint).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Bottom));
+        let style =
+            (FONT, 15, &faint).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Bottom));
         area.draw(&Text::new("↙ better", to_area((columns.start + 10, rows.end - 8)), style))
     }
 }

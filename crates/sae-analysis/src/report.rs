@@ -19,8 +19,10 @@ pub(crate) fn html(runs: &SweepRuns, frontier: &Frontier, svg: &str) -> String {
     let rows: String = sorted(&frontier.points)
         .into_iter()
         .map(|point| {
-            let cells: String =
-                COLUMNS.iter().map(|(_, write)| format!("<td>{}</td>", escape(&write(point)))).collect();
+            let cells: String = COLUMNS
+                .iter()
+                .map(|(_, write)| format!("<td>{}</td>", escape(&write(point))))
+                .collect();
             format!("<tr>{cells}</tr>\n")
         })
         .collect();
@@ -66,7 +68,10 @@ fn run(run: &crate::runs::FinishedRun) -> String {
 fn scalable(svg: &str) -> String {
     let start = svg.find("<svg").unwrap_or(0);
     let end = svg.find("viewBox").unwrap_or(start);
-    format!("<svg role=\"img\" aria-label=\"Pareto frontiers\" xmlns=\"http://www.w3.org/2000/svg\" {}", &svg[end..])
+    format!(
+        "<svg role=\"img\" aria-label=\"Pareto frontiers\" xmlns=\"http://www.w3.org/2000/svg\" {}",
+        &svg[end..]
+    )
 }
 
 fn escape(text: &str) -> String {

@@ -6,8 +6,11 @@ use sae_config::Variant;
 use crate::frontier::{Comparison, Ratio};
 use crate::{Frontier, Point, SweepRuns};
 
-/// The columns of the table of points, with how each is written.
-pub(crate) const COLUMNS: [(&str, fn(&Point) -> String); 8] = [
+/// A column's name, and how its cells are written.
+type Column = (&'static str, fn(&Point) -> String);
+
+/// The columns of the table of points.
+pub(crate) const COLUMNS: [Column; 8] = [
     ("type", |p| p.variant.to_string()),
     ("coeff", |p| format!("{}", p.coeff)),
     ("L0", |p| format!("{:.1}", p.l0)),
@@ -22,7 +25,10 @@ pub(crate) const COLUMNS: [(&str, fn(&Point) -> String); 8] = [
 pub(crate) fn sorted(points: &[Point]) -> Vec<&Point> {
     let mut sorted: Vec<&Point> = points.iter().collect();
     sorted.sort_by(|a, b| {
-        (a.site, a.variant).cmp(&(b.site, b.variant)).then(a.coeff.total_cmp(&b.coeff)).then(a.seed.cmp(&b.seed))
+        (a.site, a.variant)
+            .cmp(&(b.site, b.variant))
+            .then(a.coeff.total_cmp(&b.coeff))
+            .then(a.seed.cmp(&b.seed))
     });
     sorted
 }
@@ -30,7 +36,9 @@ pub(crate) fn sorted(points: &[Point]) -> Vec<&Point> {
 /// The table and the summary.
 pub(crate) fn terminal(runs: &SweepRuns, frontier: &Frontier) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_preset(presets::UTF8_BORDERS_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(COLUMNS.map(|(name, _)| name));
     for point in sorted(&frontier.points) {
         table.add_row(COLUMNS.map(|(_, write)| write(point)));
@@ -55,7 +63,8 @@ pub(crate) fn terminal(runs: &SweepRuns, frontier: &Frontier) -> String {
 pub(crate) fn sentences(runs: &SweepRuns, frontier: &Frontier) -> Vec<String> {
     let mut lines: Vec<String> = frontier.summary.iter().flat_map(comparison).collect();
     if frontier.summary.is_empty() {
-        lines.push("Nothing to compare: the sweep has no `local` runs, or nothing else.".to_owned());
+        lines
+            .push("Nothing to compare: the sweep has no `local` runs, or nothing else.".to_owned());
     }
     lines.extend(flat(frontier));
     if !runs.unfinished.is_empty() {
@@ -69,7 +78,8 @@ pub(crate) fn sentences(runs: &SweepRuns, frontier: &Frontier) -> Vec<String> {
 
 fn comparison(comparison: &Comparison) -> Vec<String> {
     let Comparison { site, variant, .. } = comparison;
-    let line = |what: &str, at: &str, ratio: Ratio, decimals: usize| match (ratio.mean, ratio.range) {
+    let line = |what: &str, at: &str, ratio: Ratio, decimals: usize| match (ratio.mean, ratio.range)
+    {
         (Some(mean), Some([low, high])) => format!(
             "{site}: {variant} has {mean:.2} × local's {what} at equal {at} (mean over {low:.decimals$} to \
              {high:.decimals$})."
@@ -103,24 +113,25 @@ pub(crate) fn csv(points: &[Point]) -> String {
          top1_agreement,training_tokens\n",
     );
     for p in sorted(points) {
-        text.push_str(&format!(
-            "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
-            p.run,
-            p.variant,
-            p.site,
-            p.seed,
-            p.coeff,
-            p.l0,
-            p.alive,
-            p.n_features,
-            p.ce_increase,
-            p.kl,
-            p.explained_variance,
-            p.mse,
-            p.ce_recovered,
-            p.top1_agreement,
-            p.training_tokens
-        ));
+        let values: [&dyn std::fmt::Display; 15] = [
+            &p.run,
+            &p.variant,
+            &p.site,
+            &p.seed,
+            &p.coeff,
+            &p.l0,
+            &p.alive,
+            &p.n_features,
+            &p.ce_increase,
+            &p.kl,
+            &p.explained_variance,
+            &p.mse,
+            &p.ce_recovered,
+            &p.top1_agreement,
+            &p.training_tokens,
+        ];
+        text.push_str(&values.map(ToString::to_string).join(","));
+        text.push('\n');
     }
     text
 }
@@ -129,8 +140,12 @@ pub(crate) fn csv(points: &[Point]) -> String {
 pub(crate) fn describe(variant: Variant) -> &'static str {
     match variant {
         Variant::Local => "minimises the MSE between the SAE's input and output",
-        Variant::E2e => "minimises the KL divergence between the original model's output and the spliced one's",
-        Variant::E2eDs => "minimises that KL divergence, and the MSE to later layers' original activations",
+        Variant::E2e => {
+            "minimises the KL divergence between the original model's output and the spliced one's"
+        }
+        Variant::E2eDs => {
+            "minimises that KL divergence, and the MSE to later layers' original activations"
+        }
         Variant::Other => "minimises another mixture of terms",
     }
 }

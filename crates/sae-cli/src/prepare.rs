@@ -20,7 +20,12 @@ use sae_data::{ShardSet, TextTokenizer, prepare, train_tokenizer};
   sae prepare --shards data/corpus/train --tokenizer data/rust-lm --context-length 128 --out data/windows")]
 pub(crate) struct Arguments {
     /// A file that names text files, one a line
-    #[arg(long, value_name = "FILE", conflicts_with = "shards", required_unless_present = "shards")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "shards",
+        required_unless_present = "shards"
+    )]
     file_list: Option<PathBuf>,
     /// Text shards: a parquet file, a folder of them or a glob
     #[arg(long, value_name = "PATH")]
@@ -51,7 +56,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             match (arguments.train_tokenizer, &arguments.tokenizer, arguments.context_length) {
                 (Some(ids), ..) => {
                     let tokenizer = train_tokenizer(&shards, ids, out)?;
-                    tracing::info!("wrote {} with {} ids", tokenizer.path().display(), tokenizer.vocabulary());
+                    tracing::info!(
+                        "wrote {} with {} ids",
+                        tokenizer.path().display(),
+                        tokenizer.vocabulary()
+                    );
                     Ok(())
                 }
                 (None, Some(tokenizer), Some(context_length)) => {
@@ -66,7 +75,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                     );
                     Ok(())
                 }
-                _ => bail!("what to make of --shards? give --train-tokenizer, or --tokenizer with --context-length"),
+                _ => bail!(
+                    "what to make of --shards? give --train-tokenizer, or --tokenizer with --context-length"
+                ),
             }
         }
         (None, None) => bail!("give --file-list or --shards"),
@@ -76,7 +87,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn text(list: &Path, out: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(list)
         .with_context(|| format!("cannot read the list of files {}", list.display()))?;
-    let files: Vec<PathBuf> = text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect();
+    let files: Vec<PathBuf> =
+        text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect();
     let made = prepare::text_shards(&files, out)?;
     tracing::info!(
         "wrote {} documents, {:.1} MB of text, in {} shards to {}",

@@ -59,8 +59,9 @@ impl Telemetry {
             (false, 1) => "debug",
             (false, _) => "trace",
         };
-        let filter = EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| EnvFilter::new(format!("warn,sae={level},sae_data={level},sae_train={level}")));
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+            EnvFilter::new(format!("warn,sae={level},sae_data={level},sae_train={level}"))
+        });
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_target(false)
@@ -79,7 +80,8 @@ impl Telemetry {
         if let Err(error) = handler {
             tracing::warn!("Ctrl-C will stop at once, without saving: {error}");
         }
-        let mode = if global.quiet && mode != ProgressMode::Json { ProgressMode::Auto } else { mode };
+        let mode =
+            if global.quiet && mode != ProgressMode::Json { ProgressMode::Auto } else { mode };
         Self { mode, bars, interrupted, phase: None }
     }
 
@@ -110,7 +112,8 @@ impl Telemetry {
     fn advance(&mut self, done: u64, message: &str) {
         let Some(phase) = &mut self.phase else { return };
         let seconds = phase.began.elapsed().as_secs_f64().max(1e-9);
-        let rate = format!("{} tokens/s", thousands((done * phase.tokens_per_unit) as f64 / seconds));
+        let rate =
+            format!("{} tokens/s", thousands((done * phase.tokens_per_unit) as f64 / seconds));
         if let Some(bar) = &phase.bar {
             bar.set_position(done);
             if !message.is_empty() {
@@ -177,7 +180,11 @@ impl Observer for Telemetry {
                     if let Some(bar) = phase.bar {
                         bar.finish_and_clear();
                     }
-                    tracing::info!("{} took {:.1} s", phase.name, phase.began.elapsed().as_secs_f64());
+                    tracing::info!(
+                        "{} took {:.1} s",
+                        phase.name,
+                        phase.began.elapsed().as_secs_f64()
+                    );
                 }
             }
         }

@@ -44,7 +44,7 @@ pub enum ConfigError {
 impl ConfigError {
     pub(crate) fn invalid(
         key: &'static str,
-        found: impl ToString,
+        found: impl std::fmt::Display,
         expected: impl Into<String>,
     ) -> Self {
         Self::Invalid { key, found: found.to_string(), expected: expected.into() }

@@ -58,7 +58,8 @@ pub fn peak_bytes(model: ModelShape, runs: &[&RunConfig]) -> u64 {
             sites * 4 * (2 * f * d + f + d) + sites * 3 * tokens * f + suffix * 24 * tokens * d
         })
         .sum();
-    let kl = if runs.iter().any(|run| run.loss.kl.is_some()) { 6 * KL_CHUNK_LOGITS.max(v) } else { 0 };
+    let kl =
+        if runs.iter().any(|run| run.loss.kl.is_some()) { 6 * KL_CHUNK_LOGITS.max(v) } else { 0 };
     BASE + 4 * (weights + clean + members + kl)
 }
 

@@ -296,8 +296,7 @@ impl RunConfig {
 
     /// The same, from a table that a sweep has put together.
     pub(crate) fn from_table(table: toml::Table, origin: &str) -> Result<Self, ConfigError> {
-        let config: Self =
-            table.try_into().map_err(|error| ConfigError::parse(origin, &error))?;
+        let config: Self = table.try_into().map_err(|error| ConfigError::parse(origin, &error))?;
         config.check()?;
         Ok(config)
     }
@@ -320,12 +319,16 @@ impl RunConfig {
     fn check_sites(&self) -> Result<(), ConfigError> {
         let sites = &self.sae.sites;
         if sites.is_empty() {
-            return Err(ConfigError::invalid("sae.sites", "empty", "a run trains at least one SAE"));
-        }
-        if let Some(pair) = sites.windows(2).find(|pair| pair[0] >= pair[1]) {
             return Err(ConfigError::invalid(
                 "sae.sites",
-                format!("{}, {}", pair[0], pair[1]),
+                "empty",
+                "a run trains at least one SAE",
+            ));
+        }
+        if let Some([a, b]) = sites.array_windows().find(|[a, b]| a >= b) {
+            return Err(ConfigError::invalid(
+                "sae.sites",
+                format!("{a}, {b}"),
                 "sites stand once each, in the order in which the model computes them",
             ));
         }
@@ -399,7 +402,11 @@ impl RunConfig {
             ));
         }
         if self.eval.n_samples == 0 {
-            return Err(ConfigError::invalid("eval.n_samples", 0, "a run is evaluated on something"));
+            return Err(ConfigError::invalid(
+                "eval.n_samples",
+                0,
+                "a run is evaluated on something",
+            ));
         }
         Ok(())
     }

@@ -72,31 +72,44 @@ pub struct Evaluation {
     /// Tokens evaluated on.
     pub tokens: u64,
     /// Active features per token, summed over the SAEs: mean of `‖c‖₀`.
+    #[serde(deserialize_with = "number")]
     pub l0: f64,
     /// Next-token cross-entropy of the original model, nats.
+    #[serde(deserialize_with = "number")]
     pub ce_original: f64,
     /// The same with the SAEs spliced in.
+    #[serde(deserialize_with = "number")]
     pub ce_spliced: f64,
     /// `ce_spliced − ce_original`; above 0 is worse. (The reference logs `difference_ce_loss`, its negative.)
+    #[serde(deserialize_with = "number")]
     pub ce_increase: f64,
     /// Cross-entropy with zeros in place of the activations at the SAEs' sites.
+    #[serde(deserialize_with = "number")]
     pub ce_zero_ablation: f64,
     /// The same with each site's mean activation.
+    #[serde(deserialize_with = "number")]
     pub ce_mean_ablation: f64,
     /// `(ce_zero_ablation − ce_spliced) / (ce_zero_ablation − ce_original)`: 1 is perfect, 0 as bad as zeros.
+    #[serde(deserialize_with = "number")]
     pub ce_recovered_zero: f64,
     /// The same against the mean ablation.
+    #[serde(deserialize_with = "number")]
     pub ce_recovered_mean: f64,
     /// Mean over all tokens of `KL(original ‖ spliced)`, nats.
+    #[serde(deserialize_with = "number")]
     pub kl: f64,
     /// Share of next tokens that the original model ranks first. (The reference compares position t's prediction with
     /// token t, unshifted; this one with token t + 1.)
+    #[serde(deserialize_with = "number")]
     pub top1_accuracy_original: f64,
     /// The same with the SAEs.
+    #[serde(deserialize_with = "number")]
     pub top1_accuracy_spliced: f64,
     /// Share of tokens at which both models rank the same token first.
+    #[serde(deserialize_with = "number")]
     pub top1_agreement: f64,
     /// Mean over all tokens of `½ Σ_v |p_original − p_spliced|`.
+    #[serde(deserialize_with = "number")]
     pub statistical_distance: f64,
     /// Each SAE, by its site.
     pub sites: BTreeMap<Site, SiteMetrics>,
@@ -108,17 +121,23 @@ pub struct Evaluation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SiteMetrics {
     /// Active features per token: mean of `‖c‖₀`.
+    #[serde(deserialize_with = "number")]
     pub l0: f64,
     /// Mean over all elements of `(x̂ − x)²`.
+    #[serde(deserialize_with = "number")]
     pub mse: f64,
     /// `1 − Σ‖x − x̂‖² / Σ‖x − μ‖²`, μ the clean activation's mean over the evaluation set.
+    #[serde(deserialize_with = "number")]
     pub explained_variance: f64,
     /// Mean over tokens of `1 − ‖x − x̂‖² / ‖x − μ‖²`. (The reference takes μ over each batch; and for its `out_to_in`
     /// it divides by the variance of x̂.)
+    #[serde(deserialize_with = "number")]
     pub explained_variance_per_token: f64,
     /// Mean cosine between x and x̂.
+    #[serde(deserialize_with = "number")]
     pub cosine: f64,
     /// Mean of `‖x̂‖ / ‖x‖`.
+    #[serde(deserialize_with = "number")]
     pub l2_ratio: f64,
 }
 
@@ -126,7 +145,28 @@ pub struct SiteMetrics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DownstreamMetrics {
     /// Mean over all elements of `(spliced − original)²`.
+    #[serde(deserialize_with = "number")]
     pub mse: f64,
     /// `1 − Σ‖original − spliced‖² / Σ‖original − μ‖²`, μ the original's mean over the evaluation set.
+    #[serde(deserialize_with = "number")]
     pub explained_variance: f64,
+}
+
+/// JSON has no NaN: what is not finite is written as null, and read back as NaN.
+fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DownstreamMetrics;
+
+    #[test]
+    fn what_is_not_finite_survives_json() {
+        let metrics = DownstreamMetrics { mse: f64::INFINITY, explained_variance: 0.5 };
+        let json = serde_json::to_string(&metrics).unwrap();
+        let again: DownstreamMetrics = serde_json::from_str(&json).unwrap();
+        assert!(again.mse.is_nan() && (again.explained_variance - 0.5).abs() < 1e-12);
+        assert!(serde_json::from_str::<DownstreamMetrics>(r#"{"mse": 1.0}"#).is_err());
+    }
 }

@@ -245,7 +245,10 @@ fn run_id(variant: &str, point: &[(&str, &toml::Value)]) -> String {
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() || "-+.".contains(c) { c } else { '-' })
             .collect();
-        id.push_str(&format!("_{}-{}", word.unwrap_or(key), value.trim_matches('-')));
+        id.push('_');
+        id.push_str(word.unwrap_or(key));
+        id.push('-');
+        id.push_str(value.trim_matches('-'));
     }
     id
 }
@@ -278,5 +281,9 @@ fn unset(table: &mut toml::Table, key: &str) -> Result<(), String> {
             _ => false,
         },
     };
-    if removed { Ok(()) } else { Err(format!("cannot unset `{key}`: the base run has no such key")) }
+    if removed {
+        Ok(())
+    } else {
+        Err(format!("cannot unset `{key}`: the base run has no such key"))
+    }
 }

@@ -1,5 +1,7 @@
 //! Configurations as a user writes them, good and bad, and what the errors tell.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+
 use sae_config::{RunConfig, SweepConfig, Variant};
 
 const BASE: &str = r#"
@@ -45,12 +47,20 @@ fn defaults_and_derived_numbers() {
 #[test]
 fn bad_input_names_key_and_remedy() {
     let cases: &[(&str, &str, &[&str])] = &[
-        ("lr = 1e-3", "lr = 1e-3\nmax_grad_nrm = 1.0", &["max_grad_nrm", "`max_grad_norm`?", "run.toml"]),
+        (
+            "lr = 1e-3",
+            "lr = 1e-3\nmax_grad_nrm = 1.0",
+            &["max_grad_nrm", "`max_grad_norm`?", "run.toml"],
+        ),
         ("coeff = 2 ", "coeff = -2 ", &["-2", "0 or more"]),
         ("coeff = 2 ", "coeff = nan ", &["NaN", "0 or more"]),
         ("blocks.3.hook_resid_pre", "blocks.3.hook_z", &["blocks.3.hook_z", "hook_mlp_out"]),
         ("effective_batch_size = 16", "effective_batch_size = 12", &["12", "multiple", "8"]),
-        ("warmup_samples = 160", "kind = \"linear\"\nwarmup_samples = 4000\ncooldown_samples = 900", &["overlap"]),
+        (
+            "warmup_samples = 160",
+            "kind = \"linear\"\nwarmup_samples = 4000\ncooldown_samples = 900",
+            &["overlap"],
+        ),
         ("warmup_samples = 160", "cooldown_samples = 10", &["cosine has no cool-down"]),
         ("kl = { coeff = 1.0 }", "kl = { coeff = 0.0 }", &["something to reconstruct"]),
         ("n_samples = 4801", "n_samples = 15", &["15", "one optimiser step takes 16"]),

@@ -68,9 +68,8 @@ fn text_batch(
     sources: &mut Vec<String>,
     out: &Path,
 ) -> Result<RecordBatch, DataError> {
-    let column = |values: &mut Vec<String>| {
-        Arc::new(StringArray::from(std::mem::take(values))) as ArrayRef
-    };
+    let column =
+        |values: &mut Vec<String>| Arc::new(StringArray::from(std::mem::take(values))) as ArrayRef;
     RecordBatch::try_from_iter([("text", column(texts)), ("source", column(sources))])
         .map_err(|error| write_error(out, &error))
 }
@@ -142,7 +141,11 @@ impl WindowWriter {
         self.ids.extend_from_slice(window);
         self.prepared.rows += 1;
         self.prepared.units += window.len() as u64;
-        if self.ids.len() >= self.windows_in_shard * self.context_length { self.flush() } else { Ok(()) }
+        if self.ids.len() >= self.windows_in_shard * self.context_length {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes what is left.
@@ -175,8 +178,11 @@ struct ShardWriter {
 
 impl ShardWriter {
     fn create(out: &Path) -> Result<Self, DataError> {
-        std::fs::create_dir_all(out)
-            .map_err(|source| DataError::Io { action: "create", path: out.to_owned(), source })?;
+        std::fs::create_dir_all(out).map_err(|source| DataError::Io {
+            action: "create",
+            path: out.to_owned(),
+            source,
+        })?;
         Ok(Self { out: out.to_owned(), shards: 0 })
     }
 

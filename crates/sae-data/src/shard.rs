@@ -146,7 +146,9 @@ impl ShardSet {
             ColumnKind::Text => {
                 let array = as_type(&DataType::LargeUtf8)?;
                 let texts = array.as_string::<i64>();
-                Ok(Rows::Text(texts.iter().map(|text| text.unwrap_or_default().to_owned()).collect()))
+                Ok(Rows::Text(
+                    texts.iter().map(|text| text.unwrap_or_default().to_owned()).collect(),
+                ))
             }
             ColumnKind::Windows => {
                 let item = Arc::new(Field::new("item", DataType::Int64, true));
@@ -191,8 +193,11 @@ fn list(source: &Path) -> Result<Vec<PathBuf>, DataError> {
 }
 
 fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError> {
-    let file = File::open(path)
-        .map_err(|source| DataError::Io { action: "open", path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|source| DataError::Io {
+        action: "open",
+        path: path.to_owned(),
+        source,
+    })?;
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| parquet_error(path, &error))
 }
 

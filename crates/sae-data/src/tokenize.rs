@@ -26,11 +26,8 @@ impl TextTokenizer {
     /// `tokenizer_config.json` beside it, else the first of the usual names that the vocabulary has.
     pub fn load(path: &Path) -> Result<Self, DataError> {
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
-        let failed = |message: String| DataError::Tokenizer {
-            action: "load",
-            path: path.clone(),
-            message,
-        };
+        let failed =
+            |message: String| DataError::Tokenizer { action: "load", path: path.clone(), message };
         let tokenizer = Tokenizer::from_file(&path).map_err(|error| failed(error.to_string()))?;
         let configured = path
             .parent()
@@ -46,7 +43,10 @@ impl TextTokenizer {
             .chain([END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>"])
             .find_map(|token| tokenizer.token_to_id(token))
             .ok_or_else(|| {
-                failed("it has no end-of-text token; name it as eos_token in tokenizer_config.json".into())
+                failed(
+                    "it has no end-of-text token; name it as eos_token in tokenizer_config.json"
+                        .into(),
+                )
             })?;
         Ok(Self { tokenizer, path, end_of_text })
     }
@@ -110,11 +110,8 @@ pub fn train_tokenizer(
     folder: &Path,
 ) -> Result<TextTokenizer, DataError> {
     let path = folder.join("tokenizer.json");
-    let failed = |message: String| DataError::Tokenizer {
-        action: "train",
-        path: path.clone(),
-        message,
-    };
+    let failed =
+        |message: String| DataError::Tokenizer { action: "train", path: path.clone(), message };
     let mut documents = Vec::new();
     shards.for_each_rows(|path, _, rows| match rows {
         Rows::Text(texts) => {
@@ -149,8 +146,11 @@ pub fn train_tokenizer(
     tokenizer
         .train(&mut trainer, documents.into_iter())
         .map_err(|error| failed(error.to_string()))?;
-    std::fs::create_dir_all(folder)
-        .map_err(|source| DataError::Io { action: "create", path: folder.to_owned(), source })?;
+    std::fs::create_dir_all(folder).map_err(|source| DataError::Io {
+        action: "create",
+        path: folder.to_owned(),
+        source,
+    })?;
     tokenizer.save(&path, false).map_err(|error| failed(error.to_string()))?;
     TextTokenizer::load(&path)
 }

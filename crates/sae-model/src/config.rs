@@ -57,7 +57,8 @@ impl ModelConfig {
             return Ok(());
         }
         let kinds: Vec<&str> = SiteKind::ALL.into_iter().map(SiteKind::name).collect();
-        let known = format!("blocks.0 to blocks.{}, each with {}", self.n_layers - 1, kinds.join(", "));
+        let known =
+            format!("blocks.0 to blocks.{}, each with {}", self.n_layers - 1, kinds.join(", "));
         Err(ModelError::UnknownSite { site, known })
     }
 

@@ -26,7 +26,8 @@ impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || format!("`{text}` is no device: expected auto, cpu, cuda or cuda:<number>");
+        let expected =
+            || format!("`{text}` is no device: expected auto, cpu, cuda or cuda:<number>");
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
@@ -54,7 +55,9 @@ impl DeviceChoice {
                 message: match cuda_library {
                     Ok(()) => format!("libtorch sees {gpus} CUDA devices"),
                     Err(error) => {
-                        format!("libtorch_cuda.so cannot be opened ({error}); run `cargo xtask setup --cuda`")
+                        format!(
+                            "libtorch_cuda.so cannot be opened ({error}); run `cargo xtask setup --cuda`"
+                        )
                     }
                 },
             }),

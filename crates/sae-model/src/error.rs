@@ -43,7 +43,9 @@ pub enum ModelError {
         known: String,
     },
     /// A context longer than the model's.
-    #[error("a context of {found} tokens is longer than the model's {longest}: lower data.context_length")]
+    #[error(
+        "a context of {found} tokens is longer than the model's {longest}: lower data.context_length"
+    )]
     ContextLength {
         /// Asked for.
         found: usize,

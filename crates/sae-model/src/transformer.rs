@@ -69,7 +69,10 @@ impl Transformer {
                 })
                 .collect();
             let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
-            Ok(Tensor::f_from_slice(&numbers)?.f_view(shape.as_slice())?.f_to_device(device)?.f_to_kind(kind)?)
+            Ok(Tensor::f_from_slice(&numbers)?
+                .f_view(shape.as_slice())?
+                .f_to_device(device)?
+                .f_to_kind(kind)?)
         };
         let ModelConfig { n_layers, d_model: d, d_mlp, context_length, vocabulary, .. } = config;
         let filled = |n: usize, value: f64| Tensor::f_full([n as i64], value, (kind, device));
@@ -103,14 +106,7 @@ impl Transformer {
         }
         let unembedding = token_embedding.shallow_clone();
         let final_norm = norm()?;
-        Ok(Self::new(
-            config,
-            token_embedding,
-            position_embedding,
-            blocks,
-            final_norm,
-            unembedding,
-        ))
+        Ok(Self::new(config, token_embedding, position_embedding, blocks, final_norm, unembedding))
     }
 
     /// The hyper-parameters.
@@ -136,7 +132,8 @@ impl Transformer {
         let (_, t) = tokens.size2()?;
         self.config.check_context(t as usize)?;
         let positions = self.position_embedding.f_narrow(0, 0, t)?;
-        Ok(Tensor::f_embedding(&self.token_embedding, tokens, -1, false, false)?.f_add(&positions)?)
+        Ok(Tensor::f_embedding(&self.token_embedding, tokens, -1, false, false)?
+            .f_add(&positions)?)
     }
 
     /// Runs the blocks from block `from` on, showing every site to `hook`; returns the residual stream after the last

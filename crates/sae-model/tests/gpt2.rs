@@ -1,5 +1,7 @@
 //! GPT-2 against `transformers`: activations at every site and logits; loading, saving, and what is refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +27,8 @@ fn close(a: &Tensor, b: &Tensor, bound: f64) {
 }
 
 fn logits(model: &Transformer, tokens: &Tensor) -> Tensor {
-    let last = model.run(0, model.embed(tokens).unwrap(), None, &mut |_, x| Ok(x)).unwrap().unwrap();
+    let last =
+        model.run(0, model.embed(tokens).unwrap(), None, &mut |_, x| Ok(x)).unwrap().unwrap();
     model.logits(&model.final_norm(&last).unwrap()).unwrap()
 }
 

@@ -77,7 +77,12 @@ impl Sae {
             return Err(TchError::Shape(shapes).into());
         }
         let leaf = |tensor: Tensor| Ok::<_, TchError>(tensor.f_detach()?.set_requires_grad(true));
-        Ok(Self { w_enc: leaf(w_enc)?, b_enc: leaf(b_enc)?, w_dec: leaf(w_dec)?, b_dec: leaf(b_dec)? })
+        Ok(Self {
+            w_enc: leaf(w_enc)?,
+            b_enc: leaf(b_enc)?,
+            w_dec: leaf(w_dec)?,
+            b_dec: leaf(b_dec)?,
+        })
     }
 
     /// Width of the activation, D.

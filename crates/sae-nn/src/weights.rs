@@ -56,7 +56,9 @@ pub fn save(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), 
     let path = partial.join("sae_weights.safetensors");
     let [w_enc, b_enc, _, b_dec] = sae.parameters();
     let tensors = no_grad(|| -> Result<_, SaeError> {
-        let store = |tensor: &Tensor| tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous();
+        let store = |tensor: &Tensor| {
+            tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()
+        };
         Ok([
             ("W_enc", store(&w_enc.f_tr()?)?),
             ("b_enc", store(b_enc)?),

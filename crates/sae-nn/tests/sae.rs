@@ -1,5 +1,7 @@
 //! The SAE and the terms of its loss against PyTorch's values, hand-computed numbers and finite differences.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+
 use std::collections::HashMap;
 
 use sae_nn::{Sae, loss, weights};
@@ -116,8 +118,7 @@ fn gradients_agree_with_finite_differences() {
             + loss::mse(&out.reconstruction, &fixture["x"]).unwrap()
     };
     let exact = sae(&fixture);
-    let gradients =
-        Tensor::run_backward(&[value(&exact)], &exact.parameters(), false, false);
+    let gradients = Tensor::run_backward(&[value(&exact)], &exact.parameters(), false, false);
     let step = 1e-6;
     for (index, gradient) in gradients.iter().enumerate() {
         let flat = gradient.reshape([-1]);
@@ -137,7 +138,8 @@ fn gradients_agree_with_finite_differences() {
 
 #[test]
 fn initialisation_is_orthogonal_bounded_and_seeded() {
-    let random = |seed, stream| Sae::random(8, 24, seed, stream, Device::Cpu, Kind::Double).unwrap();
+    let random =
+        |seed, stream| Sae::random(8, 24, seed, stream, Device::Cpu, Kind::Double).unwrap();
     let sae = random(1, 0);
     let [w_enc, b_enc, w_dec, b_dec] = sae.parameters().map(Tensor::detach);
     close(&w_dec.tr().matmul(&w_dec), &Tensor::eye(8, (Kind::Double, Device::Cpu)), 1e-12);
@@ -169,7 +171,11 @@ fn weights_round_trip_and_damage_is_named() {
     weights::save(&sae, provenance, &folder).unwrap();
     let again = weights::load(&folder, Device::Cpu, Kind::Float).unwrap();
     let x = Tensor::ones([3, 8], (Kind::Float, Device::Cpu));
-    close(&sae.forward(&x).unwrap().reconstruction, &again.forward(&x).unwrap().reconstruction, 1e-6);
+    close(
+        &sae.forward(&x).unwrap().reconstruction,
+        &again.forward(&x).unwrap().reconstruction,
+        1e-6,
+    );
 
     let file = folder.join("sae_weights.safetensors");
     let bytes = std::fs::read(&file).unwrap();

@@ -39,7 +39,11 @@ impl FeatureCounts {
         let f = self.counts.size()[0];
         let active = features.f_detach()?.f_reshape([-1, f])?.f_gt(0.0)?;
         self.tokens += active.size()[0] as u64;
-        let _ = self.counts.f_add_(&active.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Int64)?)?;
+        let _ = self.counts.f_add_(&active.f_sum_dim_intlist(
+            [0_i64].as_slice(),
+            false,
+            Kind::Int64,
+        )?)?;
         Ok(())
     }
 

@@ -36,6 +36,6 @@ mod spliced;
 pub use bank::{DownstreamTerm, Member};
 pub use error::SpliceError;
 pub use frequency::FeatureCounts;
-pub use sae_config::summary::Evaluation;
 pub use objective::{LossTerms, Outcome};
+pub use sae_config::summary::Evaluation;
 pub use spliced::{CleanPass, MemberPass, SaePass, SplicedModel};

@@ -132,7 +132,11 @@ impl SplicedModel {
     }
 
     /// A member's SAEs on the clean activations, nothing spliced in.
-    pub fn local_pass(&self, member: &Member, clean: &CleanPass) -> Result<MemberPass, SpliceError> {
+    pub fn local_pass(
+        &self,
+        member: &Member,
+        clean: &CleanPass,
+    ) -> Result<MemberPass, SpliceError> {
         let saes = member
             .saes()
             .iter()

@@ -1,5 +1,7 @@
 //! The spliced model against PyTorch's values, a full pass with hooks, and itself: passes, losses, gradients, metrics.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
@@ -67,7 +69,11 @@ fn passes_agree_with_pytorch() {
         close(spliced, &fixture[&format!("spliced.{at}")], 1e-10);
     }
     assert_eq!(pass.recorded.len(), 2);
-    close(&pass.saes[0].output.features, &fixture["c"].view_as(&pass.saes[0].output.features), 1e-10);
+    close(
+        &pass.saes[0].output.features,
+        &fixture["c"].view_as(&pass.saes[0].output.features),
+        1e-10,
+    );
     for (hidden, name) in [(clean.hidden, "clean"), (pass.hidden, "spliced")] {
         let logits = model.model().logits(&hidden.unwrap()).unwrap();
         let expected = &fixture[&format!("logits_{name}")];
@@ -79,7 +85,12 @@ fn passes_agree_with_pytorch() {
 #[test]
 fn the_spliced_pass_is_a_full_pass_with_a_hook() {
     let model = SplicedModel::new(language_model());
-    for name in ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_mid", "blocks.2.hook_mlp_out", "blocks.0.hook_attn_out"] {
+    for name in [
+        "blocks.1.hook_resid_pre",
+        "blocks.1.hook_resid_mid",
+        "blocks.2.hook_mlp_out",
+        "blocks.0.hook_attn_out",
+    ] {
         let kl = loss(r#"{"sparsity": {"coeff": 1.0}, "kl": {"coeff": 1.0}}"#);
         let member = Member::random(&model, &[site(name)], 48, &kl, 5).unwrap();
         let tokens = &fixture()["tokens"];
@@ -89,7 +100,11 @@ fn the_spliced_pass_is_a_full_pass_with_a_hook() {
         let lm = model.model();
         let full = lm
             .run(0, lm.embed(tokens).unwrap(), None, &mut |at, x| {
-                Ok(if at == site(name) { member.saes()[0].1.forward(&x).unwrap().reconstruction } else { x })
+                Ok(if at == site(name) {
+                    member.saes()[0].1.forward(&x).unwrap().reconstruction
+                } else {
+                    x
+                })
             })
             .unwrap()
             .unwrap();
@@ -172,7 +187,10 @@ fn metrics_agree_with_pytorch() {
     let again = model.evaluate(&[&member], &halves, &mut |_| {}).unwrap().remove(0);
     near(again.ce_spliced, found.ce_spliced, 1e-9);
     near(again.sites[&site(FIRST)].explained_variance, at.explained_variance, 1e-9);
-    assert_eq!(again.downstream.keys().map(Site::to_string).collect::<Vec<_>>(), [SECOND, "blocks.2.hook_resid_post"]);
+    assert_eq!(
+        again.downstream.keys().map(Site::to_string).collect::<Vec<_>>(),
+        [SECOND, "blocks.2.hook_resid_post"]
+    );
 }
 
 /// Features +1 and −1 of every direction with a dictionary to match reproduce any activation.
@@ -187,7 +205,8 @@ fn identity(d: i64) -> Sae {
 fn an_identity_changes_nothing() {
     let model = SplicedModel::new(language_model());
     let member = Member::new(&model, vec![(site(FIRST), identity(32))], &loss(TOTAL)).unwrap();
-    let found = model.evaluate(&[&member], &[fixture()["tokens"].copy()], &mut |_| {}).unwrap().remove(0);
+    let found =
+        model.evaluate(&[&member], &[fixture()["tokens"].copy()], &mut |_| {}).unwrap().remove(0);
     near(found.ce_increase, 0.0, 1e-10);
     near(found.kl, 0.0, 1e-10);
     near(found.top1_agreement, 1.0, 0.0);
@@ -206,13 +225,16 @@ fn gradients_agree_with_finite_differences() {
         let outcome = model.gradients(&[member], &fixture["tokens"], 1.0).unwrap().remove(0);
         outcome.terms.total.double_value(&[])
     };
-    let gradients = model.gradients(&[&member], &fixture["tokens"], 1.0).unwrap().remove(0).gradients;
+    let gradients =
+        model.gradients(&[&member], &fixture["tokens"], 1.0).unwrap().remove(0).gradients;
     let step = 1e-6;
     for (index, gradient) in gradients.iter().enumerate() {
         let flat = gradient.reshape([-1]);
         for element in [1, flat.size()[0] / 2] {
             let shifted = |by: f64| {
-                let _ = no_grad(|| member.parameters()[index].view([-1]).get(element).g_add_scalar_(by));
+                let _ = no_grad(|| {
+                    member.parameters()[index].view([-1]).get(element).g_add_scalar_(by)
+                });
             };
             shifted(step);
             let above = total(&member);
@@ -256,7 +278,8 @@ fn a_zero_coefficient_is_tracked() {
         let member = Member::random(&model, &[site(FIRST)], 48, &loss(json), 3).unwrap();
         model.gradients(&[&member], &fixture()["tokens"], 1.0).unwrap().remove(0)
     };
-    let with = gradients(r#"{"sparsity": {"coeff": 1.0}, "local": {"coeff": 1.0}, "kl": {"coeff": 0.0}}"#);
+    let with =
+        gradients(r#"{"sparsity": {"coeff": 1.0}, "local": {"coeff": 1.0}, "kl": {"coeff": 0.0}}"#);
     let without = gradients(r#"{"sparsity": {"coeff": 1.0}, "local": {"coeff": 1.0}}"#);
     assert!(with.terms.kl.is_some() && without.terms.kl.is_none());
     for (a, b) in with.gradients.iter().zip(&without.gradients) {
@@ -278,7 +301,10 @@ fn active_features_are_counted() {
     let found = Tensor::from_slice(&counts[0][0].frequencies().unwrap());
     close(&found, &active, 1e-12);
     assert_eq!(counts[0][0].tokens, 68);
-    assert_eq!(counts[0][0].alive().unwrap() as i64, active.gt(0.0).sum(Kind::Int64).int64_value(&[]));
+    assert_eq!(
+        counts[0][0].alive().unwrap() as i64,
+        active.gt(0.0).sum(Kind::Int64).int64_value(&[])
+    );
 }
 
 #[test]

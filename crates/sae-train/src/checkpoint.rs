@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is written beside its place and renamed when it is whole.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sae_config::{RunFolder, Site};
 use sae_nn::Sae;
@@ -26,10 +26,9 @@ struct State {
 
 /// The names of a member's parameters, in order.
 fn names(member: &Member) -> impl Iterator<Item = String> + '_ {
-    member
-        .saes()
-        .iter()
-        .flat_map(|(site, _): &(Site, Sae)| Sae::PARAMETER_NAMES.map(|name| format!("{site}.{name}")))
+    member.saes().iter().flat_map(|(site, _): &(Site, Sae)| {
+        Sae::PARAMETER_NAMES.map(|name| format!("{site}.{name}"))
+    })
 }
 
 /// Saves a run after `step` steps.
@@ -117,16 +116,13 @@ pub(crate) fn steps(folder: &RunFolder) -> Vec<u64> {
     steps
 }
 
-/// Removes a checkpoint.
-pub(crate) fn remove(folder: &RunFolder, step: u64) -> Result<(), TrainError> {
-    let remove = |path: &Path| match std::fs::remove_dir_all(path) {
+/// Removes all checkpoints: a finished run that was not asked to keep any needs none.
+pub(crate) fn remove_all(folder: &RunFolder) -> Result<(), TrainError> {
+    let path = folder.checkpoints();
+    match std::fs::remove_dir_all(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(TrainError::file("remove", path)(error))
         }
         _ => Ok(()),
-    };
-    remove(&folder.checkpoint(step))?;
-    // The folder of checkpoints goes with its last one; where others are left, this fails and should.
-    let _ = std::fs::remove_dir(folder.checkpoints());
-    Ok(())
+    }
 }

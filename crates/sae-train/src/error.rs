@@ -63,7 +63,9 @@ pub enum TrainError {
         kept: u64,
     },
     /// The user asked to stop.
-    #[error("interrupted at step {step}; everything up to there is saved: the same command goes on from it")]
+    #[error(
+        "interrupted at step {step}; everything up to there is saved: the same command goes on from it"
+    )]
     Interrupted {
         /// The last finished step.
         step: u64,

@@ -70,7 +70,8 @@ pub(crate) fn finish(
             versions: made_with.clone(),
         };
         let path = folder.summary();
-        let json = serde_json::to_string_pretty(&summary).map_err(TrainError::file("write", &path))?;
+        let json =
+            serde_json::to_string_pretty(&summary).map_err(TrainError::file("write", &path))?;
         write_atomically(&path, json.as_bytes())?;
     }
     Ok(())
@@ -119,10 +120,8 @@ fn count_features(
     config: &RunConfig,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Vec<FeatureCounts>>, TrainError> {
-    let mut counts = members
-        .iter()
-        .map(|member| FeatureCounts::start(member))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut counts =
+        members.iter().map(|member| FeatureCounts::start(member)).collect::<Result<Vec<_>, _>>()?;
     let batch_size = config.eval_batch_size();
     let tokens = (batch_size * config.data.context_length.get()) as u64;
     let batches = config.eval.alive_tokens.div_ceil(tokens);

@@ -32,10 +32,8 @@ impl MetricsLog {
             .flat_map(|line| [line, "\n"])
             .collect();
         crate::write_atomically(path, kept.as_bytes())?;
-        let file = File::options()
-            .append(true)
-            .open(path)
-            .map_err(TrainError::file("open", path))?;
+        let file =
+            File::options().append(true).open(path).map_err(TrainError::file("open", path))?;
         Ok(Self { path: path.to_owned(), file })
     }
 

@@ -113,8 +113,7 @@ impl Adam {
 
 /// The Euclidean norm of all gradients together.
 pub fn global_norm(gradients: &[Tensor]) -> Result<f64, TchError> {
-    let norms =
-        gradients.iter().map(|gradient| gradient.f_norm()).collect::<Result<Vec<_>, _>>()?;
+    let norms = gradients.iter().map(Tensor::f_norm).collect::<Result<Vec<_>, _>>()?;
     Tensor::f_stack(&norms, 0)?.f_norm()?.f_to_kind(Kind::Double)?.f_double_value(&[])
 }
 

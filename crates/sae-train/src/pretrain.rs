@@ -43,7 +43,12 @@ pub fn pretrain(
     let validation = ShardSet::open(&config.data.validation, &config.data.column)?;
     validation.check_disjoint(&training)?;
 
-    let model = Transformer::random(model_config(config, &tokenizer), config.model.seed, device, Kind::Float)?;
+    let model = Transformer::random(
+        model_config(config, &tokenizer),
+        config.model.seed,
+        device,
+        Kind::Float,
+    )?;
     train(config, &model, training.clone(), &tokenizer, observer)?;
 
     load::save(&model, out, Kind::Half)?;
@@ -54,10 +59,13 @@ pub fn pretrain(
     }
     let stored = load::load(out, device, Kind::Float)?;
     let context_length = config.model.context_length.get();
-    let loss = validation_loss(&stored, validation.clone(), Some(&tokenizer), context_length, observer)?;
+    let loss =
+        validation_loss(&stored, validation.clone(), Some(&tokenizer), context_length, observer)?;
     let bigram = bigram_loss(config, training, validation, &tokenizer, observer)?;
     let pretrained = Pretrained {
-        training_tokens: (config.train.n_steps.get() * config.train.batch_size.get() * context_length) as u64,
+        training_tokens: (config.train.n_steps.get()
+            * config.train.batch_size.get()
+            * context_length) as u64,
         parameters: stored.config().n_parameters() as u64,
         validation_tokens: loss.tokens,
         validation_loss: loss.mean,
@@ -254,7 +262,8 @@ fn bigram_loss(
         skip: 0,
     };
     let windows = |shards| TokenStream::start(shards, Some(tokenizer.clone()), options.clone());
-    let (mut pairs, mut firsts, mut unigrams) = (vec![0_u32; v * v], vec![0_u64; v], vec![1_u64; v]);
+    let (mut pairs, mut firsts, mut unigrams) =
+        (vec![0_u32; v * v], vec![0_u64; v], vec![1_u64; v]);
     observer.notice(Event::began("bigram", 0, options.context_length as u64));
     for (index, window) in windows(training)?.enumerate() {
         let window = window?;

@@ -104,9 +104,17 @@ mod tests {
             min_factor: 0.1,
         };
         // The cool-down begins at step 20 + 1 - 5 = 16.
-        for (step, factor) in
-            [(0, 0.25), (3, 1.0), (4, 1.0), (15, 1.0), (16, 1.0), (17, 0.8), (19, 0.4), (21, 0.1), (40, 0.1)]
-        {
+        for (step, factor) in [
+            (0, 0.25),
+            (3, 1.0),
+            (4, 1.0),
+            (15, 1.0),
+            (16, 1.0),
+            (17, 0.8),
+            (19, 0.4),
+            (21, 0.1),
+            (40, 0.1),
+        ] {
             close(schedule.factor(step), factor);
         }
         let constant = Schedule { warmup: 0, cooldown: 0, ..schedule };

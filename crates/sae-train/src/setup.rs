@@ -35,7 +35,14 @@ impl Setup {
         evaluation.check_disjoint(&training)?;
         let needed = config.train.n_samples;
         if training.kind() == ColumnKind::Windows && training.rows() < needed {
-            return Err(too_short(&training, context_length, training.rows(), needed, " to train on").into());
+            return Err(too_short(
+                &training,
+                context_length,
+                training.rows(),
+                needed,
+                " to train on",
+            )
+            .into());
         }
         let tokenizer = match training.kind() {
             ColumnKind::Windows => None,

@@ -46,7 +46,8 @@ pub fn train(
     made_with: &Versions,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Summary>, TrainError> {
-    let open: Vec<&RunSpec> = specs.iter().filter(|spec| !spec.folder.summary().is_file()).collect();
+    let open: Vec<&RunSpec> =
+        specs.iter().filter(|spec| !spec.folder.summary().is_file()).collect();
     for spec in specs {
         check_folder(spec)?;
     }
@@ -60,10 +61,9 @@ pub fn train(
         train_steps(&mut runs, &setup, step, observer)?;
         let made_with = Versions { device: format!("{device:?}"), ..made_with.clone() };
         evaluate::finish(&runs, &setup, &made_with, observer)?;
-        for run in &runs {
-            if run.spec.config.log.checkpoint_every_n_steps.is_none() {
-                checkpoint::remove(&run.spec.folder, run.spec.config.n_steps())?;
-            }
+        for run in runs.iter().filter(|run| run.spec.config.log.checkpoint_every_n_steps.is_none())
+        {
+            checkpoint::remove_all(&run.spec.folder)?;
         }
     }
     specs.iter().map(|spec| Ok(Summary::load(&spec.folder.summary())?)).collect()
@@ -130,14 +130,7 @@ fn start(spec: &RunSpec, model: &SplicedModel, step: u64) -> Result<Run, TrainEr
         _ => checkpoint::restore(&spec.folder, step, &member, &mut optimiser)?,
     };
     let log = MetricsLog::open(&spec.folder.metrics(), step)?;
-    Ok(Run {
-        spec: spec.clone(),
-        member,
-        diverged,
-        optimiser,
-        schedule: Schedule::of(config),
-        log,
-    })
+    Ok(Run { spec: spec.clone(), member, diverged, optimiser, schedule: Schedule::of(config), log })
 }
 
 /// The last step that all runs have a checkpoint of, 0 where there is none.
@@ -178,14 +171,18 @@ fn train_steps(
         {
             evaluate::log_evaluation(runs, setup, step)?;
         }
-        let due = config
-            .log
-            .checkpoint_every_n_steps
-            .is_some_and(|every| step % every.get() as u64 == 0);
+        let due =
+            config.log.checkpoint_every_n_steps.is_some_and(|every| step % every.get() as u64 == 0);
         let interrupted = observer.interrupted() && step < steps;
         if due || interrupted || step == steps {
             for run in runs.iter() {
-                checkpoint::save(&run.spec.folder, step, &run.member, &run.optimiser, run.diverged)?;
+                checkpoint::save(
+                    &run.spec.folder,
+                    step,
+                    &run.member,
+                    &run.optimiser,
+                    run.diverged,
+                )?;
             }
         }
         if interrupted {

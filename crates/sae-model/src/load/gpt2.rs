@@ -53,8 +53,7 @@ pub(super) fn load(
     device: Device,
     kind: Kind,
 ) -> Result<Transformer, ModelError> {
-    let failed =
-        |message: String| ModelError::Config { path: config_path.to_owned(), message };
+    let failed = |message: String| ModelError::Config { path: config_path.to_owned(), message };
     let raw: Gpt2Config =
         serde_json::from_value(json).map_err(|error| failed(error.to_string()))?;
     let activation = match raw.activation_function.as_str() {
@@ -69,10 +68,15 @@ pub(super) fn load(
     };
     if !raw.scale_attn_weights || raw.scale_attn_by_inverse_layer_idx {
         return Err(failed(
-            "unscaled attention scores, or scores scaled by layer, are not supported for gpt2".into(),
+            "unscaled attention scores, or scores scaled by layer, are not supported for gpt2"
+                .into(),
         ));
     }
-    if raw.n_layer == 0 || raw.n_head == 0 || raw.n_embd == 0 || raw.n_embd % raw.n_head != 0 {
+    if raw.n_layer == 0
+        || raw.n_head == 0
+        || raw.n_embd == 0
+        || !raw.n_embd.is_multiple_of(raw.n_head)
+    {
         return Err(failed(format!(
             "{} layers, n_embd {} and {} heads: all must be above 0 and the heads divide n_embd",
             raw.n_layer, raw.n_embd, raw.n_head

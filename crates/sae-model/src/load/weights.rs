@@ -41,7 +41,8 @@ impl Weights {
     /// Takes a tensor of this shape.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         let failed = |message: String| ModelError::Weights { path: self.path.clone(), message };
-        let tensor = self.tensors.remove(name).ok_or_else(|| failed(format!("no tensor `{name}`")))?;
+        let tensor =
+            self.tensors.remove(name).ok_or_else(|| failed(format!("no tensor `{name}`")))?;
         let expected: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
         if tensor.size() != expected {
             return Err(failed(format!(

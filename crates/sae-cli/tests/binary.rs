@@ -1,0 +1,223 @@
+//! The binary `sae` driven as a user does, on a tiny model.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sae_data::prepare::WindowWriter;
+use tempfile::TempDir;
+
+fn sae(arguments: &[&str], place: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sae"))
+        .args(arguments)
+        .current_dir(place)
+        .output()
+        .expect("the binary starts")
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+fn fails(output: &Output, parts: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "`{part}` is missing from: {stderr}");
+    }
+}
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sae-model/tests/fixtures/gpt2")
+}
+
+/// A folder with windows of random-looking tokens and a run's configuration.
+fn place() -> TempDir {
+    let place = TempDir::new().unwrap();
+    for (name, n, step) in [("train", 200, 7), ("validation", 16, 11)] {
+        let mut writer = WindowWriter::create(&place.path().join(name), 16, 64).unwrap();
+        for window in 0..n {
+            let ids: Vec<u32> = (0..16).map(|t| (window * 13 + t * step) % 300).collect();
+            writer.push(&ids).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    let toml = format!(
+        r#"
+        model = {{ path = {:?} }}
+        data = {{ train = "train", column = "input_ids", context_length = 16 }}
+        sae = {{ sites = ["blocks.1.hook_resid_pre"], expansion = 2 }}
+        loss = {{ sparsity = {{ coeff = 0.5 }}, kl = {{ coeff = 1.0 }} }}
+        train = {{ n_samples = 80, batch_size = 8, lr = 1e-3 }}
+        eval = {{ data = "validation", n_samples = 16, alive_tokens = 500 }}
+        "#,
+        model()
+    );
+    std::fs::write(place.path().join("run.toml"), toml).unwrap();
+    place
+}
+
+#[test]
+fn every_command_explains_itself_with_an_example() {
+    let here = Path::new(".");
+    let help = succeeds(&sae(&["--help"], here));
+    assert!(help.contains("Exit codes"), "{help}");
+    for command in ["prepare", "pretrain", "train", "eval", "frontier"] {
+        assert!(help.contains(command), "{command}");
+        let help = succeeds(&sae(&[command, "--help"], here));
+        assert!(help.contains("Example") && help.contains(&format!("sae {command} ")), "{help}");
+    }
+    assert_eq!(sae(&["trian"], here).status.code(), Some(2));
+}
+
+#[test]
+fn train_then_eval() {
+    let place = place();
+    let at = place.path();
+    succeeds(&sae(&["train", "run.toml", "--out", "runs/one", "--device", "cpu"], at));
+    let config = std::fs::read_to_string(at.join("runs/one/config.toml")).unwrap();
+    assert!(config.contains("blocks.1.hook_resid_pre"), "{config}");
+    let summary = std::fs::read_to_string(at.join("runs/one/summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    assert!(summary["versions"]["commit"].as_str().unwrap().len() >= 7, "{summary}");
+
+    let printed = succeeds(&sae(&["eval", "runs/one"], at));
+    let evaluation: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    for key in ["l0", "ce_increase", "kl"] {
+        let (a, b) =
+            (evaluation[key].as_f64().unwrap(), summary["evaluation"][key].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-5, "{key}: {a} {b}");
+    }
+    let half = succeeds(&sae(&["eval", "runs/one", "--n-samples", "8"], at));
+    let half: serde_json::Value = serde_json::from_str(&half).unwrap();
+    assert_eq!(half["tokens"], 8 * 16);
+}
+
+#[test]
+fn progress_as_json_is_json() {
+    let place = place();
+    let printed =
+        succeeds(&sae(&["--progress", "json", "train", "run.toml", "--out", "one"], place.path()));
+    let events: Vec<serde_json::Value> =
+        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let phases: Vec<&str> = events.iter().filter_map(|event| event["phase"].as_str()).collect();
+    assert_eq!(phases, ["train", "evaluate", "alive"]);
+    assert!(events.iter().any(|event| event["event"] == "advanced" && event["done"] == 10));
+}
+
+#[test]
+fn print_config_shows_the_whole_run_and_trains_nothing() {
+    let place = place();
+    let printed = succeeds(&sae(&["train", "run.toml", "--print-config"], place.path()));
+    assert!(printed.contains("shuffle_buffer = 4096") && printed.contains("min_lr_factor = 0.1"));
+    assert!(!place.path().join("config.toml").exists());
+}
+
+#[test]
+fn bad_input_is_told() {
+    let place = place();
+    let at = place.path();
+    fails(&sae(&["train", "nowhere.toml", "--out", "x"], at), &["nowhere.toml", "cannot read"]);
+    fails(&sae(&["eval", "nowhere"], at), &["nowhere/config.toml"]);
+    fails(&sae(&["frontier", "nowhere"], at), &["nowhere/manifest.json"]);
+    fails(&sae(&["train", "run.toml", "--out", "x", "--device", "cuda:7"], at), &["cuda:7"]);
+    let text = std::fs::read_to_string(at.join("run.toml")).unwrap();
+    std::fs::write(at.join("bad.toml"), text.replace("expansion", "expansoin")).unwrap();
+    fails(
+        &sae(&["train", "bad.toml", "--out", "x"], at),
+        &["bad.toml", "`expansoin`", "did you mean `expansion`"],
+    );
+}
+
+/// A file size limit stands for a full disk: writing fails half way. What was there before stays whole.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_loses_nothing() {
+    let place = place();
+    let at = place.path();
+    let binary = env!("CARGO_BIN_EXE_sae");
+    // 8 blocks of 512 bytes: the configuration fits, weights and checkpoints do not.
+    let script = format!("trap '' XFSZ; ulimit -f 8; exec {binary} train run.toml --out one");
+    let output = Command::new("sh").args(["-c", &script]).current_dir(at).output().unwrap();
+    fails(&output, &["cannot write", "one"]);
+    let left: Vec<PathBuf> = walk(&at.join("one"));
+    assert!(!left.iter().any(|path| path.to_string_lossy().contains("partial")), "{left:?}");
+    assert!(!at.join("one/summary.json").exists());
+    // With room again, the same command ends the run.
+    succeeds(&sae(&["train", "run.toml", "--out", "one"], at));
+    assert!(at.join("one/summary.json").is_file());
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(walk(&path));
+        }
+        all.push(path);
+    }
+    all
+}
+
+#[test]
+fn pretrain_makes_a_model_that_train_can_use() {
+    let place = place();
+    let at = place.path();
+    for (name, n) in [("train.txt", 60), ("validation.txt", 30)] {
+        let files: Vec<String> = (0..n)
+            .map(|file| {
+                let path = at.join(format!("{name}-{file}.rs"));
+                std::fs::write(
+                    &path,
+                    format!("fn f{file}() -> u32 {{ {file} + {file} }}\n").repeat(40),
+                )
+                .unwrap();
+                path.display().to_string()
+            })
+            .collect();
+        std::fs::write(at.join(name), files.join("\n")).unwrap();
+    }
+    succeeds(&sae(&["prepare", "--file-list", "train.txt", "--out", "text"], at));
+    succeeds(&sae(&["prepare", "--file-list", "validation.txt", "--out", "held-out"], at));
+    succeeds(&sae(&["prepare", "--shards", "text", "--train-tokenizer", "280", "--out", "lm"], at));
+    let windows = [
+        "prepare",
+        "--shards",
+        "text",
+        "--tokenizer",
+        "lm",
+        "--context-length",
+        "16",
+        "--out",
+        "windows",
+    ];
+    succeeds(&sae(&windows, at));
+    let toml = r#"
+        model = { n_layers = 1, d_model = 16, n_heads = 2, context_length = 16 }
+        data = { train = "text", validation = "held-out", column = "text", tokenizer = "lm", shuffle_buffer = 64 }
+        train = { n_steps = 60, batch_size = 8, lr = 1e-2, warmup_steps = 5, min_lr_factor = 0.1, weight_decay = 0.1, max_grad_norm = 1.0 }
+    "#;
+    std::fs::write(at.join("lm.toml"), toml).unwrap();
+    succeeds(&sae(&["pretrain", "lm.toml", "--out", "lm"], at));
+    let training: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(at.join("lm/training.json")).unwrap())
+            .unwrap();
+    let loss = training["validation_loss"].as_f64().unwrap();
+    assert!(loss < 0.7 * f64::from(280).ln(), "{loss}");
+    let card = std::fs::read_to_string(at.join("lm/README.md")).unwrap();
+    assert!(card.contains(&format!("{loss:.4} nats")), "{card}");
+    // Text straight from the shards, tokenised on the way.
+    let run = std::fs::read_to_string(at.join("run.toml"))
+        .unwrap()
+        .replace(&format!("{:?}", model()), "\"lm\"")
+        .replace("train = \"train\", column = \"input_ids\"", "train = \"text\"")
+        .replace("\"validation\"", "\"held-out\"")
+        .replace("blocks.1", "blocks.0");
+    std::fs::write(at.join("text.toml"), run).unwrap();
+    succeeds(&sae(&["train", "text.toml", "--out", "text-run"], at));
+}

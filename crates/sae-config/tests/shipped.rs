@@ -1,0 +1,45 @@
+//! The configurations that the repository ships can be read, and expand.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+
+use std::path::{Path, PathBuf};
+
+use sae_config::{PretrainConfig, RunConfig, SweepConfig};
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(folder);
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+#[test]
+fn runs_and_pretraining() {
+    for file in files("runs") {
+        RunConfig::load(&file).unwrap();
+    }
+    for file in files("pretrain") {
+        PretrainConfig::load(&file).unwrap();
+    }
+}
+
+#[test]
+fn sweeps() {
+    for file in files("sweeps") {
+        let mut sweep = SweepConfig::load(&file).unwrap();
+        sweep.base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&sweep.base);
+        let manifest = sweep.expand().unwrap();
+        for variant in &sweep.variants {
+            let own =
+                manifest.runs().filter(|run| run.config.variant().to_string() == variant.name);
+            assert!(
+                own.count() >= 4,
+                "{}: {} has too few points for a frontier",
+                file.display(),
+                variant.name
+            );
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Whole runs on a tiny model and tiny parquet: banks, seeds, accumulation, interruption, divergence, bad input.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+
+use std::path::{Path, PathBuf};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sae_config::summary::{Status, Summary};
+use sae_config::{RunConfig, RunFolder};
+use sae_data::prepare::WindowWriter;
+use sae_train::progress::{Event, Observer, Silent};
+use sae_train::{RunSpec, TrainError, evaluate_run, made_with, train};
+use tch::{Device, Tensor};
+use tempfile::TempDir;
+
+/// Windows of tokens from a small Markov chain, so that there is something to model.
+fn windows(path: &Path, n: usize, seed: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut writer = WindowWriter::create(path, 16, 64).unwrap();
+    for _ in 0..n {
+        let mut token = rng.random_range(0..300_u32);
+        let window: Vec<u32> = (0..16)
+            .map(|_| {
+                token = (token * 7 + rng.random_range(0..3)) % 300;
+                token
+            })
+            .collect();
+        writer.push(&window).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        // One thread: what is compared here bit by bit must not depend on how work is split.
+        tch::set_num_threads(1);
+        let place = Self(TempDir::new().unwrap());
+        windows(&place.path("train"), 200, 1);
+        windows(&place.path("validation"), 16, 2);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// 20 steps of 8 windows.
+    fn toml(&self) -> String {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sae-model/tests/fixtures/gpt2");
+        format!(
+            r#"
+            [model]
+            path = {model:?}
+            [data]
+            train = {train:?}
+            column = "input_ids"
+            context_length = 16
+            shuffle_buffer = 32
+            [sae]
+            sites = ["blocks.1.hook_resid_pre"]
+            expansion = 2
+            [loss]
+            sparsity = {{ coeff = 0.5 }}
+            kl = {{ coeff = 1.0 }}
+            [train]
+            n_samples = 160
+            batch_size = 8
+            lr = 5e-3
+            max_grad_norm = 1.0
+            [train.schedule]
+            warmup_samples = 32
+            [eval]
+            data = {validation:?}
+            n_samples = 16
+            alive_tokens = 500
+            [log]
+            every_n_steps = 1
+            "#,
+            train = self.path("train"),
+            validation = self.path("validation"),
+        )
+    }
+
+    fn spec(&self, id: &str, edits: &[(&str, &str)]) -> RunSpec {
+        let mut text = self.toml();
+        for (from, to) in edits {
+            assert!(text.contains(from), "{from}");
+            text = text.replacen(from, to, 1);
+        }
+        let config = RunConfig::parse(&text, id).unwrap();
+        RunSpec { id: id.to_owned(), folder: RunFolder::new(self.path(id)), config }
+    }
+}
+
+const DOWNSTREAM: (&str, &str) =
+    ("kl = { coeff = 1.0 }", "kl = { coeff = 0.5 }\ndownstream = { total_coeff = 2.5 }");
+const LOCAL: (&str, &str) = ("kl = { coeff = 1.0 }", "local = { coeff = 1.0 }");
+
+fn run(specs: &[RunSpec]) -> Result<Vec<Summary>, TrainError> {
+    train(specs, Device::Cpu, &made_with("test"), &mut Silent)
+}
+
+fn metrics(spec: &RunSpec) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(spec.folder.metrics()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn weights(spec: &RunSpec) -> Vec<(String, Tensor)> {
+    let path = spec.folder.sae(spec.config.sae.sites[0]).join("sae_weights.safetensors");
+    let mut tensors = Tensor::read_safetensors(path).unwrap();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    tensors
+}
+
+#[track_caller]
+fn same_run(a: &RunSpec, b: &RunSpec) {
+    assert_eq!(metrics(a), metrics(b));
+    for ((name, a), (_, b)) in weights(a).iter().zip(&weights(b)) {
+        assert!(a.equal(b), "{name}");
+    }
+}
+
+#[test]
+fn a_run_leaves_everything_and_learns() {
+    let place = Place::new();
+    let spec = place.spec("run", &[DOWNSTREAM]);
+    let summary = run(std::slice::from_ref(&spec)).unwrap().remove(0);
+    assert_eq!((summary.steps, summary.training_tokens, summary.n_features), (20, 2560, 64));
+    assert_eq!(summary.status, Status::Finished);
+    let lines = metrics(&spec);
+    assert_eq!(lines.len(), 20);
+    for key in ["step", "samples", "lr", "grad_norm", "loss", "sparsity", "downstream", "kl", "l0"]
+    {
+        assert!(lines[3][key].is_number(), "{key}");
+    }
+    let loss = |index: usize| lines[index]["loss"].as_f64().unwrap();
+    assert!(loss(19) < 0.7 * loss(0), "{} {}", loss(0), loss(19));
+    // The warm-up of 4 steps begins at 0.
+    assert_eq!(lines[0]["lr"], 0.0);
+    assert_eq!(lines[4]["lr"], 5e-3);
+    assert!(spec.folder.features().is_file() && !spec.folder.checkpoints().exists());
+    // The resolved configuration names the downstream sites.
+    let resolved = RunConfig::load(&spec.folder.config()).unwrap();
+    let sites = &resolved.loss.downstream.unwrap().sites;
+    assert_eq!(
+        sites.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["blocks.2.hook_resid_pre"]
+    );
+    // The evaluation of the stored weights is the one in the summary.
+    let again = evaluate_run(spec.folder.path(), Device::Cpu, |_| {}, &mut Silent).unwrap();
+    assert!((again.ce_increase - summary.evaluation.ce_increase).abs() < 1e-5);
+    // A second call finds it finished.
+    let finished = std::fs::metadata(spec.folder.summary()).unwrap().modified().unwrap();
+    run(std::slice::from_ref(&spec)).unwrap();
+    assert_eq!(finished, std::fs::metadata(spec.folder.summary()).unwrap().modified().unwrap());
+}
+
+#[test]
+fn features_parquet_tells_of_every_feature() {
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    let place = Place::new();
+    let spec = place.spec("run", &[]);
+    let summary = run(std::slice::from_ref(&spec)).unwrap().remove(0);
+    let file = std::fs::File::open(spec.folder.features()).unwrap();
+    let batches: Vec<_> = ParquetRecordBatchReaderBuilder::try_new(file)
+        .unwrap()
+        .build()
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 64);
+    let alive = batches[0].column_by_name("alive").unwrap();
+    let alive = arrow::array::AsArray::as_boolean(alive.as_ref());
+    assert_eq!(alive.true_count() as u64, summary.alive.values().sum::<u64>());
+    assert!(summary.alive_tokens >= 500);
+}
+
+/// The invariant of banks: 20 steps of Adam, alone and together, to the same bits.
+#[test]
+fn a_bank_is_its_runs_alone() {
+    let place = Place::new();
+    let edits: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("coeff = 0.5", "coeff = 2.0")],
+        &[LOCAL, ("expansion = 2", "expansion = 3\nseed = 4")],
+        &[DOWNSTREAM, ("lr = 5e-3", "lr = 1e-3")],
+        &[("blocks.1.hook_resid_pre", "blocks.2.hook_mlp_out")],
+    ];
+    let specs = |prefix: &str| -> Vec<RunSpec> {
+        edits
+            .iter()
+            .enumerate()
+            .map(|(i, edits)| place.spec(&format!("{prefix}{i}"), edits))
+            .collect()
+    };
+    let (together, alone) = (specs("bank"), specs("alone"));
+    run(&together).unwrap();
+    for (bank, alone) in together.iter().zip(&alone) {
+        run(std::slice::from_ref(alone)).unwrap();
+        same_run(bank, alone);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_another_another() {
+    let place = Place::new();
+    let specs = [
+        place.spec("a", &[]),
+        place.spec("b", &[]),
+        place.spec("c", &[("expansion = 2", "expansion = 2\nseed = 1")]),
+        place.spec("d", &[("shuffle_buffer = 32", "shuffle_buffer = 32\nseed = 1")]),
+    ];
+    for spec in &specs {
+        run(std::slice::from_ref(spec)).unwrap();
+    }
+    same_run(&specs[0], &specs[1]);
+    for other in &specs[2..] {
+        assert_ne!(metrics(&specs[0]), metrics(other));
+    }
+}
+
+#[test]
+fn accumulation_is_one_large_batch() {
+    let place = Place::new();
+    let large = place.spec("large", &[DOWNSTREAM]);
+    let small = place.spec(
+        "small",
+        &[DOWNSTREAM, ("batch_size = 8", "batch_size = 2\neffective_batch_size = 8")],
+    );
+    for spec in [&large, &small] {
+        run(std::slice::from_ref(spec)).unwrap();
+    }
+    for (a, b) in metrics(&large).iter().zip(&metrics(&small)) {
+        let (a, b) = (a["grad_norm"].as_f64().unwrap(), b["grad_norm"].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-3 * a, "{a} {b}");
+    }
+    for ((name, a), (_, b)) in weights(&large).iter().zip(&weights(&small)) {
+        let difference = (a - b).abs().max().double_value(&[]);
+        assert!(difference < 2e-3, "{name} {difference}");
+    }
+}
+
+/// Interrupts after so many steps.
+struct Interrupt {
+    after: u64,
+    done: u64,
+}
+
+impl Observer for Interrupt {
+    fn notice(&mut self, event: Event) {
+        if let Event::Advanced { done, .. } = event {
+            self.done = done;
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.done >= self.after
+    }
+}
+
+#[test]
+fn an_interrupted_bank_goes_on_to_the_same_bits() {
+    let place = Place::new();
+    let specs = |name: &str| {
+        [place.spec(&format!("{name}-e2e"), &[]), place.spec(&format!("{name}-local"), &[LOCAL])]
+    };
+    let (whole, broken) = (specs("whole"), specs("broken"));
+    run(&whole).unwrap();
+    let mut interrupt = Interrupt { after: 7, done: 0 };
+    let error = train(&broken, Device::Cpu, &made_with("test"), &mut interrupt).unwrap_err();
+    assert!(matches!(error, TrainError::Interrupted { step: 7 }), "{error}");
+    assert!(broken[0].folder.checkpoint(7).is_dir() && !broken[0].folder.summary().exists());
+    // A line of a step after the checkpoint, as a kill would leave it, goes.
+    let mut text = std::fs::read_to_string(broken[0].folder.metrics()).unwrap();
+    text.push_str("{\"step\":8,\"loss\":1.0}\n{\"step\":");
+    std::fs::write(broken[0].folder.metrics(), text).unwrap();
+    run(&broken).unwrap();
+    for (whole, broken) in whole.iter().zip(&broken) {
+        same_run(whole, broken);
+        assert!(!broken.folder.checkpoints().exists());
+    }
+}
+
+#[test]
+fn checkpoints_and_evaluations_in_between() {
+    let place = Place::new();
+    let spec = place.spec(
+        "run",
+        &[
+            ("every_n_steps = 1", "every_n_steps = 5\ncheckpoint_every_n_steps = 8"),
+            ("alive_tokens = 500", "alive_tokens = 500\nevery_n_samples = 64"),
+        ],
+    );
+    run(std::slice::from_ref(&spec)).unwrap();
+    for step in [8, 16, 20] {
+        assert!(spec.folder.checkpoint(step).join("state.safetensors").is_file(), "{step}");
+    }
+    let lines = metrics(&spec);
+    let evaluated: Vec<u64> = lines
+        .iter()
+        .filter(|line| line["evaluation"]["ce_increase"].is_number())
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(evaluated, [8, 16]);
+    assert_eq!(lines.len(), 4 + 2);
+}
+
+#[test]
+fn a_run_that_diverges_stops_and_the_others_go_on() {
+    let place = Place::new();
+    let wild = place.spec("wild", &[("lr = 5e-3\n            max_grad_norm = 1.0", "lr = 1e30")]);
+    let calm = place.spec("calm", &[]);
+    let alone = place.spec("alone", &[]);
+    let summaries = run(&[wild.clone(), calm.clone()]).unwrap();
+    assert_eq!(summaries[0].status, Status::Diverged);
+    assert!(summaries[0].steps < 20, "{}", summaries[0].steps);
+    assert_eq!((&summaries[1].status, summaries[1].steps), (&Status::Finished, 20));
+    // What it keeps is finite.
+    for (name, tensor) in weights(&wild) {
+        assert!(tensor.isfinite().all().int64_value(&[]) == 1, "{name}");
+    }
+    run(std::slice::from_ref(&alone)).unwrap();
+    same_run(&calm, &alone);
+}
+
+#[test]
+fn bad_input_is_told_before_anything_starts() {
+    let place = Place::new();
+    windows(&place.path("tiny"), 3, 9);
+    let tiny = format!("{:?}", place.path("tiny"));
+    let train = format!("{:?}", place.path("train"));
+    let validation = format!("{:?}", place.path("validation"));
+    let cases: [(&str, &str, &[&str]); 7] = [
+        (&train, &tiny, &["tiny", "3 windows", "160 are needed to train on"]),
+        (&validation, &tiny, &["tiny", "3 windows", "16 are needed to evaluate on"]),
+        (&validation, &train, &["evaluation", "is the training data"]),
+        (
+            "context_length = 16",
+            "context_length = 25",
+            &["25 tokens is longer than the model's 24"],
+        ),
+        (
+            "context_length = 16",
+            "context_length = 8",
+            &["row 0", "16 tokens", "context_length = 8"],
+        ),
+        (
+            "blocks.1.hook_resid_pre",
+            "blocks.7.hook_resid_pre",
+            &["blocks.7", "blocks.0 to blocks.2"],
+        ),
+        ("\"input_ids\"", "\"tokens\"", &["no column `tokens`", "input_ids"]),
+    ];
+    for (number, (from, to, parts)) in cases.into_iter().enumerate() {
+        let spec = place.spec(&format!("bad{number}"), &[(from, to)]);
+        let error = run(std::slice::from_ref(&spec)).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "`{part}` is missing from: {error}");
+        }
+        assert!(!spec.folder.path().exists(), "nothing is left behind");
+    }
+}
+
+#[test]
+fn a_folder_with_another_run_is_left_alone() {
+    let place = Place::new();
+    run(&[place.spec("run", &[])]).unwrap();
+    let other = place.spec("run", &[("lr = 5e-3", "lr = 1e-3")]);
+    let error = run(std::slice::from_ref(&other)).unwrap_err().to_string();
+    assert!(error.contains("lr = 0.005") && error.contains("lr = 0.001"), "{error}");
+}
