@@ -1,5 +1,6 @@
 //! Hands the commit that is built from to the binary, for the run folders it writes.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
@@ -15,7 +16,13 @@ fn main() {
         None => "unknown".to_owned(),
     };
     println!("cargo::rustc-env=SAE_COMMIT={commit}");
-    for path in ["../../.git/HEAD", "../../.git/refs/heads", "../../.git/index"] {
-        println!("cargo::rerun-if-changed={path}");
+    // A new commit, and an edit that makes the tree differ from it.
+    println!("cargo::rerun-if-changed=..");
+    for name in ["HEAD", "logs/HEAD"] {
+        if let Some(path) =
+            git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists())
+        {
+            println!("cargo::rerun-if-changed={path}");
+        }
     }
 }

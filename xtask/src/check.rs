@@ -73,7 +73,7 @@ fn floors(metadata: &Metadata) -> anyhow::Result<()> {
         for dependency in &package.dependencies {
             let used = dependency.name.as_str();
             if members.contains(used)
-                && dependency.kind == DependencyKind::Normal
+                && dependency.kind != DependencyKind::Development
                 && !may_use.contains(&used)
             {
                 bail!(

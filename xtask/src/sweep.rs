@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Print the manifest, with tokens and memory, and stop
     #[arg(long)]
     dry_run: bool,
+    /// Write the manifest, for a cluster's launcher to start its jobs, and stop
+    #[arg(long)]
+    manifest_only: bool,
     /// Jobs at a time [default: one a CUDA device, one on a CPU]
     #[arg(long, short, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
@@ -47,31 +50,45 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Paths in configurations are relative to the workspace, from wherever the task is called.
     let config = std::path::absolute(&arguments.config)?;
+    let (out, sae) =
+        (std::path::absolute(&arguments.out)?, arguments.sae.as_deref().map(std::path::absolute));
+    let sae = sae.transpose()?;
     let config = if config.is_file() { config } else { tool::root().join(&arguments.config) };
     std::env::set_current_dir(tool::root()).context("cannot enter the workspace")?;
     let manifest = SweepConfig::load(&config)?.expand()?;
     if arguments.dry_run {
         return tool::print(&dry_run(&manifest));
     }
-    let sae = tool::sae(arguments.sae.as_deref())?;
+    let folder = out.join(&manifest.sweep);
+    if arguments.manifest_only {
+        let path = write_manifest(&manifest, &folder)?;
+        return tool::print(&format!(
+            "{} jobs: sae train --manifest {} --job 0 … {}",
+            manifest.jobs.len(),
+            path.display(),
+            manifest.jobs.len() - 1
+        ));
+    }
+    let sae = tool::sae(sae.as_deref())?;
     if manifest.runs().any(|run| run.config.data.train.starts_with("data/corpus")) {
         corpus::ensure(Some(&sae))?;
     }
-    let folder = std::path::absolute(arguments.out.join(&manifest.sweep))?;
     let path = write_manifest(&manifest, &folder)?;
     let began = Instant::now();
     let failed = Launcher::new(&manifest, &path, &folder, &sae, arguments.jobs)?.run()?;
     let mut command = Command::new(&sae);
     command.arg("--quiet").arg("frontier").arg(&folder);
-    tool::run(&mut command)?;
-    let report = folder.join("report.html");
-    tool::say(&format!("{} s; the report is {}", began.elapsed().as_secs(), report.display()));
+    let drawn = tool::run(&mut command);
     if !failed.is_empty() {
         bail!(
-            "jobs failed: {}; what they said is above, the same command tries them again",
+            "jobs failed: {}; what they said is above. The same command tries again what is not finished; a run that \
+             diverged is finished, and is trained anew once its folder is removed",
             failed.join(", ")
         );
     }
+    drawn?;
+    let report = layout::report(&folder);
+    tool::say(&format!("{} s; the report is {}", began.elapsed().as_secs(), report.display()));
     Ok(())
 }
 
@@ -147,14 +164,14 @@ struct Launcher<'a> {
     sae: &'a Path,
     folder: &'a Path,
     /// Places to run a job in: a CUDA device each, or the CPU.
-    places: Vec<Option<usize>>,
+    places: Vec<Option<String>>,
     view: View,
     interrupted: Arc<AtomicBool>,
 }
 
 struct Running {
     job: usize,
-    place: Option<usize>,
+    place: Option<String>,
     child: Child,
     open: usize,
 }
@@ -168,8 +185,10 @@ impl<'a> Launcher<'a> {
         jobs: Option<std::num::NonZeroUsize>,
     ) -> anyhow::Result<Self> {
         let devices = cuda_devices();
-        let count = jobs.map_or(devices.max(1), std::num::NonZeroUsize::get);
-        let places = (0..count).map(|job| (devices > 0).then(|| job % devices.max(1))).collect();
+        let count = jobs.map_or(devices.len().max(1), std::num::NonZeroUsize::get);
+        let places = (0..count)
+            .map(|job| (!devices.is_empty()).then(|| devices[job % devices.len()].clone()))
+            .collect();
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);
         // The jobs get the signal too, save themselves and end; we wait for them.
@@ -199,10 +218,10 @@ impl<'a> Launcher<'a> {
         let mut failed = Vec::new();
         loop {
             while !self.interrupted.load(Ordering::SeqCst)
-                && let (Some(&job), Some(place)) = (waiting.front(), places.last().copied())
+                && !places.is_empty()
+                && let Some(job) = waiting.pop_front()
+                && let Some(place) = places.pop()
             {
-                waiting.pop_front();
-                places.pop();
                 running.push(self.start(job, place, &sender)?);
             }
             if running.is_empty() {
@@ -218,7 +237,12 @@ impl<'a> Launcher<'a> {
                 if status.success() {
                     self.view.advance(self.manifest.jobs[job].runs.len() as u64);
                 }
-                self.view.end(job, status.success());
+                let how = match (status.success(), self.interrupted.load(Ordering::SeqCst)) {
+                    (true, _) => "done",
+                    (false, true) => "stopped",
+                    (false, false) => "FAILED",
+                };
+                self.view.end(job, how);
                 if !status.success() {
                     failed.push(self.name(job));
                 }
@@ -239,14 +263,14 @@ impl<'a> Launcher<'a> {
     fn start(
         &mut self,
         job: usize,
-        place: Option<usize>,
+        place: Option<String>,
         sender: &Sender<News>,
     ) -> anyhow::Result<Running> {
         let mut command = Command::new(self.sae);
         command.args(["--progress", "json", "train", "--manifest"]).arg(self.path);
         command.arg("--job").arg(job.to_string());
-        if let Some(device) = place {
-            command.env("CUDA_VISIBLE_DEVICES", device.to_string());
+        if let Some(device) = &place {
+            command.env("CUDA_VISIBLE_DEVICES", device);
         }
         let shown = tool::show(&command);
         let mut child = command
@@ -327,14 +351,32 @@ fn read_lines(
     });
 }
 
-/// CUDA devices that a job could see, as the driver lists them.
-fn cuda_devices() -> usize {
+/// The CUDA devices that jobs may use: those that CUDA_VISIBLE_DEVICES leaves, else all that the driver lists; none
+/// where libtorch is our own without its CUDA part.
+fn cuda_devices() -> Vec<String> {
+    let own = tool::root().join(".libtorch/torch");
+    if own.join("lib").is_dir()
+        && !own.join("cuda").is_dir()
+        && std::env::var_os("LD_LIBRARY_PATH").is_none()
+    {
+        return Vec::new();
+    }
+    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
+        return visible
+            .split(',')
+            .map(str::trim)
+            .filter(|id| !id.is_empty())
+            .map(str::to_owned)
+            .collect();
+    }
     let listed = Command::new("nvidia-smi").arg("--list-gpus").stderr(Stdio::null()).output();
     match listed {
         Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.is_empty()).count()
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let gpus = text.lines().filter(|line| line.starts_with("GPU ")).count();
+            (0..gpus).map(|index| index.to_string()).collect()
         }
-        _ => 0,
+        _ => Vec::new(),
     }
 }
 
@@ -346,11 +388,40 @@ struct View {
 
 struct JobView {
     name: String,
-    phase: String,
-    total: u64,
+    phase: Phase,
     bar: Option<ProgressBar>,
     began: Instant,
     said: Instant,
+}
+
+/// What a job is at, and how fast.
+struct Phase {
+    name: String,
+    total: u64,
+    tokens_per_unit: u64,
+    began: Instant,
+    /// Units done when it began: an earlier call's.
+    before: Option<u64>,
+}
+
+impl Phase {
+    fn new(name: String, total: u64, tokens_per_unit: u64) -> Self {
+        Self { name, total, tokens_per_unit, began: Instant::now(), before: None }
+    }
+
+    /// Tokens a second and seconds left, in words.
+    fn pace(&mut self, done: u64) -> String {
+        // Only a phase that goes on where another call stopped begins with more than one unit done.
+        let before = *self.before.get_or_insert(if done > 1 { done } else { 0 });
+        let here = done.saturating_sub(before);
+        if here == 0 {
+            return String::new();
+        }
+        let seconds = self.began.elapsed().as_secs_f64();
+        let rate = (here * self.tokens_per_unit) as f64 / seconds / 1e3;
+        let left = seconds * self.total.saturating_sub(done) as f64 / here as f64;
+        format!("{rate:.1} k tokens/s, {left:.0} s left")
+    }
 }
 
 const SAY_EVERY: Duration = Duration::from_secs(15);
@@ -394,20 +465,20 @@ impl View {
     fn start(&mut self, job: usize, name: &str) {
         let bar = self.bars.as_ref().map(|(all, whole)| {
             let bar = all.insert_before(whole, ProgressBar::new(0));
-            if let Ok(style) = ProgressStyle::with_template(
-                "{prefix:>24} {bar:30} {msg} {pos}/{len} · {elapsed} of about {duration}",
-            ) {
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} {msg}")
+            {
                 bar.set_style(style.progress_chars("━╸ "));
             }
             bar.set_prefix(name.to_owned());
+            bar.set_message("starting");
             bar
         });
         let now = Instant::now();
         self.say(&format!("▸ job {job}, {name}: started"));
         self.jobs[job] = Some(JobView {
             name: name.to_owned(),
-            phase: String::new(),
-            total: 0,
+            phase: Phase::new("starting".to_owned(), 0, 0),
             bar,
             began: now,
             said: now,
@@ -417,22 +488,23 @@ impl View {
     fn event(&mut self, job: usize, event: Event) {
         let Some(view) = &mut self.jobs[job] else { return };
         match event {
-            Event::Began { phase, total, .. } => {
+            Event::Began { phase, total, tokens_per_unit } => {
                 if let Some(bar) = &view.bar {
                     bar.set_length(total);
                     bar.set_position(0);
-                    bar.reset_elapsed();
-                    bar.reset_eta();
                     bar.set_message(phase.clone());
                 }
-                (view.phase, view.total) = (phase, total);
+                view.phase = Phase::new(phase, total, tokens_per_unit);
             }
             Event::Advanced { done, .. } => {
+                let pace = view.phase.pace(done);
                 if let Some(bar) = &view.bar {
                     bar.set_position(done);
+                    bar.set_message(format!("{} {pace}", view.phase.name));
                 } else if view.said.elapsed() > SAY_EVERY {
                     view.said = Instant::now();
-                    eprintln!("  {}: {} {done}/{}", view.name, view.phase, view.total);
+                    let Phase { name, total, .. } = &view.phase;
+                    eprintln!("  {}: {name} {done}/{total}, {pace}", view.name);
                 }
             }
             Event::Ended => {}
@@ -447,12 +519,11 @@ impl View {
         }
     }
 
-    fn end(&mut self, job: usize, success: bool) {
+    fn end(&mut self, job: usize, how: &str) {
         let Some(view) = self.jobs[job].take() else { return };
         if let Some(bar) = view.bar {
             bar.finish_and_clear();
         }
-        let how = if success { "done" } else { "FAILED" };
         self.say(&format!(
             "▸ job {job}, {}: {how} in {} s",
             view.name,

@@ -91,8 +91,11 @@ fn a_sweep_is_interrupted_goes_on_and_ends_with_the_picture() {
     for line in BufReader::new(child.stderr.take().unwrap()).lines() {
         let line = line.unwrap();
         if line.contains("job 1") && line.contains("started") {
-            // Long enough to be in its steps, whether or not it has finished one.
-            std::thread::sleep(std::time::Duration::from_secs(4));
+            // Its runs' folders are made just before the first step.
+            let begun = out.join("rust-lm/e2e_sparsity-1/config.toml");
+            while !begun.is_file() {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
             assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
         }
         said.push_str(&line);

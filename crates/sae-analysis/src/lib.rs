@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 pub use error::AnalysisError;
 pub use frontier::Frontier;
 pub use runs::{Point, SweepRuns};
+use sae_config::layout;
 
 /// What [`analyse`] has made.
 #[derive(Debug)]
@@ -39,15 +40,14 @@ pub struct Analysis {
 pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
     let runs = SweepRuns::load(sweep)?;
     let frontier = Frontier::of(&runs.points);
-    let write = |name: &str, text: &str| {
-        let path = sweep.join(name);
+    let write = |path: PathBuf, text: &str| {
         std::fs::write(&path, text).map_err(|source| AnalysisError::Write { path, source })
     };
-    write("frontier.json", &frontier.to_json()?)?;
-    write("frontier.csv", &tables::csv(&frontier.points))?;
+    write(layout::frontier(sweep, "json"), &frontier.to_json()?)?;
+    write(layout::frontier(sweep, "csv"), &tables::csv(&frontier.points))?;
     let svg = plot::svg(&frontier)?;
-    write("frontier.svg", &svg)?;
-    plot::png(&frontier, &sweep.join("frontier.png"))?;
-    write("report.html", &report::html(&runs, &frontier, &svg))?;
-    Ok(Analysis { text: tables::terminal(&runs, &frontier), report: sweep.join("report.html") })
+    write(layout::frontier(sweep, "svg"), &svg)?;
+    plot::png(&frontier, &layout::frontier(sweep, "png"))?;
+    write(layout::report(sweep), &report::html(&runs, &frontier, &svg))?;
+    Ok(Analysis { text: tables::terminal(&runs, &frontier), report: layout::report(sweep) })
 }

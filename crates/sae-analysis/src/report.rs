@@ -68,10 +68,7 @@ fn run(run: &crate::runs::FinishedRun) -> String {
 fn scalable(svg: &str) -> String {
     let start = svg.find("<svg").unwrap_or(0);
     let end = svg.find("viewBox").unwrap_or(start);
-    format!(
-        "<svg role=\"img\" aria-label=\"Pareto frontiers\" xmlns=\"http://www.w3.org/2000/svg\" {}",
-        &svg[end..]
-    )
+    format!("<svg role=\"img\" aria-label=\"Pareto frontiers\" {}", &svg[end..])
 }
 
 fn escape(text: &str) -> String {

@@ -84,6 +84,9 @@ fn comparison(comparison: &Comparison) -> Vec<String> {
             "{site}: {variant} has {mean:.2} × local's {what} at equal {at} (mean over {low:.decimals$} to \
              {high:.decimals$})."
         ),
+        (None, Some(_)) => {
+            format!("{site}: {variant} ÷ local of {what} at equal {at} is not finite.")
+        }
         _ => format!("{site}: {variant} and local share no range of {at}; no ratio of {what}."),
     };
     vec![

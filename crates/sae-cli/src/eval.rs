@@ -39,6 +39,13 @@ pub(crate) fn run(
             config.eval.n_samples = n_samples;
         }
     };
+    let folder = sae_config::RunFolder::new(&arguments.run);
+    if folder.config().is_file() && !folder.summary().is_file() {
+        anyhow::bail!(
+            "{} is not finished: it has no summary.json; `sae train` with its configuration goes on with it",
+            arguments.run.display()
+        );
+    }
     let evaluation = sae_train::evaluate_run(&arguments.run, device.resolve()?, change, telemetry)?;
     crate::print(&serde_json::to_string_pretty(&evaluation)?)
 }

@@ -17,8 +17,8 @@ use telemetry::{ProgressMode, Telemetry};
 
 /// Sparse autoencoders trained end to end.
 ///
-/// Exit codes: 0 done; 1 failed, with the reason on stderr; 2 the arguments are wrong; 130 interrupted, with everything
-/// saved that the same command goes on from.
+/// Exit codes: 0 done; 1 failed, with the reason on stderr; 2 the arguments are wrong; 130 interrupted (train and
+/// pretrain have saved what the same command goes on from).
 #[derive(Debug, Parser)]
 #[command(name = "sae", version, propagate_version = true)]
 struct Cli {

@@ -38,6 +38,8 @@ struct Phase {
     total: u64,
     tokens_per_unit: u64,
     began: Instant,
+    /// Units that were done before: an earlier call's, which do not count for the rate.
+    before: Option<u64>,
     last_line: Instant,
     bar: Option<ProgressBar>,
 }
@@ -69,8 +71,15 @@ impl Telemetry {
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(AboveBars(bars.clone()))
             .init();
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupted);
+        let mode =
+            if global.quiet && mode != ProgressMode::Json { ProgressMode::Auto } else { mode };
+        Self { mode, bars, interrupted: Arc::default(), phase: None }
+    }
+
+    /// From here on Ctrl-C (and SIGTERM, with which cluster managers announce the end) is a wish that work which saves
+    /// itself can ask for; a second one ends at once.
+    pub(crate) fn catch_interrupts(&self) {
+        let flag = Arc::clone(&self.interrupted);
         let handler = ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
@@ -80,9 +89,6 @@ impl Telemetry {
         if let Err(error) = handler {
             tracing::warn!("Ctrl-C will stop at once, without saving: {error}");
         }
-        let mode =
-            if global.quiet && mode != ProgressMode::Json { ProgressMode::Auto } else { mode };
-        Self { mode, bars, interrupted, phase: None }
     }
 
     pub(crate) fn was_interrupted(&self) -> bool {
@@ -112,8 +118,11 @@ impl Telemetry {
     fn advance(&mut self, done: u64, message: &str) {
         let Some(phase) = &mut self.phase else { return };
         let seconds = phase.began.elapsed().as_secs_f64().max(1e-9);
+        // Only a phase that goes on where another call stopped begins with more than one unit done.
+        let before = *phase.before.get_or_insert(if done > 1 { done } else { 0 });
+        let here = done.saturating_sub(before);
         let rate =
-            format!("{} tokens/s", thousands((done * phase.tokens_per_unit) as f64 / seconds));
+            format!("{} tokens/s", thousands((here * phase.tokens_per_unit) as f64 / seconds));
         if let Some(bar) = &phase.bar {
             bar.set_position(done);
             if !message.is_empty() {
@@ -129,7 +138,7 @@ impl Telemetry {
             let left = match phase.total {
                 0 => String::new(),
                 total => {
-                    let left = seconds * (total.saturating_sub(done)) as f64 / done.max(1) as f64;
+                    let left = seconds * (total.saturating_sub(done)) as f64 / here.max(1) as f64;
                     format!("/{total}, {left:.0} s left")
                 }
             };
@@ -170,6 +179,7 @@ impl Observer for Telemetry {
                     total,
                     tokens_per_unit,
                     began,
+                    before: None,
                     last_line: began,
                     bar,
                 });

@@ -168,19 +168,20 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
 fn pretrain_makes_a_model_that_train_can_use() {
     let place = place();
     let at = place.path();
-    for (name, n) in [("train.txt", 60), ("validation.txt", 30)] {
+    for (part, n) in [("train", 60), ("validation", 30)] {
+        let name = format!("{part}.txt");
         let files: Vec<String> = (0..n)
             .map(|file| {
                 let path = at.join(format!("{name}-{file}.rs"));
                 std::fs::write(
                     &path,
-                    format!("fn f{file}() -> u32 {{ {file} + {file} }}\n").repeat(40),
+                    format!("fn {part}_{file}() -> u32 {{ {file} + {file} }}\n").repeat(40),
                 )
                 .unwrap();
                 path.display().to_string()
             })
             .collect();
-        std::fs::write(at.join(name), files.join("\n")).unwrap();
+        std::fs::write(at.join(&name), files.join("\n")).unwrap();
     }
     succeeds(&sae(&["prepare", "--file-list", "train.txt", "--out", "text"], at));
     succeeds(&sae(&["prepare", "--file-list", "validation.txt", "--out", "held-out"], at));

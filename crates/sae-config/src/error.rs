@@ -30,8 +30,10 @@ pub enum ConfigError {
         message: String,
     },
     /// Every value is possible by itself, but not this one together with the others.
-    #[error("cannot use the configuration: {key} is {found}, but {expected}")]
+    #[error("cannot use the configuration {origin}: {key} is {found}, but {expected}")]
     Invalid {
+        /// The file or run.
+        origin: String,
         /// The key, dotted.
         key: &'static str,
         /// What was found.
@@ -43,11 +45,17 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(crate) fn invalid(
+        origin: &str,
         key: &'static str,
         found: impl std::fmt::Display,
         expected: impl Into<String>,
     ) -> Self {
-        Self::Invalid { key, found: found.to_string(), expected: expected.into() }
+        Self::Invalid {
+            origin: origin.to_owned(),
+            key,
+            found: found.to_string(),
+            expected: expected.into(),
+        }
     }
 
     /// Wraps a deserialiser's message; where it names an unknown key, adds the nearest known one.

@@ -35,7 +35,7 @@ impl ModelShape {
 
 /// Bytes that libtorch, the tokeniser and the data threads take before any tensor.
 const BASE: u64 = 500 << 20;
-/// Tokens in a KL chunk times the vocabulary are held to about so many logits; see `sae-splice`.
+/// Logits of a KL chunk, at least a token's; `sae-splice` takes a quarter of it on a CPU.
 const KL_CHUNK_LOGITS: u64 = 1 << 22;
 
 /// Peak bytes of training a bank of these runs in f32, from above.
@@ -51,7 +51,7 @@ pub fn peak_bytes(model: ModelShape, runs: &[&RunConfig]) -> u64 {
     let members: u64 = runs
         .iter()
         .map(|run| {
-            let f = features(run, d);
+            let f = run.n_features(d as usize) as u64;
             let sites = run.sae.sites.len() as u64;
             let start = run.sae.sites.first().map_or(0, |site| site.block as u64);
             let suffix = if run.needs_spliced_pass() { l.saturating_sub(start) } else { 0 };
@@ -61,11 +61,6 @@ pub fn peak_bytes(model: ModelShape, runs: &[&RunConfig]) -> u64 {
     let kl =
         if runs.iter().any(|run| run.loss.kl.is_some()) { 6 * KL_CHUNK_LOGITS.max(v) } else { 0 };
     BASE + 4 * (weights + clean + members + kl)
-}
-
-/// Dictionary elements of each of a run's SAEs.
-pub fn features(run: &RunConfig, d_model: u64) -> u64 {
-    ((run.sae.expansion.get() * d_model as f64).round() as u64).max(1)
 }
 
 /// Tokens that a run trains on.

@@ -59,3 +59,13 @@ impl RunFolder {
 pub fn manifest(sweep: &Path) -> PathBuf {
     sweep.join("manifest.json")
 }
+
+/// A sweep's report, `report.html`.
+pub fn report(sweep: &Path) -> PathBuf {
+    sweep.join("report.html")
+}
+
+/// A sweep's frontier, `frontier.json` and the same as `csv`, `svg` and `png`.
+pub fn frontier(sweep: &Path, extension: &str) -> PathBuf {
+    sweep.join("frontier").with_extension(extension)
+}

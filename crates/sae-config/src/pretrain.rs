@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigError, Fraction, Positive};
+use crate::{Coefficient, ConfigError, Fraction, Positive};
 
 /// A pretraining run of a GPT-2 of any size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct PretrainConfig {
     pub data: PretrainData,
     /// How.
     pub train: PretrainSteps,
+    /// What the model card says of the data: where it comes from and how to make it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
 }
 
 /// The sizes of a GPT-2.
@@ -70,7 +73,7 @@ pub struct PretrainSteps {
     /// The rate at the end of the cosine, as a fraction of the full one.
     pub min_lr_factor: Fraction,
     /// AdamW's weight decay, on matrices alone.
-    pub weight_decay: f64,
+    pub weight_decay: Coefficient,
     /// Bound of the gradient's norm.
     pub max_grad_norm: Positive,
 }
@@ -82,8 +85,18 @@ impl PretrainConfig {
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let config: Self = toml::from_str(&text)
             .map_err(|error| ConfigError::parse(&path.display().to_string(), &error))?;
+        let origin = &path.display().to_string();
+        if config.model.context_length.get() < 2 {
+            return Err(ConfigError::invalid(
+                origin,
+                "model.context_length",
+                config.model.context_length,
+                "a window needs a next token: 2 or more",
+            ));
+        }
         if config.model.d_model.get() % config.model.n_heads != 0 {
             return Err(ConfigError::invalid(
+                origin,
                 "model.n_heads",
                 config.model.n_heads,
                 format!("it must divide model.d_model, {}", config.model.d_model),
@@ -91,6 +104,7 @@ impl PretrainConfig {
         }
         if config.train.warmup_steps >= config.train.n_steps.get() {
             return Err(ConfigError::invalid(
+                origin,
                 "train.warmup_steps",
                 config.train.warmup_steps,
                 format!("it must be below train.n_steps, {}", config.train.n_steps),

@@ -262,11 +262,6 @@ pub enum Variant {
     Other,
 }
 
-impl Variant {
-    /// All, in the order in which tables show them.
-    pub const ALL: [Self; 4] = [Self::Local, Self::E2e, Self::E2eDs, Self::Other];
-}
-
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -290,14 +285,14 @@ impl RunConfig {
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let config: Self =
             toml::from_str(text).map_err(|error| ConfigError::parse(origin, &error))?;
-        config.check()?;
+        config.check(origin)?;
         Ok(config)
     }
 
     /// The same, from a table that a sweep has put together.
     pub(crate) fn from_table(table: toml::Table, origin: &str) -> Result<Self, ConfigError> {
         let config: Self = table.try_into().map_err(|error| ConfigError::parse(origin, &error))?;
-        config.check()?;
+        config.check(origin)?;
         Ok(config)
     }
 
@@ -309,17 +304,18 @@ impl RunConfig {
         })
     }
 
-    /// Checks what no single value shows.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        self.check_sites()?;
-        self.check_loss()?;
-        self.check_lengths()
+    /// Checks what no single value shows; `origin` names the file or run in errors.
+    pub fn check(&self, origin: &str) -> Result<(), ConfigError> {
+        self.check_sites(origin)?;
+        self.check_loss(origin)?;
+        self.check_lengths(origin)
     }
 
-    fn check_sites(&self) -> Result<(), ConfigError> {
+    fn check_sites(&self, origin: &str) -> Result<(), ConfigError> {
         let sites = &self.sae.sites;
         if sites.is_empty() {
             return Err(ConfigError::invalid(
+                origin,
                 "sae.sites",
                 "empty",
                 "a run trains at least one SAE",
@@ -327,7 +323,17 @@ impl RunConfig {
         }
         if let Some([a, b]) = sites.array_windows().find(|[a, b]| a >= b) {
             return Err(ConfigError::invalid(
+                origin,
                 "sae.sites",
+                format!("{a}, {b}"),
+                "sites stand once each, in the order in which the model computes them",
+            ));
+        }
+        let downstream = self.loss.downstream.as_ref().map_or(&[][..], |term| &term.sites);
+        if let Some([a, b]) = downstream.array_windows().find(|[a, b]| a >= b) {
+            return Err(ConfigError::invalid(
+                origin,
+                "loss.downstream.sites",
                 format!("{a}, {b}"),
                 "sites stand once each, in the order in which the model computes them",
             ));
@@ -336,6 +342,7 @@ impl RunConfig {
             && let Some(site) = downstream.sites.iter().find(|site| **site <= sites[0])
         {
             return Err(ConfigError::invalid(
+                origin,
                 "loss.downstream.sites",
                 site,
                 format!("no site at or before the first SAE ({}) is downstream of it", sites[0]),
@@ -344,7 +351,7 @@ impl RunConfig {
         Ok(())
     }
 
-    fn check_loss(&self) -> Result<(), ConfigError> {
+    fn check_loss(&self, origin: &str) -> Result<(), ConfigError> {
         let loss = &self.loss;
         let weights = [
             loss.local.map(|term| term.coeff),
@@ -354,6 +361,7 @@ impl RunConfig {
         ];
         if weights.into_iter().flatten().all(|coeff| coeff.get() == 0.0) {
             return Err(ConfigError::invalid(
+                origin,
                 "loss",
                 "sparsity alone",
                 "an SAE needs something to reconstruct: give loss.local, loss.output, loss.kl or loss.downstream a \
@@ -363,11 +371,12 @@ impl RunConfig {
         Ok(())
     }
 
-    fn check_lengths(&self) -> Result<(), ConfigError> {
+    fn check_lengths(&self, origin: &str) -> Result<(), ConfigError> {
         let train = &self.train;
         let (batch, effective) = (train.batch_size, self.effective_batch_size());
         if effective % batch.get() as u64 != 0 {
             return Err(ConfigError::invalid(
+                origin,
                 "train.effective_batch_size",
                 effective,
                 format!("it must be a multiple of train.batch_size, {batch}"),
@@ -375,6 +384,7 @@ impl RunConfig {
         }
         if self.n_steps() == 0 {
             return Err(ConfigError::invalid(
+                origin,
                 "train.n_samples",
                 train.n_samples,
                 format!("one optimiser step takes {effective}"),
@@ -386,6 +396,7 @@ impl RunConfig {
             || schedule.warmup_samples > train.n_samples
         {
             return Err(ConfigError::invalid(
+                origin,
                 "train.schedule",
                 format!(
                     "a warm-up of {} and a cool-down of {} samples",
@@ -396,13 +407,31 @@ impl RunConfig {
         }
         if schedule.kind == ScheduleKind::Cosine && schedule.cooldown_samples > 0 {
             return Err(ConfigError::invalid(
+                origin,
                 "train.schedule.cooldown_samples",
                 schedule.cooldown_samples,
                 "a cosine has no cool-down: leave it out, or choose kind = \"linear\"",
             ));
         }
+        if self.data.context_length.get() < 2 {
+            return Err(ConfigError::invalid(
+                origin,
+                "data.context_length",
+                self.data.context_length,
+                "a window needs a next token: 2 or more",
+            ));
+        }
+        if self.eval.alive_tokens == 0 {
+            return Err(ConfigError::invalid(
+                origin,
+                "eval.alive_tokens",
+                0,
+                "features are counted on at least one token",
+            ));
+        }
         if self.eval.n_samples == 0 {
             return Err(ConfigError::invalid(
+                origin,
                 "eval.n_samples",
                 0,
                 "a run is evaluated on something",
@@ -428,6 +457,11 @@ impl RunConfig {
     /// Whether the loss needs the model after the SAE: a spliced pass, and the clean one to its end.
     pub fn needs_spliced_pass(&self) -> bool {
         self.loss.kl.is_some() || self.loss.downstream.is_some()
+    }
+
+    /// Dictionary elements of each SAE on activations of this width.
+    pub fn n_features(&self, d_model: usize) -> usize {
+        ((self.sae.expansion.get() * d_model as f64).round() as usize).max(1)
     }
 
     /// Windows in an optimiser step.

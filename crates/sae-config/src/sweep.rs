@@ -111,6 +111,7 @@ impl SweepConfig {
         for name in std::iter::once(&config.name).chain(config.variants.iter().map(|v| &v.name)) {
             if !plain(name) {
                 return Err(ConfigError::invalid(
+                    origin,
                     "name",
                     format!("{name:?}"),
                     "names become folders: letters, digits, `-`, `_`, `+` and `.` alone",
@@ -155,8 +156,10 @@ impl SweepConfig {
                     })?;
                 }
                 let config = RunConfig::from_table(table, &origin)?;
+                let origin = &format!("sweep {}", self.name);
                 if !ids.insert(id.clone()) {
                     return Err(ConfigError::invalid(
+                        origin,
                         "variants",
                         format!("two runs named {id}"),
                         "every variant has a name of its own, and every grid distinct values",
@@ -166,8 +169,14 @@ impl SweepConfig {
                 self.place(run, &mut jobs, first_job);
             }
         }
+        let origin = &format!("sweep {}", self.name);
         if jobs.is_empty() {
-            return Err(ConfigError::invalid("variants", "no run", "a sweep has at least one run"));
+            return Err(ConfigError::invalid(
+                origin,
+                "variants",
+                "no run",
+                "a sweep has at least one run",
+            ));
         }
         Ok(Manifest { sweep: self.name.clone(), jobs })
     }
@@ -191,7 +200,7 @@ impl Manifest {
         let manifest: Self = serde_json::from_str(&read(path)?)
             .map_err(|error| ConfigError::parse(&path.display().to_string(), &error))?;
         for run in manifest.jobs.iter().flat_map(|job| &job.runs) {
-            run.config.check()?;
+            run.config.check(&format!("run {} of {}", run.id, path.display()))?;
         }
         Ok(manifest)
     }

@@ -65,6 +65,13 @@ fn bad_input_names_key_and_remedy() {
         ("kl = { coeff = 1.0 }", "kl = { coeff = 0.0 }", &["something to reconstruct"]),
         ("n_samples = 4801", "n_samples = 15", &["15", "one optimiser step takes 16"]),
         ("context_length = 128", "context_length = 0", &["context_length"]),
+        ("context_length = 128", "context_length = 1", &["data.context_length is 1", "next token"]),
+        ("n_samples = 64", "n_samples = 64\nalive_tokens = 0", &["eval.alive_tokens is 0"]),
+        (
+            "kl = { coeff = 1.0 }",
+            "downstream = { total_coeff = 1.0, sites = [\"blocks.4.hook_resid_pre\", \"blocks.4.hook_resid_pre\"] }",
+            &["loss.downstream.sites", "once each"],
+        ),
         (
             "kl = { coeff = 1.0 }",
             "downstream = { total_coeff = 1.0, sites = [\"blocks.2.hook_resid_pre\"] }",
@@ -79,6 +86,7 @@ fn bad_input_names_key_and_remedy() {
     for (from, to, wanted) in cases {
         assert!(BASE.contains(from), "{from}");
         let message = message(&BASE.replacen(from, to, 1));
+        assert!(message.contains("run.toml"), "no file in: {message}");
         for part in *wanted {
             assert!(message.contains(part), "`{part}` is missing from: {message}");
         }

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// Nothing lies where data was expected.
-    #[error("no parquet file at {}: give a .parquet file, a folder of them or a glob", path.display())]
+    #[error(
+        "no parquet file at {}: give a .parquet file, a folder of them or a glob (`cargo xtask corpus` makes \
+         data/corpus)", path.display()
+    )]
     Missing {
         /// The path or pattern.
         path: PathBuf,
@@ -30,7 +33,7 @@ pub enum DataError {
         message: String,
     },
     /// A file could not be written.
-    #[error("cannot write {}: {message}; what was complete before is kept", path.display())]
+    #[error("cannot write {}: {message}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -121,7 +124,7 @@ pub enum DataError {
         vocabulary: usize,
     },
     /// Text was found where no tokeniser was given.
-    #[error("{} holds text, but no tokeniser was given", path.display())]
+    #[error("{} holds text, but no tokeniser was given; set data.tokenizer", path.display())]
     NeedsTokenizer {
         /// The data.
         path: PathBuf,
@@ -150,6 +153,30 @@ pub enum DataError {
         path: PathBuf,
         /// Rows read.
         rows: u64,
+    },
+    /// Data would be written where other data is.
+    #[error(
+        "{} holds parquet files already: choose another folder, or remove them; shards of two preparations would be \
+         read as one data set", path.display()
+    )]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Rows of the evaluation data are rows of the training data.
+    #[error(
+        "{found} of {compared} rows of the evaluation data {} are in the training data {} too: an evaluation on rows \
+         that were trained on says nothing; choose another eval.data", evaluation.display(), training.display()
+    )]
+    SharedRows {
+        /// The evaluation data.
+        evaluation: PathBuf,
+        /// The training data.
+        training: PathBuf,
+        /// Rows of the evaluation data found in the training data.
+        found: usize,
+        /// Rows of the evaluation data looked for.
+        compared: usize,
     },
     /// Training and evaluation data share a file.
     #[error(

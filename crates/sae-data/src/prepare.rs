@@ -1,7 +1,7 @@
 //! Making parquet: text files → text shards, text shards → windows of token ids.
 //!
-//! Files are written beside their final name and renamed when they are whole, so that an interrupted or failed run
-//! leaves no half a shard behind.
+//! Shards are written beside their folder and moved into it when all are there, so that an interrupted or failed
+//! preparation leaves nothing that looks like a data set.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub struct Prepared {
 const SHARD_BYTES: usize = 32 << 20;
 
 /// Writes text files, in the order given, as parquet shards with the columns `text` and `source`. A file that is not
-/// UTF-8 is left out, and counted in the log.
+/// UTF-8 is left out, with a warning.
 pub fn text_shards(files: &[PathBuf], out: &Path) -> Result<Prepared, DataError> {
     let mut writer = ShardWriter::create(out)?;
     let mut prepared = Prepared::default();
@@ -59,7 +59,7 @@ pub fn text_shards(files: &[PathBuf], out: &Path) -> Result<Prepared, DataError>
     if !texts.is_empty() {
         writer.write(&text_batch(&mut texts, &mut sources, out)?)?;
     }
-    prepared.shards = writer.shards;
+    prepared.shards = writer.finish()?;
     Ok(prepared)
 }
 
@@ -153,8 +153,7 @@ impl WindowWriter {
         if !self.ids.is_empty() {
             self.flush()?;
         }
-        self.prepared.shards = self.shards.shards;
-        Ok(self.prepared)
+        Ok(Prepared { shards: self.shards.finish()?, ..self.prepared })
     }
 
     fn flush(&mut self) -> Result<(), DataError> {
@@ -169,44 +168,76 @@ impl WindowWriter {
     }
 }
 
-/// Writes record batches as `shard-00000.parquet` and so on, each whole or not at all.
+/// Writes record batches as `shard-00000.parquet` and so on into a folder beside `out`, which takes its place when all
+/// of them are there.
 #[derive(Debug)]
 struct ShardWriter {
     out: PathBuf,
+    partial: PathBuf,
     shards: usize,
 }
 
 impl ShardWriter {
     fn create(out: &Path) -> Result<Self, DataError> {
-        std::fs::create_dir_all(out).map_err(|source| DataError::Io {
+        let occupied = std::fs::read_dir(out).is_ok_and(|entries| {
+            entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "parquet"))
+        });
+        if occupied {
+            return Err(DataError::Occupied { path: out.to_owned() });
+        }
+        let mut partial = out.as_os_str().to_owned();
+        partial.push(".partial");
+        let writer = Self { out: out.to_owned(), partial: PathBuf::from(partial), shards: 0 };
+        writer.clean();
+        std::fs::create_dir_all(&writer.partial).map_err(|source| DataError::Io {
             action: "create",
-            path: out.to_owned(),
+            path: writer.partial.clone(),
             source,
         })?;
-        Ok(Self { out: out.to_owned(), shards: 0 })
+        Ok(writer)
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), DataError> {
-        let path = self.out.join(format!("shard-{:05}.parquet", self.shards));
-        let partial = path.with_extension("partial");
+        let path = self.partial.join(format!("shard-{:05}.parquet", self.shards));
         let write = || -> Result<(), Box<dyn std::error::Error>> {
             let properties = WriterProperties::builder()
                 .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
                 .set_max_row_group_row_count(Some(1 << 12))
                 .build();
             let mut writer =
-                ArrowWriter::try_new(File::create(&partial)?, batch.schema(), Some(properties))?;
+                ArrowWriter::try_new(File::create(&path)?, batch.schema(), Some(properties))?;
             writer.write(batch)?;
             writer.close()?;
-            Ok(std::fs::rename(&partial, &path)?)
+            Ok(())
         };
-        write().map_err(|error| {
-            // The error that stopped the writing matters more than a left-over that cannot be removed.
-            let _ = std::fs::remove_file(&partial);
-            write_error(&path, &error)
-        })?;
+        write().map_err(|error| write_error(&path, &error))?;
         self.shards += 1;
         Ok(())
+    }
+
+    /// Puts the shards into their place; returns how many there are.
+    fn finish(self) -> Result<usize, DataError> {
+        let place = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&self.out)?;
+            for entry in std::fs::read_dir(&self.partial)? {
+                let entry = entry?;
+                std::fs::rename(entry.path(), self.out.join(entry.file_name()))?;
+            }
+            Ok(())
+        };
+        place().map_err(|error| write_error(&self.out, &error))?;
+        Ok(self.shards)
+    }
+
+    fn clean(&self) {
+        // What an interrupted preparation has left; where there is nothing, there is nothing to do.
+        let _ = std::fs::remove_dir_all(&self.partial);
+    }
+}
+
+impl Drop for ShardWriter {
+    fn drop(&mut self) {
+        self.clean();
     }
 }
 

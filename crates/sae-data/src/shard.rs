@@ -1,6 +1,8 @@
 //! Parquet files as one sequence of rows of a column: text, or windows of token ids.
 
+use std::collections::HashSet;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,8 +95,57 @@ impl ShardSet {
         self.shards.iter().map(|shard| shard.path.as_path())
     }
 
-    /// Refuses evaluation data that has a file in common with the training data, under whatever name.
+    /// Refuses evaluation data that has a file in common with the training data, under whatever name, or rows: of the
+    /// first thousand documents or windows, a twentieth or more among the first hundred thousand of the training data.
+    /// (A few are in common in any large corpus; more rows than that are not read, which would take minutes.)
     pub fn check_disjoint(&self, training: &Self) -> Result<(), DataError> {
+        self.check_files(training)?;
+        let own: HashSet<u64> = self.row_hashes(1_000)?.into_iter().collect();
+        let theirs: HashSet<u64> = training.row_hashes(100_000)?.into_iter().collect();
+        let found = own.intersection(&theirs).count();
+        if found > 0 && found * 20 >= own.len() {
+            return Err(DataError::SharedRows {
+                evaluation: self.source.clone(),
+                training: training.source.clone(),
+                found,
+                compared: own.len(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Hashes of the first rows; empty documents have none.
+    fn row_hashes(&self, most: usize) -> Result<Vec<u64>, DataError> {
+        let hash = |row: &dyn Fn(&mut DefaultHasher)| {
+            let mut hasher = DefaultHasher::new();
+            row(&mut hasher);
+            hasher.finish()
+        };
+        let mut hashes = Vec::new();
+        self.for_each_rows(|_, _, rows| {
+            match rows {
+                Rows::Text(texts) => hashes.extend(
+                    texts
+                        .iter()
+                        .filter(|text| !text.is_empty())
+                        .map(|text| hash(&|h| text.hash(h))),
+                ),
+                Rows::Windows { ids, lengths } => {
+                    let mut rest = ids.as_slice();
+                    for length in lengths.into_iter().flatten() {
+                        let (window, after) = rest.split_at(length);
+                        hashes.push(hash(&|h| window.hash(h)));
+                        rest = after;
+                    }
+                }
+            }
+            Ok(hashes.len() < most)
+        })?;
+        hashes.truncate(most);
+        Ok(hashes)
+    }
+
+    fn check_files(&self, training: &Self) -> Result<(), DataError> {
         let fingerprints =
             training.paths().map(fingerprint).collect::<Result<Vec<Fingerprint>, _>>()?;
         for path in self.paths() {
@@ -141,7 +192,14 @@ impl ShardSet {
     }
 
     fn rows_of(&self, path: &Path, first: u64, array: &Arc<dyn Array>) -> Result<Rows, DataError> {
-        let as_type = |to: &DataType| cast(array, to).map_err(|error| parquet_error(path, &error));
+        let as_type = |to: &DataType| {
+            cast(array, to).map_err(|error| DataError::ColumnType {
+                path: path.to_owned(),
+                column: self.column.clone(),
+                found: error.to_string(),
+                expected: "text, or lists of integers (token ids)",
+            })
+        };
         match self.kind {
             ColumnKind::Text => {
                 let array = as_type(&DataType::LargeUtf8)?;

@@ -28,7 +28,11 @@ impl TextTokenizer {
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
         let failed =
             |message: String| DataError::Tokenizer { action: "load", path: path.clone(), message };
-        let tokenizer = Tokenizer::from_file(&path).map_err(|error| failed(error.to_string()))?;
+        let mut tokenizer =
+            Tokenizer::from_file(&path).map_err(|error| failed(error.to_string()))?;
+        // Settings for batches of sentences, which would cut and fill documents in silence.
+        tokenizer.with_truncation(None).map_err(|error| failed(error.to_string()))?;
+        tokenizer.with_padding(None);
         let configured = path
             .parent()
             .and_then(|folder| std::fs::read_to_string(folder.join("tokenizer_config.json")).ok())
@@ -61,9 +65,10 @@ impl TextTokenizer {
         self.end_of_text
     }
 
-    /// Number of ids, added tokens included.
+    /// One more than the largest id, added tokens included.
     pub fn vocabulary(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
+        let largest = self.tokenizer.get_vocab(true).into_values().max();
+        largest.map_or(0, |id| id as usize + 1)
     }
 
     /// Refuses a tokeniser with ids that a model of this vocabulary does not have.

@@ -216,8 +216,15 @@ fn evaluation_rows_inside_the_training_data_are_refused() {
     let open = |path: &Path| ShardSet::open(path, "input_ids").unwrap();
     let error = open(&copy).check_disjoint(&open(&training)).unwrap_err().to_string();
     says(&error, &["copy.parquet", "shard-00002.parquet", "eval.data"]);
-    let other = TempDir::new().unwrap();
-    assert!(open(&windows(&other, 3)).check_disjoint(&open(&training)).is_ok());
+    // The same rows, written anew with another compression and order.
+    let rewritten = folder.path().join("rewritten.parquet");
+    let row = |first| Some(vec![Some(first), Some(1), Some(2), Some(3)]);
+    write(&rewritten, "input_ids", lists(vec![row(7), row(3)]));
+    let error = open(&rewritten).check_disjoint(&open(&training)).unwrap_err().to_string();
+    says(&error, &["2 of 2 rows", "rewritten.parquet", "eval.data"]);
+    let other = folder.path().join("other.parquet");
+    write(&other, "input_ids", lists(vec![row(77), row(78)]));
+    assert!(open(&other).check_disjoint(&open(&training)).is_ok());
 }
 
 #[test]
@@ -234,8 +241,12 @@ fn text_files_become_shards() {
     let out = folder.path().join("shards");
     let made = prepare::text_shards(&files, &out).unwrap();
     assert_eq!((made.rows, made.units, made.shards), (2, 14, 1));
-    let missing = prepare::text_shards(&[folder.path().join("c.rs")], &out).unwrap_err();
-    says(&missing.to_string(), &["cannot read", "c.rs"]);
+    let second = prepare::text_shards(&files, &out).unwrap_err().to_string();
+    says(&second, &["holds parquet files already", "shards"]);
+    let failed = folder.path().join("failed");
+    let missing = prepare::text_shards(&[files[0].clone(), folder.path().join("c.rs")], &failed);
+    says(&missing.unwrap_err().to_string(), &["cannot read", "c.rs"]);
+    assert!(!failed.exists() && !folder.path().join("failed.partial").exists());
     let trained =
         sae_data::train_tokenizer(&ShardSet::open(&out, "text").unwrap(), 260, folder.path());
     assert_eq!(trained.unwrap().end_of_text(), 0);

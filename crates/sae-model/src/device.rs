@@ -26,8 +26,7 @@ impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected =
-            || format!("`{text}` is no device: expected auto, cpu, cuda or cuda:NUMBER");
+        let expected = || format!("`{text}` is no device: expected auto, cpu, cuda or cuda:NUMBER");
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),

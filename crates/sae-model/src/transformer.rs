@@ -202,6 +202,11 @@ impl Transformer {
         Ok(hidden.f_matmul(&self.unembedding.f_tr()?)?)
     }
 
+    /// Whether the unembedding is the token embedding.
+    pub(crate) fn is_tied(&self) -> bool {
+        self.unembedding.data_ptr() == self.token_embedding.data_ptr()
+    }
+
     /// All parameters, each once, with the names that GPT-2's weights have on disk, and whether weight decay applies
     /// (to matrices; not to biases, norms and embeddings of positions).
     pub fn parameters(&self) -> Vec<Parameter<'_>> {
@@ -219,6 +224,9 @@ impl Transformer {
             push_linear(&mut all, &name("mlp.c_proj"), &block.mlp.down);
         }
         push_norm(&mut all, "transformer.ln_f", &self.final_norm);
+        if !self.is_tied() {
+            all.push(Parameter::new("lm_head.weight", &self.unembedding, true));
+        }
         all
     }
 }

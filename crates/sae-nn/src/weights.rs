@@ -3,7 +3,7 @@
 //! SAELens writes `W_enc [D, F]` and `W_dec [F, D]`; the decoder's rows are stored at unit length, so that a reader that
 //! does not normalise computes the same.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -26,15 +26,24 @@ pub struct Provenance<'a> {
 
 /// Writes an SAE into `folder`, whole or not at all.
 pub fn save(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), SaeError> {
-    let io = |action: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |source| SaeError::Io { action, path, source }
-    };
-    let partial = folder.with_extension("partial");
-    if partial.exists() {
-        std::fs::remove_dir_all(&partial).map_err(io("remove", &partial))?;
-    }
-    std::fs::create_dir_all(&partial).map_err(io("create", &partial))?;
+    let mut partial = folder.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    write(sae, provenance, &partial)
+        .and_then(|()| {
+            if folder.exists() {
+                std::fs::remove_dir_all(folder).map_err(io("replace", folder))?;
+            }
+            std::fs::rename(&partial, folder).map_err(io("rename", &partial))
+        })
+        .inspect_err(|_| {
+            // Half an SAE is of no use; the error that is reported says what happened.
+            let _ = std::fs::remove_dir_all(&partial);
+        })
+}
+
+fn write(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), SaeError> {
+    std::fs::create_dir_all(folder).map_err(io("create", folder))?;
     let cfg = json!({
         "architecture": "standard",
         "d_in": sae.d_model(),
@@ -51,9 +60,9 @@ pub fn save(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), 
             "context_size": provenance.context_length,
         },
     });
-    let path = partial.join("cfg.json");
+    let path = folder.join("cfg.json");
     std::fs::write(&path, format!("{cfg:#}\n")).map_err(io("write", &path))?;
-    let path = partial.join("sae_weights.safetensors");
+    let path = folder.join("sae_weights.safetensors");
     let [w_enc, b_enc, _, b_dec] = sae.parameters();
     let tensors = no_grad(|| -> Result<_, SaeError> {
         let store = |tensor: &Tensor| {
@@ -69,11 +78,12 @@ pub fn save(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), 
     Tensor::write_safetensors(&tensors, &path).map_err(|error| SaeError::Format {
         path: path.clone(),
         message: format!("cannot write: {error}"),
-    })?;
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).map_err(io("replace", folder))?;
-    }
-    std::fs::rename(&partial, folder).map_err(io("rename", &partial))
+    })
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SaeError {
+    let path = path.to_owned();
+    move |source| SaeError::Io { action, path, source }
 }
 
 /// Loads an SAE from a folder in this format.

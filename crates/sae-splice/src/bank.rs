@@ -45,6 +45,13 @@ impl Member {
         }
         let sites: Vec<Site> = saes.iter().map(|(site, _)| *site).collect();
         let downstream = resolve_downstream(config, &sites, loss)?;
+        let on =
+            |term: Option<sae_config::run::TermConfig>| term.is_some_and(|t| t.coeff.get() > 0.0);
+        let own_term = on(loss.local) || on(loss.output) || on(loss.kl);
+        let reached = downstream.as_ref().and_then(|term| term.sites.last());
+        if !own_term && reached < sites.last() {
+            return Err(SpliceError::NothingDownstream);
+        }
         Ok(Self { saes, loss: loss.clone(), downstream })
     }
 

@@ -26,7 +26,7 @@ pub enum SpliceError {
         /// The model's.
         expected: usize,
     },
-    /// The downstream term has no site: no `hook_resid_pre` lies after the SAE.
+    /// The downstream term has no site after an SAE that nothing else trains.
     #[error(
         "loss.downstream has no site: no hook_resid_pre lies after the SAE; name sites in loss.downstream.sites \
          (the last block's hook_resid_post, say) or leave the term out"

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sae_config::Site;
 use sae_config::run::TermConfig;
-use sae_nn::{Sae, loss};
+use sae_nn::loss;
 use tch::{Kind, Tensor};
 
 use crate::spliced::{CleanPass, MemberPass};
@@ -40,6 +40,29 @@ pub struct LossTerms {
 }
 
 impl LossTerms {
+    /// The mean of the terms of several micro-batches.
+    pub fn mean(all: &[Self]) -> Result<Self, SpliceError> {
+        let mean = |term: fn(&Self) -> Option<&Tensor>| -> Result<Option<Tensor>, SpliceError> {
+            let terms: Option<Vec<&Tensor>> = all.iter().map(term).collect();
+            let Some(terms) = terms.filter(|terms| !terms.is_empty()) else { return Ok(None) };
+            Ok(Some(Tensor::f_stack(&terms, 0)?.f_mean(None)?))
+        };
+        let always = |term: fn(&Self) -> Option<&Tensor>| match mean(term) {
+            Ok(Some(tensor)) => Ok(tensor),
+            Ok(None) => Ok(Tensor::f_zeros([], (Kind::Float, tch::Device::Cpu))?),
+            Err(error) => Err(error),
+        };
+        Ok(Self {
+            sparsity: always(|terms| Some(&terms.sparsity))?,
+            local: mean(|terms| terms.local.as_ref())?,
+            output: mean(|terms| terms.output.as_ref())?,
+            downstream: mean(|terms| terms.downstream.as_ref())?,
+            kl: mean(|terms| terms.kl.as_ref())?,
+            total: always(|terms| Some(&terms.total))?,
+            l0: always(|terms| Some(&terms.l0))?,
+        })
+    }
+
     /// All terms with their names; reads them from the device.
     pub fn values(&self) -> Result<Vec<(&'static str, f64)>, SpliceError> {
         let named = [
@@ -179,7 +202,8 @@ fn backward(
     )?;
     let l0 = over_saes(pass, |sae| {
         let features = sae.output.features.f_detach()?;
-        let tokens = features.numel() as f64 / sae_features(member) as f64;
+        let tokens =
+            sae.input.numel() as f64 / sae.input.size().last().copied().unwrap_or(1) as f64;
         let active = features.f_count_nonzero(None::<i64>)?.f_to_kind(Kind::Double)?;
         Ok(active.f_div_scalar(tokens)?)
     })?;
@@ -196,10 +220,6 @@ fn backward(
             l0,
         },
     })
-}
-
-fn sae_features(member: &Member) -> usize {
-    member.saes().first().map_or(1, |(_, sae): &(Site, Sae)| sae.n_features())
 }
 
 fn term(

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sae_config::Site;
 use sae_model::{ModelError, Transformer};
 use sae_nn::SaeOutput;
-use tch::{Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 use crate::{Member, SpliceError};
 
@@ -155,9 +155,13 @@ impl SplicedModel {
         Ok(Some(hidden.f_reshape([-1, self.model.config().d_model as i64])?))
     }
 
-    /// Tokens in a chunk of logits: about a million logits at a time, which stay in cache.
+    /// Tokens in a chunk of logits: on a CPU about a million logits at a time, which stay in cache; on a GPU enough to
+    /// fill it.
     pub(crate) fn chunk(&self) -> usize {
-        const LOGITS: usize = 1 << 20;
-        (LOGITS / self.model.config().vocabulary).max(1)
+        let logits: usize = match self.model.device() {
+            Device::Cpu => 1 << 20,
+            _ => 1 << 27,
+        };
+        (logits / self.model.config().vocabulary).max(1)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is written beside its place and renamed when it is whole.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sae_config::{RunFolder, Site};
 use sae_nn::Sae;
@@ -15,31 +15,38 @@ use crate::optim::Adam;
 
 /// What is not a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
+pub(crate) struct State {
     /// Steps of the bank.
-    step: u64,
+    pub step: u64,
     /// Steps of this run's optimiser; fewer where it diverged.
-    optimiser_steps: u64,
-    /// The step at which it diverged.
-    diverged: Option<u64>,
+    pub optimiser_steps: u64,
+    /// Where it diverged.
+    pub diverged: Option<Diverged>,
+}
+
+/// The end of a run whose loss became non-finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Diverged {
+    /// The step that failed.
+    pub at: u64,
+    /// The step whose state is kept.
+    pub kept: u64,
 }
 
 /// The names of a member's parameters, in order.
-fn names(member: &Member) -> impl Iterator<Item = String> + '_ {
-    member.saes().iter().flat_map(|(site, _): &(Site, Sae)| {
-        Sae::PARAMETER_NAMES.map(|name| format!("{site}.{name}"))
-    })
+pub(crate) fn names(member: &Member) -> Vec<String> {
+    let of_site =
+        |(site, _): &(Site, Sae)| Sae::PARAMETER_NAMES.map(|name| format!("{site}.{name}"));
+    member.saes().iter().flat_map(of_site).collect()
 }
 
-/// Saves a run after `step` steps.
+/// Saves named parameters with their optimiser's moments.
 pub(crate) fn save(
-    folder: &RunFolder,
-    step: u64,
-    member: &Member,
+    place: &Path,
+    names: &[String],
     optimiser: &Adam,
-    diverged: Option<u64>,
+    state: &State,
 ) -> Result<(), TrainError> {
-    let place = folder.checkpoint(step);
     let partial = place.with_extension("partial");
     let write = || -> Result<(), TrainError> {
         if partial.exists() {
@@ -49,22 +56,21 @@ pub(crate) fn save(
         let cpu = |tensor: &Tensor| tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous();
         let mut tensors = Vec::new();
         for (name, (parameter, (mean, square))) in
-            names(member).zip(member.parameters().into_iter().zip(optimiser.moments()))
+            names.iter().zip(optimiser.parameters().zip(optimiser.moments()))
         {
             tensors.push((format!("{name}.mean"), cpu(mean)?));
             tensors.push((format!("{name}.square"), cpu(square)?));
-            tensors.push((name, cpu(parameter)?));
+            tensors.push((name.clone(), cpu(parameter)?));
         }
         let path = partial.join("state.safetensors");
         Tensor::write_safetensors(&tensors, &path).map_err(TrainError::file("write", &path))?;
         let path = partial.join("state.json");
-        let state = State { step, optimiser_steps: optimiser.steps(), diverged };
-        let json = serde_json::to_vec(&state).map_err(TrainError::file("write", &path))?;
+        let json = serde_json::to_vec(state).map_err(TrainError::file("write", &path))?;
         std::fs::write(&path, json).map_err(TrainError::file("write", &path))?;
         if place.exists() {
-            std::fs::remove_dir_all(&place).map_err(TrainError::file("replace", &place))?;
+            std::fs::remove_dir_all(place).map_err(TrainError::file("replace", place))?;
         }
-        std::fs::rename(&partial, &place).map_err(TrainError::file("rename", &partial))
+        std::fs::rename(&partial, place).map_err(TrainError::file("rename", &partial))
     };
     write().inspect_err(|_| {
         // Half a checkpoint is of no use; the error that is reported says what happened.
@@ -72,14 +78,12 @@ pub(crate) fn save(
     })
 }
 
-/// Restores a run; returns the step at which it diverged, if it did.
+/// Restores named parameters and their optimiser.
 pub(crate) fn restore(
-    folder: &RunFolder,
-    step: u64,
-    member: &Member,
+    place: &Path,
+    names: &[String],
     optimiser: &mut Adam,
-) -> Result<Option<u64>, TrainError> {
-    let place = folder.checkpoint(step);
+) -> Result<State, TrainError> {
     let path = place.join("state.json");
     let text = std::fs::read(&path).map_err(TrainError::file("read", &path))?;
     let state: State = serde_json::from_slice(&text).map_err(TrainError::file("read", &path))?;
@@ -94,14 +98,14 @@ pub(crate) fn restore(
         })
     };
     let mut moments = Vec::new();
-    for (name, parameter) in names(member).zip(member.parameters()) {
-        let value = take(&name)?;
+    for (name, parameter) in names.iter().zip(optimiser.parameters()) {
+        let value = take(name)?;
         let mut parameter = parameter.shallow_clone();
         no_grad(|| parameter.f_copy_(&value))?;
         moments.push((take(&format!("{name}.mean"))?, take(&format!("{name}.square"))?));
     }
     optimiser.restore(state.optimiser_steps, moments)?;
-    Ok(state.diverged)
+    Ok(state)
 }
 
 /// The steps of a run's whole checkpoints.

@@ -19,6 +19,22 @@ pub enum TrainError {
     /// The language model.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// What was asked of the language model is not in it.
+    #[error("cannot use the model {}: {source}", path.display())]
+    InModel {
+        /// The model's folder.
+        path: PathBuf,
+        /// Why not.
+        source: ModelError,
+    },
+    /// What is wrong with one run.
+    #[error("run {id}: {source}")]
+    InRun {
+        /// The run.
+        id: String,
+        /// What.
+        source: Box<TrainError>,
+    },
     /// The spliced model.
     #[error(transparent)]
     Splice(#[from] sae_splice::SpliceError),
@@ -38,6 +54,17 @@ pub enum TrainError {
         /// Why not.
         message: String,
     },
+    /// Pretraining became non-finite.
+    #[error(
+        "the loss became non-finite at step {step} of pretraining ({what}); a lower train.lr may help. The last \
+         checkpoint is kept: remove its folder, `checkpoint`, to begin anew"
+    )]
+    PretrainNonFinite {
+        /// The step that failed.
+        step: u64,
+        /// What was not finite.
+        what: String,
+    },
     /// The output folder holds a run with another configuration.
     #[error(
         "{} holds another run: its config.toml differs from this run's in {difference}; choose another folder or \
@@ -48,6 +75,17 @@ pub enum TrainError {
         path: PathBuf,
         /// The first line that differs.
         difference: String,
+    },
+    /// Runs that do not see the same model, batches and evaluation were given as one bank.
+    #[error(
+        "{first} and {other} cannot train as one bank: they differ in model, data, batch size, number of samples, \
+         evaluation or logging; train them one by one"
+    )]
+    NotOneBank {
+        /// The first run.
+        first: String,
+        /// One that differs from it.
+        other: String,
     },
     /// A loss or gradient is no longer finite.
     #[error(
@@ -62,6 +100,11 @@ pub enum TrainError {
         /// The last good step.
         kept: u64,
     },
+    /// The user asked to stop an evaluation.
+    #[error(
+        "interrupted in an evaluation; the weights are saved: the same command goes on with the evaluation"
+    )]
+    InterruptedEvaluation,
     /// The user asked to stop.
     #[error(
         "interrupted at step {step}; everything up to there is saved: the same command goes on from it"

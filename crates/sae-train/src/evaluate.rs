@@ -14,7 +14,7 @@ use serde_json::Map;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::progress::{Event, Observer};
-use crate::setup::Setup;
+use crate::setup::{Setup, Training};
 use crate::trainer::Run;
 use crate::{TrainError, write_atomically};
 
@@ -37,6 +37,7 @@ pub(crate) fn log_evaluation(runs: &mut [Run], setup: &Setup, step: u64) -> Resu
 pub(crate) fn finish(
     runs: &[Run],
     setup: &Setup,
+    training: &Training<'_>,
     made_with: &Versions,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
@@ -46,11 +47,11 @@ pub(crate) fn finish(
     let members: Vec<&Member> = runs.iter().map(|run| &run.member).collect();
     let evaluations = evaluate(&members, setup, observer)?;
     let config = &runs[0].spec.config;
-    let counts = count_features(&members, setup, config, observer)?;
+    let counts = count_features(&members, setup, training, config, observer)?;
     for ((run, evaluation), counts) in runs.iter().zip(evaluations).zip(counts) {
         let folder = &run.spec.folder;
         write_features(run, &counts)?;
-        let steps = run.diverged.map_or(run.spec.config.n_steps(), |step| step - 1);
+        let steps = run.diverged.map_or(run.spec.config.n_steps(), |diverged| diverged.kept);
         let config = &run.spec.config;
         let summary = Summary {
             id: run.spec.id.clone(),
@@ -87,8 +88,12 @@ pub fn evaluate_run(
     let folder = RunFolder::new(folder);
     let mut config = RunConfig::load(&folder.config())?;
     change(&mut config);
-    config.check()?;
-    let setup = Setup::open(&config, device)?;
+    config.check(&folder.config().display().to_string())?;
+    let setup = Setup::open(&[&config], device)?;
+    if config.data.train.exists() {
+        // Where the training data is at hand, nothing of it may be evaluated on.
+        setup.training(&config)?;
+    }
     let saes = config
         .sae
         .sites
@@ -110,6 +115,9 @@ fn evaluate(
     let mut progress = |done| observer.notice(Event::advanced(done));
     let evaluations = setup.model.evaluate(members, batches, &mut progress)?;
     observer.notice(Event::Ended);
+    if observer.interrupted() {
+        return Err(TrainError::InterruptedEvaluation);
+    }
     Ok(evaluations)
 }
 
@@ -117,6 +125,7 @@ fn evaluate(
 fn count_features(
     members: &[&Member],
     setup: &Setup,
+    training: &Training<'_>,
     config: &RunConfig,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Vec<FeatureCounts>>, TrainError> {
@@ -125,10 +134,13 @@ fn count_features(
     let batch_size = config.eval_batch_size();
     let tokens = (batch_size * config.data.context_length.get()) as u64;
     let batches = config.eval.alive_tokens.div_ceil(tokens);
-    let mut stream = setup.training_stream(config, batch_size, 0)?;
+    let mut stream = training.batches(config, batch_size, 0)?;
     observer.notice(Event::began("alive", batches, tokens * members.len() as u64));
     for done in 1..=batches {
-        let tokens = setup.next_batch(&mut stream)?;
+        if observer.interrupted() {
+            return Err(TrainError::InterruptedEvaluation);
+        }
+        let tokens = stream.next()?;
         setup.model.count_active(members, &mut counts, &tokens)?;
         observer.notice(Event::advanced(done));
     }

@@ -1,5 +1,6 @@
 //! Training a small language model of GPT-2's architecture from nothing, on next-token cross-entropy with AdamW.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use sae_config::{PretrainConfig, run::ScheduleKind};
@@ -9,6 +10,7 @@ use sae_model::{ModelConfig, Transformer, load};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
+use crate::checkpoint::{self, State};
 use crate::optim::{Adam, AdamOptions, clip};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
@@ -30,7 +32,10 @@ pub struct Pretrained {
     pub bigram_validation_loss: f64,
 }
 
-/// Trains, writes the model in Hugging Face layout to `out` (weights in half precision, the tokeniser, `training.json`
+/// Steps between two checkpoints; the last one is kept until the model is written.
+const CHECKPOINT_STEPS: u64 = 500;
+
+/// Trains (from the checkpoint of an interrupted call, if there is one), writes the model in Hugging Face layout to `out` (weights in half precision, the tokeniser, `training.json`
 /// and a model card), and evaluates it and a bigram model on the validation data.
 pub fn pretrain(
     config: &PretrainConfig,
@@ -49,11 +54,14 @@ pub fn pretrain(
         device,
         Kind::Float,
     )?;
-    train(config, &model, training.clone(), &tokenizer, observer)?;
+    let checkpoint = out.join("checkpoint");
+    record_config(config, out, checkpoint.exists())?;
+    train(config, &model, training.clone(), &tokenizer, &checkpoint, observer)?;
 
     load::save(&model, out, Kind::Half)?;
     let tokenizer_file = out.join("tokenizer.json");
-    if tokenizer.path() != tokenizer_file {
+    let place = |path: &Path| std::fs::canonicalize(path).ok();
+    if place(tokenizer.path()) != place(&tokenizer_file) {
         std::fs::copy(tokenizer.path(), &tokenizer_file)
             .map_err(TrainError::file("copy the tokeniser to", &tokenizer_file))?;
     }
@@ -72,7 +80,28 @@ pub fn pretrain(
         bigram_validation_loss: bigram,
     };
     write_card(config, &pretrained, out)?;
+    if checkpoint.exists() {
+        std::fs::remove_dir_all(&checkpoint).map_err(TrainError::file("remove", &checkpoint))?;
+    }
     Ok(pretrained)
+}
+
+/// Writes `pretrain.toml`; a checkpoint of another configuration is refused.
+fn record_config(
+    config: &PretrainConfig,
+    out: &Path,
+    has_checkpoint: bool,
+) -> Result<(), TrainError> {
+    let path = out.join("pretrain.toml");
+    let wanted = config.to_toml()?;
+    if has_checkpoint && std::fs::read_to_string(&path).is_ok_and(|found| found != wanted) {
+        return Err(TrainError::OtherRun {
+            path: out.to_owned(),
+            difference: "pretrain.toml, and it has a checkpoint to go on from".to_owned(),
+        });
+    }
+    std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
+    crate::write_atomically(&path, wanted.as_bytes())
 }
 
 fn model_config(config: &PretrainConfig, tokenizer: &TextTokenizer) -> ModelConfig {
@@ -94,21 +123,12 @@ fn train(
     model: &Transformer,
     training: ShardSet,
     tokenizer: &TextTokenizer,
+    checkpoint: &Path,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
     let steps = config.train.n_steps.get() as u64;
     let (batch_size, context_length) =
         (config.train.batch_size.get(), config.model.context_length.get());
-    let options = StreamOptions {
-        context_length,
-        batch_size,
-        vocabulary: model.config().vocabulary,
-        shuffle_buffer: config.data.shuffle_buffer.get(),
-        seed: config.data.seed,
-        epochs: None,
-        skip: 0,
-    };
-    let mut stream = TokenStream::start(training, Some(tokenizer.clone()), options)?;
     let schedule = Schedule {
         kind: ScheduleKind::Cosine,
         warmup: config.train.warmup_steps as u64,
@@ -120,15 +140,33 @@ fn train(
         .parameters()
         .into_iter()
         .map(|parameter| {
-            let decay = if parameter.decays { config.train.weight_decay } else { 0.0 };
+            let decay = if parameter.decays { config.train.weight_decay.get() } else { 0.0 };
             (parameter.tensor.set_requires_grad(true), decay)
         })
         .collect::<Vec<_>>();
     let mut optimiser =
         Adam::new(parameters, AdamOptions { beta_2: 0.95, ..AdamOptions::default() })?;
+    let names: Vec<String> =
+        model.parameters().into_iter().map(|parameter| parameter.name).collect();
+    let from = if checkpoint.join("state.json").is_file() {
+        checkpoint::restore(checkpoint, &names, &mut optimiser)?.step
+    } else {
+        0
+    };
+    let options = StreamOptions {
+        context_length,
+        batch_size,
+        vocabulary: model.config().vocabulary,
+        shuffle_buffer: config.data.shuffle_buffer.get(),
+        seed: config.data.seed,
+        epochs: None,
+        skip: from * batch_size as u64,
+    };
+    let mut stream = TokenStream::start(training, Some(tokenizer.clone()), options)?;
     let tokens_per_unit = (batch_size * context_length) as u64;
     observer.notice(Event::began("pretrain", steps, tokens_per_unit));
-    for step in 0..steps {
+    observer.notice(Event::advanced(from));
+    for step in from..steps {
         let batch = next(&mut stream, config)?;
         let loss = next_token_loss(model, &batch_tensor(&batch, model.device())?, Reduction::Mean)?;
         let parameters: Vec<&Tensor> = optimiser.parameters().collect();
@@ -137,14 +175,20 @@ fn train(
         let loss = loss.f_double_value(&[])?;
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");
-            return Err(TrainError::NonFinite { step, what, kept: step });
+            return Err(TrainError::PretrainNonFinite { step, what });
         }
         // The reference's cosine starts at 0, which would waste the first step.
         optimiser.step(&gradients, config.train.lr.get() * schedule.factor(step + 1))?;
         let message =
             if step % 20 == 0 { format!("loss {loss:.3}, norm {norm:.2}") } else { String::new() };
         observer.notice(Event::Advanced { done: step + 1, message });
-        if observer.interrupted() {
+        let interrupted = observer.interrupted() && step + 1 < steps;
+        if interrupted || (step + 1) % CHECKPOINT_STEPS == 0 {
+            let step = step + 1;
+            let state = State { step, optimiser_steps: step, diverged: None };
+            checkpoint::save(checkpoint, &names, &optimiser, &state)?;
+        }
+        if interrupted {
             return Err(TrainError::Interrupted { step: step + 1 });
         }
     }
@@ -194,7 +238,8 @@ pub struct ValidationLoss {
     pub tokens: u64,
 }
 
-/// The model's next-token cross-entropy over all windows of `shards`, each once.
+/// The model's next-token cross-entropy over the windows of `shards`, each once, in whole batches of 32: up to 31 windows
+/// at the end are left out.
 pub fn validation_loss(
     model: &Transformer,
     shards: ShardSet,
@@ -262,14 +307,14 @@ fn bigram_loss(
         skip: 0,
     };
     let windows = |shards| TokenStream::start(shards, Some(tokenizer.clone()), options.clone());
-    let (mut pairs, mut firsts, mut unigrams) =
-        (vec![0_u32; v * v], vec![0_u64; v], vec![1_u64; v]);
+    let mut pairs: HashMap<(usize, usize), u32> = HashMap::new();
+    let (mut firsts, mut unigrams) = (vec![0_u64; v], vec![1_u64; v]);
     observer.notice(Event::began("bigram", 0, options.context_length as u64));
     for (index, window) in windows(training)?.enumerate() {
         let window = window?;
         for pair in window.tokens.windows(2) {
             let (a, b) = (pair[0] as usize, pair[1] as usize);
-            pairs[a * v + b] += 1;
+            *pairs.entry((a, b)).or_default() += 1;
             firsts[a] += 1;
             unigrams[b] += 1;
         }
@@ -282,7 +327,8 @@ fn bigram_loss(
         for pair in window?.tokens.windows(2) {
             let (a, b) = (pair[0] as usize, pair[1] as usize);
             let unigram = unigrams[b] as f64 / total as f64;
-            let p = (f64::from(pairs[a * v + b]) + ALPHA * unigram) / (firsts[a] as f64 + ALPHA);
+            let count = pairs.get(&(a, b)).copied().map_or(0.0, f64::from);
+            let p = (count + ALPHA * unigram) / (firsts[a] as f64 + ALPHA);
             sum -= p.ln();
             tokens += 1;
         }
@@ -304,6 +350,7 @@ fn write_card(config: &PretrainConfig, result: &Pretrained, out: &Path) -> Resul
         format!(
             "# {name}\n\n\
              A small language model of GPT-2's architecture, written by `sae pretrain` together with this card.\n\n\
+             {about}\n\n\
              | | |\n| --- | --- |\n\
              | layers, D, heads, context | {}, {}, {}, {} |\n\
              | parameters | {} (half precision) |\n\
@@ -325,6 +372,7 @@ fn write_card(config: &PretrainConfig, result: &Pretrained, out: &Path) -> Resul
             result.validation_loss,
             result.bigram_validation_loss,
             config.to_toml()?,
+            about = config.about.as_deref().unwrap_or_default().trim(),
             name = out.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy()),
         ),
     )

@@ -4,123 +4,81 @@ use std::path::Path;
 
 use sae_config::RunConfig;
 use sae_data::{ColumnKind, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream};
-use sae_model::load;
+use sae_model::{ModelError, load};
 use sae_splice::SplicedModel;
 use tch::{Device, Kind, Tensor};
 
 use crate::{TrainError, batch_tensor};
 
-/// The model, the data and the evaluation set.
+/// The model and the evaluation set.
 pub(crate) struct Setup {
     pub model: SplicedModel,
-    pub training: ShardSet,
-    pub tokenizer: Option<TextTokenizer>,
     /// Batches of the evaluation set, `[B, T]` each.
     pub evaluation: Vec<Tensor>,
-    pub device: Device,
+    evaluation_shards: ShardSet,
+    tokenizer: Option<TextTokenizer>,
+    device: Device,
 }
 
 impl Setup {
-    /// Opens what a run needs, and checks that its parts belong together.
-    pub fn open(config: &RunConfig, device: Device) -> Result<Self, TrainError> {
-        let data = &config.data;
-        let context_length = data.context_length.get();
-        let model = load::load(&config.model.path, device, Kind::Float)?;
-        model.config().check_context(context_length)?;
-        for site in &config.sae.sites {
-            model.config().check_site(*site)?;
+    /// Opens the model and the evaluation data of runs, and checks that they belong together.
+    pub fn open(configs: &[&RunConfig], device: Device) -> Result<Self, TrainError> {
+        let config = configs[0];
+        let path = &config.model.path;
+        let in_model = |source: ModelError| TrainError::InModel { path: path.clone(), source };
+        let model = load::load(path, device, Kind::Float)?;
+        model.config().check_context(config.data.context_length.get()).map_err(in_model)?;
+        for site in configs.iter().flat_map(|config| &config.sae.sites) {
+            model.config().check_site(*site).map_err(in_model)?;
         }
-        let training = ShardSet::open(&data.train, &data.column)?;
-        let evaluation = ShardSet::open(&config.eval.data, &data.column)?;
-        evaluation.check_disjoint(&training)?;
-        let needed = config.train.n_samples;
-        if training.kind() == ColumnKind::Windows && training.rows() < needed {
-            return Err(too_short(
-                &training,
-                context_length,
-                training.rows(),
-                needed,
-                " to train on",
-            )
-            .into());
-        }
-        let tokenizer = match training.kind() {
-            ColumnKind::Windows => None,
-            ColumnKind::Text => {
-                let path: &Path = data.tokenizer.as_deref().unwrap_or(&config.model.path);
-                let tokenizer = TextTokenizer::load(path)?;
-                tokenizer.check_vocabulary(model.config().vocabulary)?;
-                Some(tokenizer)
-            }
-        };
-        let vocabulary = model.config().vocabulary;
+        let evaluation_shards = ShardSet::open(&config.eval.data, &config.data.column)?;
+        let tokenizer = tokenizer(config, &evaluation_shards, model.config().vocabulary)?;
         let mut setup = Self {
             model: SplicedModel::new(model),
-            training,
-            tokenizer,
             evaluation: Vec::new(),
+            evaluation_shards,
+            tokenizer,
             device,
         };
-        setup.evaluation = setup.evaluation_set(config, evaluation, vocabulary)?;
+        setup.evaluation = setup.evaluation_set(config)?;
         Ok(setup)
     }
 
-    /// Batches of the training data in the order of its seed, from window `skip` on, forever.
-    pub fn training_stream(
-        &self,
-        config: &RunConfig,
-        batch_size: usize,
-        skip: u64,
-    ) -> Result<TokenStream, TrainError> {
-        let options = StreamOptions {
+    /// Opens the training data, and checks that it is long enough and holds none of the evaluation data.
+    pub fn training(&self, config: &RunConfig) -> Result<Training<'_>, TrainError> {
+        let shards = ShardSet::open(&config.data.train, &config.data.column)?;
+        self.evaluation_shards.check_disjoint(&shards)?;
+        let needed = config.train.n_samples;
+        if shards.kind() == ColumnKind::Windows && shards.rows() < needed {
+            return Err(too_short(config, &shards, shards.rows(), needed, " to train on").into());
+        }
+        let tokenizer = tokenizer(config, &shards, self.model.model().config().vocabulary)?;
+        Ok(Training { setup: self, shards, tokenizer })
+    }
+
+    fn options(&self, config: &RunConfig, batch_size: usize) -> StreamOptions {
+        StreamOptions {
             context_length: config.data.context_length.get(),
             batch_size,
             vocabulary: self.model.model().config().vocabulary,
-            shuffle_buffer: config.data.shuffle_buffer.get(),
-            seed: config.data.seed,
-            epochs: None,
-            skip,
-        };
-        Ok(TokenStream::start(self.training.clone(), self.tokenizer.clone(), options)?)
-    }
-
-    /// The next batch of a stream that does not end.
-    pub fn next_batch(&self, stream: &mut TokenStream) -> Result<Tensor, TrainError> {
-        match stream.next() {
-            Some(batch) => batch_tensor(&batch?, self.device),
-            None => Err(TrainError::File {
-                action: "go on reading",
-                path: self.training.source().to_owned(),
-                message: "the data thread ended".to_owned(),
-            }),
-        }
-    }
-
-    fn evaluation_set(
-        &self,
-        config: &RunConfig,
-        shards: ShardSet,
-        vocabulary: usize,
-    ) -> Result<Vec<Tensor>, TrainError> {
-        let needed = config.eval.n_samples;
-        let context_length = config.data.context_length.get();
-        let source = shards.clone();
-        let options = StreamOptions {
-            context_length,
-            batch_size: 1,
-            vocabulary,
             shuffle_buffer: 1,
             seed: 0,
             epochs: Some(1),
             skip: 0,
-        };
-        let windows = TokenStream::start(shards, self.tokenizer.clone(), options)?
+        }
+    }
+
+    fn evaluation_set(&self, config: &RunConfig) -> Result<Vec<Tensor>, TrainError> {
+        let needed = config.eval.n_samples;
+        let (shards, tokenizer) = (self.evaluation_shards.clone(), self.tokenizer.clone());
+        let windows = TokenStream::start(shards, tokenizer, self.options(config, 1))?
             .take(needed as usize)
             .map(|batch| batch_tensor(&batch?, self.device))
             .collect::<Result<Vec<_>, _>>()?;
         let found = windows.len() as u64;
         if found < needed {
-            return Err(too_short(&source, context_length, found, needed, " to evaluate on").into());
+            let shards = &self.evaluation_shards;
+            return Err(too_short(config, shards, found, needed, " to evaluate on").into());
         }
         windows
             .chunks(config.eval_batch_size())
@@ -129,12 +87,75 @@ impl Setup {
     }
 }
 
-fn too_short(
+/// The training data.
+pub(crate) struct Training<'a> {
+    setup: &'a Setup,
+    shards: ShardSet,
+    tokenizer: Option<TextTokenizer>,
+}
+
+impl Training<'_> {
+    /// Batches in the order of the run's seed, from window `skip` on, forever.
+    pub fn batches(
+        &self,
+        config: &RunConfig,
+        batch_size: usize,
+        skip: u64,
+    ) -> Result<Batches<'_>, TrainError> {
+        let options = StreamOptions {
+            shuffle_buffer: config.data.shuffle_buffer.get(),
+            seed: config.data.seed,
+            epochs: None,
+            skip,
+            ..self.setup.options(config, batch_size)
+        };
+        let stream = TokenStream::start(self.shards.clone(), self.tokenizer.clone(), options)?;
+        Ok(Batches { training: self, stream })
+    }
+}
+
+/// Batches of the training data, on the device.
+pub(crate) struct Batches<'a> {
+    training: &'a Training<'a>,
+    stream: TokenStream,
+}
+
+impl Batches<'_> {
+    /// The next batch, `[B, T]`.
+    pub fn next(&mut self) -> Result<Tensor, TrainError> {
+        match self.stream.next() {
+            Some(batch) => batch_tensor(&batch?, self.training.setup.device),
+            None => Err(TrainError::File {
+                action: "go on reading",
+                path: self.training.shards.source().to_owned(),
+                message: "the data thread ended".to_owned(),
+            }),
+        }
+    }
+}
+
+/// The tokeniser of text; windows need none.
+fn tokenizer(
+    config: &RunConfig,
     shards: &ShardSet,
-    context_length: usize,
+    vocabulary: usize,
+) -> Result<Option<TextTokenizer>, TrainError> {
+    if shards.kind() == ColumnKind::Windows {
+        return Ok(None);
+    }
+    let path: &Path = config.data.tokenizer.as_deref().unwrap_or(&config.model.path);
+    let tokenizer = TextTokenizer::load(path)?;
+    tokenizer.check_vocabulary(vocabulary)?;
+    Ok(Some(tokenizer))
+}
+
+fn too_short(
+    config: &RunConfig,
+    shards: &ShardSet,
     found: u64,
     needed: u64,
     purpose: &'static str,
 ) -> DataError {
+    let context_length = config.data.context_length.get();
     DataError::TooShort { path: shards.source().to_owned(), found, context_length, needed, purpose }
 }

@@ -1,6 +1,5 @@
 //! The loop: batches → gradients of every member → clip → Adam → log.
 
-use sae_config::estimate::features;
 use sae_config::run::DownstreamConfig;
 use sae_config::summary::{Summary, Versions};
 use sae_config::{Coefficient, RunConfig, RunFolder};
@@ -8,11 +7,12 @@ use sae_splice::{LossTerms, Member, SplicedModel};
 use serde_json::{Map, Value};
 use tch::{Device, Tensor, no_grad};
 
+use crate::checkpoint::{Diverged, State};
 use crate::log::MetricsLog;
 use crate::optim::{Adam, AdamOptions, clip};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
-use crate::setup::Setup;
+use crate::setup::{Batches, Setup, Training};
 use crate::{TrainError, checkpoint, evaluate};
 
 /// A run to train.
@@ -30,7 +30,9 @@ pub struct RunSpec {
 pub(crate) struct Run {
     pub spec: RunSpec,
     pub member: Member,
-    pub diverged: Option<u64>,
+    pub diverged: Option<Diverged>,
+    /// The last state whose loss is known to be finite, taken at logging steps, and its step.
+    good: (u64, Vec<Tensor>),
     optimiser: Adam,
     schedule: Schedule,
     log: MetricsLog,
@@ -50,17 +52,30 @@ pub fn train(
         specs.iter().filter(|spec| !spec.folder.summary().is_file()).collect();
     for spec in specs {
         check_folder(spec)?;
+        if spec.config.bank_key() != specs[0].config.bank_key() {
+            return Err(TrainError::NotOneBank {
+                first: specs[0].id.clone(),
+                other: spec.id.clone(),
+            });
+        }
     }
     if let Some(first) = open.first() {
-        let setup = Setup::open(&first.config, device)?;
+        let configs: Vec<&RunConfig> = open.iter().map(|spec| &spec.config).collect();
+        let setup = Setup::open(&configs, device)?;
+        let training = setup.training(&first.config)?;
         let step = common_step(&open);
         let mut runs = open
             .iter()
-            .map(|spec| start(spec, &setup.model, step))
+            .map(|spec| {
+                start(spec, &setup.model, step).map_err(|source| TrainError::InRun {
+                    id: spec.id.clone(),
+                    source: Box::new(source),
+                })
+            })
             .collect::<Result<Vec<_>, _>>()?;
-        train_steps(&mut runs, &setup, step, observer)?;
+        train_steps(&mut runs, &setup, &training, step, observer)?;
         let made_with = Versions { device: format!("{device:?}"), ..made_with.clone() };
-        evaluate::finish(&runs, &setup, &made_with, observer)?;
+        evaluate::finish(&runs, &setup, &training, &made_with, observer)?;
         for run in runs.iter().filter(|run| run.spec.config.log.checkpoint_every_n_steps.is_none())
         {
             checkpoint::remove_all(&run.spec.folder)?;
@@ -104,11 +119,11 @@ fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
 /// Makes a run ready to go on from `step`.
 fn start(spec: &RunSpec, model: &SplicedModel, step: u64) -> Result<Run, TrainError> {
     let config = &spec.config;
-    let d = model.model().config().d_model as u64;
+    let d = model.model().config().d_model;
     let member = Member::random(
         model,
         &config.sae.sites,
-        features(config, d) as usize,
+        config.n_features(d),
         &config.loss,
         config.sae.seed,
     )?;
@@ -125,12 +140,23 @@ fn start(spec: &RunSpec, model: &SplicedModel, step: u64) -> Result<Run, TrainEr
     crate::write_atomically(&spec.folder.config(), resolved.to_toml()?.as_bytes())?;
     let parameters = member.parameters().into_iter().map(|tensor| (tensor.shallow_clone(), 0.0));
     let mut optimiser = Adam::new(parameters, AdamOptions::default())?;
-    let diverged = match step {
-        0 => None,
-        _ => checkpoint::restore(&spec.folder, step, &member, &mut optimiser)?,
+    let diverged = if step == 0 {
+        None
+    } else {
+        let names = checkpoint::names(&member);
+        checkpoint::restore(&spec.folder.checkpoint(step), &names, &mut optimiser)?.diverged
     };
+    let good = (step, copies(&optimiser)?);
     let log = MetricsLog::open(&spec.folder.metrics(), step)?;
-    Ok(Run { spec: spec.clone(), member, diverged, optimiser, schedule: Schedule::of(config), log })
+    Ok(Run {
+        spec: spec.clone(),
+        member,
+        diverged,
+        good,
+        optimiser,
+        schedule: Schedule::of(config),
+        log,
+    })
 }
 
 /// The last step that all runs have a checkpoint of, 0 where there is none.
@@ -147,6 +173,7 @@ fn common_step(specs: &[&RunSpec]) -> u64 {
 fn train_steps(
     runs: &mut [Run],
     setup: &Setup,
+    training: &Training<'_>,
     from: u64,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
@@ -154,14 +181,14 @@ fn train_steps(
     let (steps, accumulation) = (config.n_steps(), config.accumulation());
     let batch_size = config.train.batch_size.get();
     let skip = from * config.effective_batch_size();
-    let mut stream = setup.training_stream(&config, batch_size, skip)?;
+    let mut batches = training.batches(&config, batch_size, skip)?;
     let tokens_per_unit =
         config.effective_batch_size() * config.data.context_length.get() as u64 * runs.len() as u64;
     observer.notice(Event::began("train", steps, tokens_per_unit));
     observer.notice(Event::advanced(from));
     for step in from + 1..=steps {
         let logged = step % config.log.every_n_steps.get() as u64 == 0 || step == steps;
-        take_step(runs, setup, &mut stream, step, accumulation, logged)?;
+        take_step(runs, setup, &mut batches, step, accumulation, logged)?;
         let message = if logged { message(runs) } else { String::new() };
         observer.notice(Event::Advanced { done: step, message });
         let samples = step * config.effective_batch_size();
@@ -175,18 +202,15 @@ fn train_steps(
             config.log.checkpoint_every_n_steps.is_some_and(|every| step % every.get() as u64 == 0);
         let interrupted = observer.interrupted() && step < steps;
         if due || interrupted || step == steps {
-            for run in runs.iter() {
-                checkpoint::save(
-                    &run.spec.folder,
-                    step,
-                    &run.member,
-                    &run.optimiser,
-                    run.diverged,
-                )?;
-            }
+            save_all(runs, step)?;
         }
         if interrupted {
             return Err(TrainError::Interrupted { step });
+        }
+        if step < steps && runs.iter().all(|run| run.diverged.is_some()) {
+            // Nothing is left to train; a later call goes straight to the evaluation.
+            save_all(runs, steps)?;
+            break;
         }
     }
     observer.notice(Event::Ended);
@@ -197,7 +221,7 @@ fn train_steps(
 fn take_step(
     runs: &mut [Run],
     setup: &Setup,
-    stream: &mut sae_data::TokenStream,
+    batches: &mut Batches<'_>,
     step: u64,
     accumulation: u64,
     logged: bool,
@@ -205,14 +229,13 @@ fn take_step(
     let active: Vec<usize> =
         (0..runs.len()).filter(|&index| runs[index].diverged.is_none()).collect();
     let mut sums: Vec<Vec<Tensor>> = Vec::new();
-    let mut terms: Vec<LossTerms> = Vec::new();
+    let mut terms: Vec<Vec<LossTerms>> = active.iter().map(|_| Vec::new()).collect();
     for micro in 0..accumulation {
-        let tokens = setup.next_batch(stream)?;
+        let tokens = batches.next()?;
         let members: Vec<&Member> = active.iter().map(|&index| &runs[index].member).collect();
         let outcomes = setup.model.gradients(&members, &tokens, 1.0 / accumulation as f64)?;
-        terms.clear();
         for (index, outcome) in outcomes.into_iter().enumerate() {
-            terms.push(outcome.terms);
+            terms[index].push(outcome.terms);
             if micro == 0 {
                 sums.push(outcome.gradients);
                 continue;
@@ -226,7 +249,7 @@ fn take_step(
         }
     }
     for ((index, mut gradients), terms) in active.into_iter().zip(sums).zip(terms) {
-        runs[index].update(&mut gradients, &terms, step, logged)?;
+        runs[index].update(&mut gradients, &LossTerms::mean(&terms)?, step, logged)?;
     }
     Ok(())
 }
@@ -243,11 +266,18 @@ impl Run {
         let norm = clip(gradients, train.max_grad_norm.map(sae_config::Positive::get))?;
         let loss = terms.total.f_double_value(&[])?;
         if !loss.is_finite() || !norm.is_finite() {
-            self.diverged = Some(step);
             let what = format!("loss {loss}, gradient norm {norm}");
-            let error = TrainError::NonFinite { step, what, kept: step - 1 };
-            tracing::error!("{}: {error}", self.spec.id);
+            let kept = self.good.0;
+            tracing::error!("{}: {}", self.spec.id, TrainError::NonFinite { step, what, kept });
+            for (parameter, good) in self.optimiser.parameters().zip(&self.good.1) {
+                let mut parameter = parameter.shallow_clone();
+                no_grad(|| parameter.f_copy_(good))?;
+            }
+            self.diverged = Some(Diverged { at: step, kept });
             return Ok(());
+        }
+        if logged {
+            self.good = (step - 1, copies(&self.optimiser)?);
         }
         let lr = train.lr.get() * self.schedule.factor(step - 1);
         self.optimiser.step(gradients, lr)?;
@@ -270,6 +300,21 @@ impl Run {
     pub fn log_line(&mut self, line: &Map<String, Value>) -> Result<(), TrainError> {
         self.log.write(line)
     }
+}
+
+/// The parameters as they stand.
+fn copies(optimiser: &Adam) -> Result<Vec<Tensor>, TrainError> {
+    optimiser.parameters().map(|parameter| Ok(no_grad(|| parameter.f_detach_copy())?)).collect()
+}
+
+/// A checkpoint of every run after `step` steps.
+fn save_all(runs: &[Run], step: u64) -> Result<(), TrainError> {
+    for run in runs {
+        let state = State { step, optimiser_steps: run.optimiser.steps(), diverged: run.diverged };
+        let place = run.spec.folder.checkpoint(step);
+        checkpoint::save(&place, &checkpoint::names(&run.member), &run.optimiser, &state)?;
+    }
+    Ok(())
 }
 
 /// How many runs go on, for the progress bar.

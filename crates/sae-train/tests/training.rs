@@ -372,3 +372,11 @@ fn a_folder_with_another_run_is_left_alone() {
     let error = run(std::slice::from_ref(&other)).unwrap_err().to_string();
     assert!(error.contains("lr = 0.005") && error.contains("lr = 0.001"), "{error}");
 }
+
+#[test]
+fn runs_with_other_batches_are_no_bank() {
+    let place = Place::new();
+    let specs = [place.spec("a", &[]), place.spec("b", &[("batch_size = 8", "batch_size = 4")])];
+    let error = run(&specs).unwrap_err().to_string();
+    assert!(error.contains("a and b cannot train as one bank"), "{error}");
+}

@@ -175,7 +175,7 @@ pub(super) fn save(model: &Transformer, folder: &Path, kind: Kind) -> Result<(),
             Activation::Relu => "relu",
         }
         .to_owned(),
-        tie_word_embeddings: true,
+        tie_word_embeddings: model.is_tied(),
         scale_attn_weights: true,
         scale_attn_by_inverse_layer_idx: false,
     };
@@ -205,9 +205,10 @@ pub(super) fn save(model: &Transformer, folder: &Path, kind: Kind) -> Result<(),
         .collect::<Result<Vec<(String, Tensor)>, ModelError>>()?;
     let path = folder.join("model.safetensors");
     let partial = folder.join("model.safetensors.partial");
-    Tensor::write_safetensors(&tensors, &partial).map_err(|error| ModelError::Weights {
-        path: partial.clone(),
-        message: format!("cannot write: {error}"),
+    Tensor::write_safetensors(&tensors, &partial).map_err(|error| {
+        // Half a file is of no use; the error that is reported says what happened.
+        let _ = std::fs::remove_file(&partial);
+        ModelError::Weights { path: partial.clone(), message: format!("cannot write: {error}") }
     })?;
     std::fs::rename(&partial, &path).map_err(io("rename", &partial))
 }
