@@ -168,14 +168,14 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
 fn pretrain_makes_a_model_that_train_can_use() {
     let place = place();
     let at = place.path();
-    for (part, n) in [("train", 60), ("validation", 30)] {
+    for (part, numbers) in [("train", 0..60), ("validation", 60..90)] {
         let name = format!("{part}.txt");
-        let files: Vec<String> = (0..n)
+        let files: Vec<String> = numbers
             .map(|file| {
                 let path = at.join(format!("{name}-{file}.rs"));
                 std::fs::write(
                     &path,
-                    format!("fn {part}_{file}() -> u32 {{ {file} + {file} }}\n").repeat(40),
+                    format!("fn f{file}() -> u32 {{ {file} + {file} }}\n").repeat(40),
                 )
                 .unwrap();
                 path.display().to_string()
