@@ -100,13 +100,17 @@ fn comparison(comparison: &Comparison) -> Vec<String> {
 fn flat(frontier: &Frontier) -> Option<String> {
     let alive = |point: &Point| point.alive as f64 / point.n_features.max(1) as f64;
     let least = frontier.points.iter().map(alive).fold(1.0, f64::min);
-    (least > 0.98).then(|| {
-        format!(
-            "At least {:.1} % of every dictionary is alive: the frontier against alive features is flat, and says \
-             little in runs this short.",
-            (least * 1000.0).floor() / 10.0
-        )
-    })
+    if least < 0.98 {
+        return None;
+    }
+    let share = if least < 1.0 {
+        format!("At least {:.1} %", (least * 1000.0).floor() / 10.0)
+    } else {
+        "All".to_owned()
+    };
+    Some(format!(
+        "{share} of every dictionary is alive: the frontier against alive features is flat, and says little here."
+    ))
 }
 
 /// Every number of every point.
