@@ -6,6 +6,7 @@ mod setup;
 mod sweep;
 mod test;
 mod tool;
+mod view;
 
 use std::process::ExitCode;
 

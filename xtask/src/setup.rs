@@ -69,7 +69,7 @@ pub(crate) fn ensure() -> anyhow::Result<()> {
 }
 
 /// Whether the user brings libtorch. Cargo sets LIBTORCH to our own folder (`.cargo/config.toml`); that is not a user's.
-fn provided() -> bool {
+pub(crate) fn provided() -> bool {
     let own = home().join("torch");
     let brought = std::env::var_os("LIBTORCH").is_some_and(|path| Path::new(&path) != own);
     brought || std::env::var_os("LIBTORCH_USE_PYTORCH").is_some_and(|value| value == "1")

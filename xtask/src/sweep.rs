@@ -1,7 +1,7 @@
 //! `cargo xtask sweep`: a sweep from its configuration to its report, with jobs run side by side and a live view.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sae_config::estimate::{ModelShape, peak_bytes, training_tokens};
 use sae_config::progress::Event;
 use sae_config::{Job, Manifest, RunConfig, RunFolder, SweepConfig, layout};
 
+use crate::view::View;
 use crate::{corpus, tool};
 
 /// Run a sweep: expand, train, evaluate, draw; without a configuration, the paper's three types on the embedded model
@@ -39,9 +39,9 @@ pub(crate) struct Arguments {
     /// Jobs at a time [default: one a CUDA device, one on a CPU]
     #[arg(long, short, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
-    /// The folder that the sweep's own folder is made in
-    #[arg(long, value_name = "FOLDER", default_value = "runs")]
-    out: PathBuf,
+    /// The folder that the sweep's own folder is made in [default: runs, in the workspace]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
     /// Use this binary instead of building one
     #[arg(long, value_name = "PATH")]
     sae: Option<PathBuf>,
@@ -50,9 +50,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Paths in configurations are relative to the workspace, from wherever the task is called.
     let config = std::path::absolute(&arguments.config)?;
-    let (out, sae) =
-        (std::path::absolute(&arguments.out)?, arguments.sae.as_deref().map(std::path::absolute));
-    let sae = sae.transpose()?;
+    let out = match &arguments.out {
+        Some(out) => std::path::absolute(out)?,
+        None => tool::root().join("runs"),
+    };
+    let sae = arguments.sae.as_deref().map(std::path::absolute).transpose()?;
     let config = if config.is_file() { config } else { tool::root().join(&arguments.config) };
     std::env::set_current_dir(tool::root()).context("cannot enter the workspace")?;
     let manifest = SweepConfig::load(&config)?.expand()?;
@@ -315,7 +317,7 @@ impl<'a> Launcher<'a> {
     }
 }
 
-fn job_name(job: &Job) -> String {
+pub(crate) fn job_name(job: &Job) -> String {
     match job.runs.as_slice() {
         [] => "empty".to_owned(),
         [run] => run.id.clone(),
@@ -354,11 +356,7 @@ fn read_lines(
 /// The CUDA devices that jobs may use: those that CUDA_VISIBLE_DEVICES leaves, else all that the driver lists; none
 /// where libtorch is our own without its CUDA part.
 fn cuda_devices() -> Vec<String> {
-    let own = tool::root().join(".libtorch/torch");
-    if own.join("lib").is_dir()
-        && !own.join("cuda").is_dir()
-        && std::env::var_os("LD_LIBRARY_PATH").is_none()
-    {
+    if !crate::setup::provided() && !tool::root().join(".libtorch/torch/cuda").is_dir() {
         return Vec::new();
     }
     if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
@@ -377,163 +375,5 @@ fn cuda_devices() -> Vec<String> {
             (0..gpus).map(|index| index.to_string()).collect()
         }
         _ => Vec::new(),
-    }
-}
-
-/// A bar for each running job and one for the whole, on a terminal; lines elsewhere.
-struct View {
-    bars: Option<(MultiProgress, ProgressBar)>,
-    jobs: Vec<Option<JobView>>,
-}
-
-struct JobView {
-    name: String,
-    phase: Phase,
-    bar: Option<ProgressBar>,
-    began: Instant,
-    said: Instant,
-}
-
-/// What a job is at, and how fast.
-struct Phase {
-    name: String,
-    total: u64,
-    tokens_per_unit: u64,
-    began: Instant,
-    /// Units done when it began: an earlier call's.
-    before: Option<u64>,
-}
-
-impl Phase {
-    fn new(name: String, total: u64, tokens_per_unit: u64) -> Self {
-        Self { name, total, tokens_per_unit, began: Instant::now(), before: None }
-    }
-
-    /// Tokens a second and seconds left, in words.
-    fn pace(&mut self, done: u64) -> String {
-        // Only a phase that goes on where another call stopped begins with more than one unit done.
-        let before = *self.before.get_or_insert(if done > 1 { done } else { 0 });
-        let here = done.saturating_sub(before);
-        if here == 0 {
-            return String::new();
-        }
-        let seconds = self.began.elapsed().as_secs_f64();
-        let rate = (here * self.tokens_per_unit) as f64 / seconds / 1e3;
-        let left = seconds * self.total.saturating_sub(done) as f64 / here as f64;
-        format!("{rate:.1} k tokens/s, {left:.0} s left")
-    }
-}
-
-const SAY_EVERY: Duration = Duration::from_secs(15);
-
-impl View {
-    fn new(manifest: &Manifest) -> Self {
-        let bars = std::io::stderr().is_terminal().then(|| {
-            let all = MultiProgress::new();
-            let whole = all.add(ProgressBar::new(manifest.runs().count() as u64));
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} runs · {elapsed}")
-            {
-                whole.set_style(style.progress_chars("━╸ "));
-            }
-            whole.set_prefix(manifest.sweep.clone());
-            whole.enable_steady_tick(Duration::from_millis(500));
-            (all, whole)
-        });
-        Self { bars, jobs: manifest.jobs.iter().map(|_| None).collect() }
-    }
-
-    fn say(&self, line: &str) {
-        match &self.bars {
-            // A terminal that refuses a line is no reason to stop.
-            Some((all, _)) => drop(all.println(line)),
-            None => eprintln!("{line}"),
-        }
-    }
-
-    fn skip(&self, index: usize, job: &Job) {
-        self.say(&format!("▸ job {index}, {}: finished before, skipped", job_name(job)));
-        self.advance(job.runs.len() as u64);
-    }
-
-    fn advance(&self, runs: u64) {
-        if let Some((_, whole)) = &self.bars {
-            whole.inc(runs);
-        }
-    }
-
-    fn start(&mut self, job: usize, name: &str) {
-        let bar = self.bars.as_ref().map(|(all, whole)| {
-            let bar = all.insert_before(whole, ProgressBar::new(0));
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} {msg}")
-            {
-                bar.set_style(style.progress_chars("━╸ "));
-            }
-            bar.set_prefix(name.to_owned());
-            bar.set_message("starting");
-            bar
-        });
-        let now = Instant::now();
-        self.say(&format!("▸ job {job}, {name}: started"));
-        self.jobs[job] = Some(JobView {
-            name: name.to_owned(),
-            phase: Phase::new("starting".to_owned(), 0, 0),
-            bar,
-            began: now,
-            said: now,
-        });
-    }
-
-    fn event(&mut self, job: usize, event: Event) {
-        let Some(view) = &mut self.jobs[job] else { return };
-        match event {
-            Event::Began { phase, total, tokens_per_unit } => {
-                if let Some(bar) = &view.bar {
-                    bar.set_length(total);
-                    bar.set_position(0);
-                    bar.set_message(phase.clone());
-                }
-                view.phase = Phase::new(phase, total, tokens_per_unit);
-            }
-            Event::Advanced { done, .. } => {
-                let pace = view.phase.pace(done);
-                if let Some(bar) = &view.bar {
-                    bar.set_position(done);
-                    bar.set_message(format!("{} {pace}", view.phase.name));
-                } else if view.said.elapsed() > SAY_EVERY {
-                    view.said = Instant::now();
-                    let Phase { name, total, .. } = &view.phase;
-                    eprintln!("  {}: {name} {done}/{total}, {pace}", view.name);
-                }
-            }
-            Event::Ended => {}
-        }
-    }
-
-    /// A line that a job has said: results and warnings.
-    fn line(&self, name: &str, line: &str) {
-        let line = line.trim();
-        if !line.is_empty() {
-            self.say(&format!("  {name}: {line}"));
-        }
-    }
-
-    fn end(&mut self, job: usize, how: &str) {
-        let Some(view) = self.jobs[job].take() else { return };
-        if let Some(bar) = view.bar {
-            bar.finish_and_clear();
-        }
-        self.say(&format!(
-            "▸ job {job}, {}: {how} in {} s",
-            view.name,
-            view.began.elapsed().as_secs()
-        ));
-    }
-
-    fn finish(&self) {
-        if let Some((_, whole)) = &self.bars {
-            whole.finish_and_clear();
-        }
     }
 }

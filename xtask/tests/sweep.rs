@@ -93,7 +93,9 @@ fn a_sweep_is_interrupted_goes_on_and_ends_with_the_picture() {
         if line.contains("job 1") && line.contains("started") {
             // Its runs' folders are made just before the first step.
             let begun = out.join("rust-lm/e2e_sparsity-1/config.toml");
+            let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
             while !begun.is_file() {
+                assert!(std::time::Instant::now() < deadline, "job 1 has not begun: {said}");
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());

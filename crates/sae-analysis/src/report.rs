@@ -30,9 +30,10 @@ pub(crate) fn html(runs: &SweepRuns, frontier: &Frontier, svg: &str) -> String {
     let versions = runs.finished.first().map_or_else(String::new, |run| {
         let versions = &run.summary.versions;
         format!(
-            "sae {} ({}) on {}",
+            "sae {} ({}), libtorch {}, on {}",
             escape(&versions.sae),
             escape(&versions.commit),
+            escape(&versions.libtorch),
             escape(&versions.device)
         )
     });

@@ -76,8 +76,8 @@ impl Telemetry {
         Self { mode, bars, interrupted: Arc::default(), phase: None }
     }
 
-    /// From here on Ctrl-C (and SIGTERM, with which cluster managers announce the end) is a wish that work which saves
-    /// itself can ask for; a second one ends at once.
+    /// From here on Ctrl-C (SIGINT, which cluster managers can be told to announce the end with) is a wish that work which
+    /// saves itself can ask for; a second one ends at once.
     pub(crate) fn catch_interrupts(&self) {
         let flag = Arc::clone(&self.interrupted);
         let handler = ctrlc::set_handler(move || {

@@ -38,9 +38,10 @@ const BASE: u64 = 500 << 20;
 /// Logits of a KL chunk, at least a token's; `sae-splice` takes a quarter of it on a CPU.
 const KL_CHUNK_LOGITS: u64 = 1 << 22;
 
-/// Peak bytes of training a bank of these runs in f32, from above.
+/// Peak bytes of training a bank of these runs in f32 on a CPU, from above.
 ///
-/// Model weights once; of each SAE its parameters, gradients and Adam's two moments; of each member's spliced pass the
+/// Model weights once; of each SAE its parameters, gradients, Adam's two moments and the last good state (twice while it
+/// is replaced); of each member's spliced pass the
 /// activations that its backward pass needs; one KL chunk; one SAE's forward and backward at a time.
 pub fn peak_bytes(model: ModelShape, runs: &[&RunConfig]) -> u64 {
     let ModelShape { n_layer: l, n_embd: d, vocab_size: v, n_positions } = model;
@@ -55,7 +56,7 @@ pub fn peak_bytes(model: ModelShape, runs: &[&RunConfig]) -> u64 {
             let sites = run.sae.sites.len() as u64;
             let start = run.sae.sites.first().map_or(0, |site| site.block as u64);
             let suffix = if run.needs_spliced_pass() { l.saturating_sub(start) } else { 0 };
-            sites * 4 * (2 * f * d + f + d) + sites * 3 * tokens * f + suffix * 24 * tokens * d
+            sites * 6 * (2 * f * d + f + d) + sites * 3 * tokens * f + suffix * 24 * tokens * d
         })
         .sum();
     let kl =

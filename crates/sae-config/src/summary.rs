@@ -52,6 +52,8 @@ pub struct Versions {
     pub sae: String,
     /// The commit that it was built from.
     pub commit: String,
+    /// The version of libtorch that it was built against.
+    pub libtorch: String,
     /// The device that it ran on.
     pub device: String,
 }

@@ -166,7 +166,7 @@ pub enum DataError {
     /// Rows of the evaluation data are rows of the training data.
     #[error(
         "{found} of {compared} rows of the evaluation data {} are in the training data {} too: an evaluation on rows \
-         that were trained on says nothing; choose another eval.data", evaluation.display(), training.display()
+         that were trained on says nothing; choose other data to evaluate on", evaluation.display(), training.display()
     )]
     SharedRows {
         /// The evaluation data.

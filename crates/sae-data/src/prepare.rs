@@ -179,21 +179,26 @@ struct ShardWriter {
 
 impl ShardWriter {
     fn create(out: &Path) -> Result<Self, DataError> {
-        let occupied = std::fs::read_dir(out).is_ok_and(|entries| {
-            entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "parquet"))
-        });
+        // Without a trailing slash, so that the folder beside it is beside it.
+        let out: PathBuf = out.components().collect();
+        let io = |action: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source| DataError::Io { action, path, source }
+        };
+        std::fs::create_dir_all(&out).map_err(io("create", &out))?;
+        let occupied = std::fs::read_dir(&out)
+            .map_err(io("list", &out))?
+            .flatten()
+            .any(|entry| entry.path().extension().is_some_and(|extension| extension == "parquet"));
         if occupied {
-            return Err(DataError::Occupied { path: out.to_owned() });
+            return Err(DataError::Occupied { path: out });
         }
-        let mut partial = out.as_os_str().to_owned();
+        let mut partial = out.clone().into_os_string();
         partial.push(".partial");
-        let writer = Self { out: out.to_owned(), partial: PathBuf::from(partial), shards: 0 };
-        writer.clean();
-        std::fs::create_dir_all(&writer.partial).map_err(|source| DataError::Io {
-            action: "create",
-            path: writer.partial.clone(),
-            source,
-        })?;
+        let writer = Self { out, partial: PathBuf::from(partial), shards: 0 };
+        // What an interrupted preparation has left; where there is nothing, there is nothing to do.
+        let _ = std::fs::remove_dir_all(&writer.partial);
+        std::fs::create_dir_all(&writer.partial).map_err(io("create", &writer.partial))?;
         Ok(writer)
     }
 
@@ -218,7 +223,10 @@ impl ShardWriter {
     /// Puts the shards into their place; returns how many there are.
     fn finish(self) -> Result<usize, DataError> {
         let place = || -> std::io::Result<()> {
-            std::fs::create_dir_all(&self.out)?;
+            // All at once where the folder holds nothing else, which is when it can be removed.
+            if std::fs::remove_dir(&self.out).is_ok() {
+                return std::fs::rename(&self.partial, &self.out);
+            }
             for entry in std::fs::read_dir(&self.partial)? {
                 let entry = entry?;
                 std::fs::rename(entry.path(), self.out.join(entry.file_name()))?;
@@ -228,16 +236,13 @@ impl ShardWriter {
         place().map_err(|error| write_error(&self.out, &error))?;
         Ok(self.shards)
     }
-
-    fn clean(&self) {
-        // What an interrupted preparation has left; where there is nothing, there is nothing to do.
-        let _ = std::fs::remove_dir_all(&self.partial);
-    }
 }
 
 impl Drop for ShardWriter {
     fn drop(&mut self) {
-        self.clean();
+        // After a failure, half the shards and a folder that would stay empty; else there is nothing to do.
+        let _ = std::fs::remove_dir_all(&self.partial);
+        let _ = std::fs::remove_dir(&self.out);
     }
 }
 

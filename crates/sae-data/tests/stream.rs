@@ -221,7 +221,7 @@ fn evaluation_rows_inside_the_training_data_are_refused() {
     let row = |first| Some(vec![Some(first), Some(1), Some(2), Some(3)]);
     write(&rewritten, "input_ids", lists(vec![row(7), row(3)]));
     let error = open(&rewritten).check_disjoint(&open(&training)).unwrap_err().to_string();
-    says(&error, &["2 of 2 rows", "rewritten.parquet", "eval.data"]);
+    says(&error, &["2 of 2 rows", "rewritten.parquet", "choose other data"]);
     let other = folder.path().join("other.parquet");
     write(&other, "input_ids", lists(vec![row(77), row(78)]));
     assert!(open(&other).check_disjoint(&open(&training)).is_ok());

@@ -49,7 +49,8 @@ impl Member {
             |term: Option<sae_config::run::TermConfig>| term.is_some_and(|t| t.coeff.get() > 0.0);
         let own_term = on(loss.local) || on(loss.output) || on(loss.kl);
         let reached = downstream.as_ref().and_then(|term| term.sites.last());
-        if !own_term && reached < sites.last() {
+        // A site is read before its SAE replaces it: only a later one sees what the SAE made.
+        if !own_term && reached <= sites.last() {
             return Err(SpliceError::NothingDownstream);
         }
         Ok(Self { saes, loss: loss.clone(), downstream })

@@ -22,6 +22,15 @@ pub(crate) struct State {
     pub optimiser_steps: u64,
     /// Where it diverged.
     pub diverged: Option<Diverged>,
+    /// The step of the last state known to be good, which is stored too.
+    pub good: Option<u64>,
+}
+
+/// A run read from a checkpoint.
+pub(crate) struct Restored {
+    pub state: State,
+    /// The parameters of the last state known to be good, in order; empty where none was stored.
+    pub good: Vec<Tensor>,
 }
 
 /// The end of a run whose loss became non-finite.
@@ -40,11 +49,12 @@ pub(crate) fn names(member: &Member) -> Vec<String> {
     member.saes().iter().flat_map(of_site).collect()
 }
 
-/// Saves named parameters with their optimiser's moments.
+/// Saves named parameters with their optimiser's moments, and the last good ones (none, or one a parameter).
 pub(crate) fn save(
     place: &Path,
     names: &[String],
     optimiser: &Adam,
+    good: &[Tensor],
     state: &State,
 ) -> Result<(), TrainError> {
     let partial = place.with_extension("partial");
@@ -61,6 +71,9 @@ pub(crate) fn save(
             tensors.push((format!("{name}.mean"), cpu(mean)?));
             tensors.push((format!("{name}.square"), cpu(square)?));
             tensors.push((name.clone(), cpu(parameter)?));
+        }
+        for (name, good) in names.iter().zip(good) {
+            tensors.push((format!("{name}.good"), cpu(good)?));
         }
         let path = partial.join("state.safetensors");
         Tensor::write_safetensors(&tensors, &path).map_err(TrainError::file("write", &path))?;
@@ -83,7 +96,7 @@ pub(crate) fn restore(
     place: &Path,
     names: &[String],
     optimiser: &mut Adam,
-) -> Result<State, TrainError> {
+) -> Result<Restored, TrainError> {
     let path = place.join("state.json");
     let text = std::fs::read(&path).map_err(TrainError::file("read", &path))?;
     let state: State = serde_json::from_slice(&text).map_err(TrainError::file("read", &path))?;
@@ -105,7 +118,13 @@ pub(crate) fn restore(
         moments.push((take(&format!("{name}.mean"))?, take(&format!("{name}.square"))?));
     }
     optimiser.restore(state.optimiser_steps, moments)?;
-    Ok(state)
+    let good = match state.good {
+        None => Vec::new(),
+        Some(_) => {
+            names.iter().map(|name| take(&format!("{name}.good"))).collect::<Result<_, _>>()?
+        }
+    };
+    Ok(Restored { state, good })
 }
 
 /// The steps of a run's whole checkpoints.

@@ -56,14 +56,23 @@ pub enum TrainError {
     },
     /// Pretraining became non-finite.
     #[error(
-        "the loss became non-finite at step {step} of pretraining ({what}); a lower train.lr may help. The last \
-         checkpoint is kept: remove its folder, `checkpoint`, to begin anew"
+        "the loss became non-finite at step {step} of pretraining ({what}); a lower train.lr may help. A checkpoint, \
+         where there is one already, is kept"
     )]
     PretrainNonFinite {
         /// The step that failed.
         step: u64,
         /// What was not finite.
         what: String,
+    },
+    /// The output folder holds the checkpoint of another pretraining.
+    #[error(
+        "{0}/checkpoint belongs to the configuration in {0}/pretrain.toml, which differs from this one: remove the \
+         folder `checkpoint` to begin anew, or choose another --out", path.display()
+    )]
+    OtherPretraining {
+        /// The output folder.
+        path: PathBuf,
     },
     /// The output folder holds a run with another configuration.
     #[error(

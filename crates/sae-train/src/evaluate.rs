@@ -90,10 +90,7 @@ pub fn evaluate_run(
     change(&mut config);
     config.check(&folder.config().display().to_string())?;
     let setup = Setup::open(&[&config], device)?;
-    if config.data.train.exists() {
-        // Where the training data is at hand, nothing of it may be evaluated on.
-        setup.training(&config)?;
-    }
+    setup.check_disjoint(&config)?;
     let saes = config
         .sae
         .sites

@@ -35,11 +35,15 @@ pub use error::TrainError;
 pub use evaluate::evaluate_run;
 pub use trainer::{RunSpec, train};
 
+/// The version that the binding is written for and refuses others than.
+const LIBTORCH: &str = "2.11.0";
+
 /// The versions that go into a summary; the device is filled in when a run starts.
 pub fn made_with(commit: &str) -> Versions {
     Versions {
         sae: env!("CARGO_PKG_VERSION").to_owned(),
         commit: commit.to_owned(),
+        libtorch: LIBTORCH.to_owned(),
         device: String::new(),
     }
 }

@@ -95,10 +95,7 @@ fn record_config(
     let path = out.join("pretrain.toml");
     let wanted = config.to_toml()?;
     if has_checkpoint && std::fs::read_to_string(&path).is_ok_and(|found| found != wanted) {
-        return Err(TrainError::OtherRun {
-            path: out.to_owned(),
-            difference: "pretrain.toml, and it has a checkpoint to go on from".to_owned(),
-        });
+        return Err(TrainError::OtherPretraining { path: out.to_owned() });
     }
     std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
     crate::write_atomically(&path, wanted.as_bytes())
@@ -149,7 +146,7 @@ fn train(
     let names: Vec<String> =
         model.parameters().into_iter().map(|parameter| parameter.name).collect();
     let from = if checkpoint.join("state.json").is_file() {
-        checkpoint::restore(checkpoint, &names, &mut optimiser)?.step
+        checkpoint::restore(checkpoint, &names, &mut optimiser)?.state.step
     } else {
         0
     };
@@ -175,7 +172,7 @@ fn train(
         let loss = loss.f_double_value(&[])?;
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");
-            return Err(TrainError::PretrainNonFinite { step, what });
+            return Err(TrainError::PretrainNonFinite { step: step + 1, what });
         }
         // The reference's cosine starts at 0, which would waste the first step.
         optimiser.step(&gradients, config.train.lr.get() * schedule.factor(step + 1))?;
@@ -183,10 +180,10 @@ fn train(
             if step % 20 == 0 { format!("loss {loss:.3}, norm {norm:.2}") } else { String::new() };
         observer.notice(Event::Advanced { done: step + 1, message });
         let interrupted = observer.interrupted() && step + 1 < steps;
-        if interrupted || (step + 1) % CHECKPOINT_STEPS == 0 {
+        if interrupted || step + 1 == steps || (step + 1) % CHECKPOINT_STEPS == 0 {
             let step = step + 1;
-            let state = State { step, optimiser_steps: step, diverged: None };
-            checkpoint::save(checkpoint, &names, &optimiser, &state)?;
+            let state = State { step, optimiser_steps: step, diverged: None, good: None };
+            checkpoint::save(checkpoint, &names, &optimiser, &[], &state)?;
         }
         if interrupted {
             return Err(TrainError::Interrupted { step: step + 1 });

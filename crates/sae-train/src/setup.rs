@@ -56,6 +56,15 @@ impl Setup {
         Ok(Training { setup: self, shards, tokenizer })
     }
 
+    /// Refuses evaluation data that is training data, where the training data is at hand.
+    pub fn check_disjoint(&self, config: &RunConfig) -> Result<(), TrainError> {
+        match ShardSet::open(&config.data.train, &config.data.column) {
+            Ok(training) => Ok(self.evaluation_shards.check_disjoint(&training)?),
+            Err(DataError::Missing { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn options(&self, config: &RunConfig, batch_size: usize) -> StreamOptions {
         StreamOptions {
             context_length: config.data.context_length.get(),

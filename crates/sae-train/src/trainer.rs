@@ -140,13 +140,16 @@ fn start(spec: &RunSpec, model: &SplicedModel, step: u64) -> Result<Run, TrainEr
     crate::write_atomically(&spec.folder.config(), resolved.to_toml()?.as_bytes())?;
     let parameters = member.parameters().into_iter().map(|tensor| (tensor.shallow_clone(), 0.0));
     let mut optimiser = Adam::new(parameters, AdamOptions::default())?;
-    let diverged = if step == 0 {
-        None
-    } else {
-        let names = checkpoint::names(&member);
-        checkpoint::restore(&spec.folder.checkpoint(step), &names, &mut optimiser)?.diverged
-    };
-    let good = (step, copies(&optimiser)?);
+    let (mut diverged, mut good) = (None, (0, copies(&optimiser)?));
+    if step > 0 {
+        let place = spec.folder.checkpoint(step);
+        let restored = checkpoint::restore(&place, &checkpoint::names(&member), &mut optimiser)?;
+        diverged = restored.state.diverged;
+        for (own, stored) in good.1.iter_mut().zip(&restored.good) {
+            own.f_copy_(stored)?;
+        }
+        good.0 = restored.state.good.unwrap_or(0);
+    }
     let log = MetricsLog::open(&spec.folder.metrics(), step)?;
     Ok(Run {
         spec: spec.clone(),
@@ -310,9 +313,15 @@ fn copies(optimiser: &Adam) -> Result<Vec<Tensor>, TrainError> {
 /// A checkpoint of every run after `step` steps.
 fn save_all(runs: &[Run], step: u64) -> Result<(), TrainError> {
     for run in runs {
-        let state = State { step, optimiser_steps: run.optimiser.steps(), diverged: run.diverged };
+        let state = State {
+            step,
+            optimiser_steps: run.optimiser.steps(),
+            diverged: run.diverged,
+            good: Some(run.good.0),
+        };
+        let names = checkpoint::names(&run.member);
         let place = run.spec.folder.checkpoint(step);
-        checkpoint::save(&place, &checkpoint::names(&run.member), &run.optimiser, &state)?;
+        checkpoint::save(&place, &names, &run.optimiser, &run.good.1, &state)?;
     }
     Ok(())
 }

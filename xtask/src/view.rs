@@ -1,0 +1,175 @@
+//! The live view of a sweep: a bar for each running job and one for the whole; lines where there is no terminal.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use sae_config::progress::Event;
+use sae_config::{Job, Manifest};
+
+use crate::sweep::job_name;
+
+/// A bar for each running job and one for the whole, on a terminal; lines elsewhere.
+pub(crate) struct View {
+    bars: Option<(MultiProgress, ProgressBar)>,
+    jobs: Vec<Option<JobView>>,
+}
+
+struct JobView {
+    name: String,
+    phase: Phase,
+    bar: Option<ProgressBar>,
+    began: Instant,
+    said: Instant,
+}
+
+/// What a job is at, and how fast.
+struct Phase {
+    name: String,
+    total: u64,
+    tokens_per_unit: u64,
+    began: Instant,
+    /// Units done when it began: an earlier call's.
+    before: Option<u64>,
+}
+
+impl Phase {
+    fn new(name: String, total: u64, tokens_per_unit: u64) -> Self {
+        Self { name, total, tokens_per_unit, began: Instant::now(), before: None }
+    }
+
+    /// Tokens a second and seconds left, in words.
+    fn pace(&mut self, done: u64) -> String {
+        // Only a phase that goes on where another call stopped begins with more than one unit done.
+        let before = *self.before.get_or_insert(if done > 1 { done } else { 0 });
+        let here = done.saturating_sub(before);
+        if here == 0 {
+            return String::new();
+        }
+        let seconds = self.began.elapsed().as_secs_f64();
+        let rate = (here * self.tokens_per_unit) as f64 / seconds / 1e3;
+        let left = seconds * self.total.saturating_sub(done) as f64 / here as f64;
+        format!("{rate:.1} k tokens/s, {left:.0} s left")
+    }
+}
+
+const SAY_EVERY: Duration = Duration::from_secs(15);
+
+impl View {
+    /// A view of all jobs.
+    pub(crate) fn new(manifest: &Manifest) -> Self {
+        let bars = std::io::stderr().is_terminal().then(|| {
+            let all = MultiProgress::new();
+            let whole = all.add(ProgressBar::new(manifest.runs().count() as u64));
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} runs · {elapsed}")
+            {
+                whole.set_style(style.progress_chars("━╸ "));
+            }
+            whole.set_prefix(manifest.sweep.clone());
+            whole.enable_steady_tick(Duration::from_millis(500));
+            (all, whole)
+        });
+        Self { bars, jobs: manifest.jobs.iter().map(|_| None).collect() }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bars {
+            // A terminal that refuses a line is no reason to stop.
+            Some((all, _)) => drop(all.println(line)),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// A job was finished before.
+    pub(crate) fn skip(&self, index: usize, job: &Job) {
+        self.say(&format!("▸ job {index}, {}: finished before, skipped", job_name(job)));
+        self.advance(job.runs.len() as u64);
+    }
+
+    /// So many runs more are finished.
+    pub(crate) fn advance(&self, runs: u64) {
+        if let Some((_, whole)) = &self.bars {
+            whole.inc(runs);
+        }
+    }
+
+    /// A job has started.
+    pub(crate) fn start(&mut self, job: usize, name: &str) {
+        let bar = self.bars.as_ref().map(|(all, whole)| {
+            let bar = all.insert_before(whole, ProgressBar::new(0));
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} {msg}")
+            {
+                bar.set_style(style.progress_chars("━╸ "));
+            }
+            bar.set_prefix(name.to_owned());
+            bar.set_message("starting");
+            bar
+        });
+        let now = Instant::now();
+        self.say(&format!("▸ job {job}, {name}: started"));
+        self.jobs[job] = Some(JobView {
+            name: name.to_owned(),
+            phase: Phase::new("starting".to_owned(), 0, 0),
+            bar,
+            began: now,
+            said: now,
+        });
+    }
+
+    /// A job has told where it is.
+    pub(crate) fn event(&mut self, job: usize, event: Event) {
+        let Some(view) = &mut self.jobs[job] else { return };
+        match event {
+            Event::Began { phase, total, tokens_per_unit } => {
+                if let Some(bar) = &view.bar {
+                    bar.set_length(total);
+                    bar.set_position(0);
+                    bar.set_message(phase.clone());
+                }
+                view.phase = Phase::new(phase, total, tokens_per_unit);
+            }
+            Event::Advanced { done, .. } => {
+                let pace = view.phase.pace(done);
+                if let Some(bar) = &view.bar {
+                    bar.set_position(done);
+                    bar.set_message(format!("{} {pace}", view.phase.name));
+                } else if view.said.elapsed() > SAY_EVERY {
+                    view.said = Instant::now();
+                    let Phase { name, total, .. } = &view.phase;
+                    eprintln!("  {}: {name} {done}/{total}, {pace}", view.name);
+                }
+            }
+            Event::Ended => {}
+        }
+    }
+
+    /// A line that a job has said: results and warnings.
+    pub(crate) fn line(&self, name: &str, line: &str) {
+        let line = line.trim();
+        if !line.is_empty() {
+            self.say(&format!("  {name}: {line}"));
+        }
+    }
+
+    /// A job has ended.
+    pub(crate) fn end(&mut self, job: usize, how: &str) {
+        let Some(view) = self.jobs[job].take() else { return };
+        if let Some(bar) = view.bar {
+            bar.finish_and_clear();
+        }
+        self.say(&format!(
+            "▸ job {job}, {}: {how} in {} s",
+            view.name,
+            view.began.elapsed().as_secs()
+        ));
+    }
+
+    /// All is over.
+    pub(crate) fn finish(&self) {
+        if let Some((_, whole)) = &self.bars {
+            whole.finish_and_clear();
+        }
+    }
+}
