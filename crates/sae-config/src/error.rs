@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration, said so that the reader knows which file and key to mend.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A configuration that could not be read, understood or used.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,12 @@ impl ConfigError {
         }
         Self::Parse { origin: origin.to_owned(), message }
     }
+}
+
+/// Reads a file of configuration.
+pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 /// From serde's "unknown field `x`, expected one of `a`, `b`", the known field nearest to `x`.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::error::read;
 use crate::{ConfigError, RunConfig};
 
 /// The sizes of a language model that memory depends on, read from its `config.json`.
@@ -26,8 +27,7 @@ impl ModelShape {
     /// Reads `config.json` in a model's folder.
     pub fn load(model: &Path) -> Result<Self, ConfigError> {
         let path = model.join("config.json");
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let text = read(&path)?;
         serde_json::from_str(&text)
             .map_err(|error| ConfigError::parse(&path.display().to_string(), &error))
     }

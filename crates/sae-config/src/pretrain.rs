@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::read;
 use crate::{Coefficient, ConfigError, Fraction, Positive};
 
 /// A pretraining run of a GPT-2 of any size.
@@ -81,8 +82,7 @@ pub struct PretrainSteps {
 impl PretrainConfig {
     /// Reads and checks a TOML file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = read(path)?;
         let config: Self = toml::from_str(&text)
             .map_err(|error| ConfigError::parse(&path.display().to_string(), &error))?;
         let origin = &path.display().to_string();

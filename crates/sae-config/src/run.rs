@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::read;
 use crate::{Coefficient, ConfigError, Fraction, Positive, Site};
 
 /// A run.
@@ -276,8 +277,7 @@ impl fmt::Display for Variant {
 impl RunConfig {
     /// Reads and checks a TOML file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = read(path)?;
         Self::parse(&text, &path.display().to_string())
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::read;
 use crate::{ConfigError, Site, Variant};
 
 /// A finished run.
@@ -61,8 +62,7 @@ pub struct Versions {
 impl Summary {
     /// Reads `summary.json`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = read(path)?;
         serde_json::from_str(&text)
             .map_err(|error| ConfigError::parse(&path.display().to_string(), &error))
     }

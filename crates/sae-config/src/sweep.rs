@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::read;
 use crate::{ConfigError, RunConfig};
 
 /// A sweep as its author writes it.
@@ -217,11 +218,6 @@ impl Manifest {
     pub fn runs(&self) -> impl Iterator<Item = &ManifestRun> {
         self.jobs.iter().flat_map(|job| &job.runs)
     }
-}
-
-fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 /// All points of a grid, the last key varying fastest.
