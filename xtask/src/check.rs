@@ -17,13 +17,25 @@ pub(crate) struct Arguments {}
 /// given its place in this table.
 const FLOORS: &[(&str, &[&str])] = &[
     ("sae-config", &[]),
-    ("sae-data", &[]),
-    ("sae-nn", &[]),
-    ("sae-model", &["sae-config"]),
+    ("sae-tensors", &[]),
+    ("sae-data", &["sae-config"]),
+    ("sae-nn", &["sae-tensors"]),
+    ("sae-model", &["sae-config", "sae-tensors"]),
     ("sae-splice", &["sae-config", "sae-model", "sae-nn"]),
-    ("sae-train", &["sae-config", "sae-data", "sae-model", "sae-nn", "sae-splice"]),
+    ("sae-train", &["sae-config", "sae-data", "sae-model", "sae-nn", "sae-splice", "sae-tensors"]),
     ("sae-analysis", &["sae-config"]),
-    ("sae-cli", &["sae-analysis", "sae-config", "sae-data", "sae-model", "sae-train"]),
+    (
+        "sae-cli",
+        &[
+            "sae-analysis",
+            "sae-config",
+            "sae-data",
+            "sae-model",
+            "sae-nn",
+            "sae-splice",
+            "sae-train",
+        ],
+    ),
     ("xtask", &["sae-config"]),
 ];
 
