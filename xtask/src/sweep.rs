@@ -14,7 +14,9 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use sae_config::estimate::{ModelShape, peak_bytes, training_tokens};
 use sae_config::progress::Event;
-use sae_config::{Job, Manifest, RunConfig, RunFolder, SweepConfig, layout};
+use sae_config::{
+    ConfigError, Job, Manifest, ManifestRun, RunConfig, RunFolder, SweepConfig, layout, reference,
+};
 
 use crate::view::View;
 use crate::{corpus, tool};
@@ -27,7 +29,7 @@ use crate::{corpus, tool};
   cargo xtask sweep
   cargo xtask sweep configs/sweeps/rust-lm.toml --dry-run")]
 pub(crate) struct Arguments {
-    /// The sweep's TOML
+    /// The sweep's TOML, or a Weights & Biases sweep of the reference (YAML)
     #[arg(default_value = "configs/sweeps/rust-lm.toml")]
     config: PathBuf,
     /// Print the manifest, with tokens and memory, and stop
@@ -57,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let sae = arguments.sae.as_deref().map(std::path::absolute).transpose()?;
     let config = if config.is_file() { config } else { tool::root().join(&arguments.config) };
     std::env::set_current_dir(tool::root()).context("cannot enter the workspace")?;
-    let manifest = SweepConfig::load(&config)?.expand()?;
+    let manifest = expand(&config)?;
     if arguments.dry_run {
         return tool::print(&dry_run(&manifest));
     }
@@ -72,7 +74,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ));
     }
     let sae = tool::sae(sae.as_deref())?;
-    if manifest.runs().any(|run| run.config.data.train.starts_with("data/corpus")) {
+    let local = |run: &ManifestRun| run.config.data.train.local().map(Path::to_owned);
+    if manifest.runs().filter_map(local).any(|path| path.starts_with("data/corpus")) {
         corpus::ensure(Some(&sae))?;
     }
     let path = write_manifest(&manifest, &folder)?;
@@ -92,6 +95,31 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let report = layout::report(&folder);
     tool::say(&format!("{} s; the report is {}", began.elapsed().as_secs(), report.display()));
     Ok(())
+}
+
+/// Expands a sweep: this project's TOML, or a Weights & Biases sweep of the reference.
+fn expand(config: &Path) -> anyhow::Result<Manifest> {
+    if !reference::is_reference(config) {
+        return Ok(SweepConfig::load(config)?.expand()?);
+    }
+    let origin = config.display().to_string();
+    let (manifest, warnings) = reference::expand(
+        config,
+        sae_config::sweep::bank_size(),
+        &mut |model| {
+            Err(ConfigError::Parse {
+                origin: origin.clone(),
+                message: format!(
+                    "saes.sae_positions: which sites {model} has is not known here; write them in full, as in \
+                     blocks.6.hook_resid_pre"
+                ),
+            })
+        },
+    )?;
+    for warning in warnings {
+        eprintln!("warning: {}: {warning}", config.display());
+    }
+    Ok(manifest)
 }
 
 /// Writes the manifest, unless the folder holds another sweep.
@@ -122,9 +150,10 @@ fn dry_run(manifest: &Manifest) -> String {
     let mut total = 0;
     for (index, job) in manifest.jobs.iter().enumerate() {
         let configs: Vec<&RunConfig> = job.runs.iter().map(|run| &run.config).collect();
-        let memory = match ModelShape::load(&configs[0].model.path) {
-            Ok(shape) => format!("≤ {:.1} GB", peak_bytes(shape, &configs) as f64 / 1e9),
-            Err(error) => format!("unknown: {error}"),
+        let memory = match configs[0].model.path.local().map(ModelShape::load) {
+            Some(Ok(shape)) => format!("≤ {:.1} GB", peak_bytes(shape, &configs) as f64 / 1e9),
+            Some(Err(error)) => format!("unknown: {error}"),
+            None => "unknown before the model is fetched".to_owned(),
         };
         for (place, run) in job.runs.iter().enumerate() {
             let tokens = training_tokens(&run.config);

@@ -1,26 +1,35 @@
-//! `sae eval`: evaluate a run's SAEs.
+//! `sae eval`: evaluate SAEs.
 
 use std::path::PathBuf;
 
 use clap::Args;
+use sae_config::Source;
 use sae_model::device::DeviceChoice;
 
+use crate::configuration::{Trained, trained};
 use crate::telemetry::Telemetry;
 
-/// Evaluate a run's SAEs, on its own evaluation set or another
+/// Evaluate SAEs, on their own evaluation set or another
 ///
-/// Prints all metrics as JSON.
+/// Takes a run's folder, or the reference's samples_N.pt (beside final_config.yaml, or a .yaml of its own name), here or on
+/// the hub. Prints all metrics as JSON.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sae eval runs/rust-lm/e2e_sparsity-2
   # More windows, of other data
-  sae eval runs/rust-lm/e2e_sparsity-2 --data data/corpus/validation --n-samples 2048")]
+  sae eval runs/rust-lm/e2e_sparsity-2 --data data/corpus/validation --n-samples 2048
+  # Published SAEs of the reference
+  sae eval hf://apollo-research/e2e-saes-gpt2/e2e_similar_ce_layer_6.pt")]
 pub(crate) struct Arguments {
-    /// The run's folder
-    run: PathBuf,
-    /// Evaluate on this data instead
+    /// A run's folder, or a .pt of the reference
+    #[arg(value_name = "SAES")]
+    saes: String,
+    /// Their configuration, where it does not lie beside them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Evaluate on this data instead: a path, or hf://owner/name
     #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
+    data: Option<Source>,
     /// Evaluate on so many windows instead
     #[arg(long, value_name = "WINDOWS")]
     n_samples: Option<u64>,
@@ -31,21 +40,14 @@ pub(crate) fn run(
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
-    let change = |config: &mut sae_config::RunConfig| {
-        if let Some(data) = &arguments.data {
-            config.eval.data.clone_from(data);
-        }
-        if let Some(n_samples) = arguments.n_samples {
-            config.eval.n_samples = n_samples;
-        }
-    };
-    let folder = sae_config::RunFolder::new(&arguments.run);
-    if folder.config().is_file() && !folder.summary().is_file() {
-        anyhow::bail!(
-            "{} is not finished: it has no summary.json; `sae train` with its configuration goes on with it",
-            arguments.run.display()
-        );
+    let Trained { mut config, saes } = trained(&arguments.saes, arguments.config.as_deref())?;
+    if let Some(data) = &arguments.data {
+        config.eval.data = data.clone();
+        config.eval.split = None;
     }
-    let evaluation = sae_train::evaluate_run(&arguments.run, device.resolve()?, change, telemetry)?;
+    if let Some(n_samples) = arguments.n_samples {
+        config.eval.n_samples = Some(n_samples);
+    }
+    let evaluation = sae_train::evaluate_saes(&config, &saes, device.resolve()?, telemetry)?;
     crate::print(&serde_json::to_string_pretty(&evaluation)?)
 }

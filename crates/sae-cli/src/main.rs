@@ -1,7 +1,11 @@
 //! The command `sae`: arguments → a validated configuration → one call into a library.
 
+mod configuration;
+mod convert;
 mod eval;
 mod frontier;
+mod generate;
+mod import;
 mod prepare;
 mod pretrain;
 mod telemetry;
@@ -51,17 +55,23 @@ enum Command {
     Train(train::Arguments),
     Eval(eval::Arguments),
     Frontier(frontier::Arguments),
+    Import(import::Arguments),
+    Convert(convert::Arguments),
+    Generate(generate::Arguments),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut telemetry = Telemetry::start(&cli.global);
     let outcome = match &cli.command {
-        Command::Prepare(arguments) => prepare::run(arguments),
+        Command::Prepare(arguments) => prepare::run(arguments, &mut telemetry),
         Command::Pretrain(arguments) => pretrain::run(arguments, cli.global.device, &mut telemetry),
         Command::Train(arguments) => train::run(arguments, cli.global.device, &mut telemetry),
         Command::Eval(arguments) => eval::run(arguments, cli.global.device, &mut telemetry),
         Command::Frontier(arguments) => frontier::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
+        Command::Convert(arguments) => convert::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments, cli.global.device, &mut telemetry),
     };
     telemetry.finish();
     match outcome {

@@ -4,7 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use sae_data::{ShardSet, TextTokenizer, prepare, train_tokenizer};
+use sae_config::Source;
+use sae_config::progress::Event;
+use sae_data::{TextTokenizer, prepare, train_tokenizer};
+use sae_train::Sources;
+use sae_train::progress::Observer;
+
+use crate::telemetry::Telemetry;
 
 /// Make parquet data: text shards from files, a tokeniser, or windows of token ids
 ///
@@ -17,7 +23,10 @@ use sae_data::{ShardSet, TextTokenizer, prepare, train_tokenizer};
   # A byte-level BPE tokeniser of 4096 ids → data/rust-lm/tokenizer.json
   sae prepare --shards data/corpus/train --train-tokenizer 4096 --out data/rust-lm
   # Tokenise once into windows of 128 ids, column input_ids
-  sae prepare --shards data/corpus/train --tokenizer data/rust-lm --context-length 128 --out data/windows")]
+  sae prepare --shards data/corpus/train --tokenizer data/rust-lm --context-length 128 --out data/windows
+  # The same for a data set and a tokeniser of the hub
+  sae prepare --shards hf://roneneldan/TinyStories --split train --tokenizer hf://roneneldan/TinyStories-1M \\
+    --context-length 512 --out data/tinystories")]
 pub(crate) struct Arguments {
     /// A file that names text files, one a line
     #[arg(
@@ -27,18 +36,24 @@ pub(crate) struct Arguments {
         required_unless_present = "shards"
     )]
     file_list: Option<PathBuf>,
-    /// Text shards: a parquet file, a folder of them or a glob
+    /// Text shards: a parquet file, a folder of them, a glob, or a data set of the hub (hf://owner/name)
     #[arg(long, value_name = "PATH")]
-    shards: Option<PathBuf>,
+    shards: Option<Source>,
+    /// The split, where the shards are of several
+    #[arg(long, requires = "shards")]
+    split: Option<String>,
     /// The column of the shards that holds the text
     #[arg(long, default_value = "text")]
     column: String,
     /// Train a tokeniser of so many ids on the shards
     #[arg(long, value_name = "IDS", requires = "shards", conflicts_with = "tokenizer")]
     train_tokenizer: Option<usize>,
-    /// Tokenise the shards with this tokeniser (its folder or file)
+    /// Tokenise the shards with this tokeniser (its folder, file or hub repository)
     #[arg(long, value_name = "PATH", requires_all = ["shards", "context_length"])]
-    tokenizer: Option<PathBuf>,
+    tokenizer: Option<Source>,
+    /// Begin every window with the tokeniser's beginning-of-text token
+    #[arg(long, requires = "tokenizer")]
+    bos: bool,
     /// Tokens in a window
     #[arg(long, value_name = "TOKENS")]
     context_length: Option<std::num::NonZeroUsize>,
@@ -47,12 +62,13 @@ pub(crate) struct Arguments {
     out: PathBuf,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::Result<()> {
     let out = &arguments.out;
     match (&arguments.file_list, &arguments.shards) {
         (Some(list), _) => text(list, out),
         (None, Some(source)) => {
-            let shards = ShardSet::open(source, &arguments.column)?;
+            let sources = Sources::default();
+            let shards = sources.shards(source, &arguments.column, arguments.split.as_deref())?;
             match (arguments.train_tokenizer, &arguments.tokenizer, arguments.context_length) {
                 (Some(ids), ..) => {
                     let tokenizer = train_tokenizer(&shards, ids, out)?;
@@ -64,8 +80,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                     Ok(())
                 }
                 (None, Some(tokenizer), Some(context_length)) => {
-                    let tokenizer = TextTokenizer::load(tokenizer)?;
-                    let made = prepare::windows(&shards, &tokenizer, context_length.get(), out)?;
+                    let tokenizer = TextTokenizer::load(&sources.tokenizer(tokenizer)?)?;
+                    let context_length = context_length.get();
+                    telemetry.notice(Event::began("windows", 0, context_length as u64));
+                    let progress = |done| telemetry.notice(Event::advanced(done));
+                    let bos = arguments.bos;
+                    let made =
+                        prepare::windows(&shards, &tokenizer, context_length, bos, out, progress)?;
+                    telemetry.notice(Event::Ended);
                     tracing::info!(
                         "wrote {} windows, {} tokens, in {} shards to {}",
                         made.rows,

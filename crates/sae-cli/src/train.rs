@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use sae_config::summary::Status;
-use sae_config::{Manifest, RunConfig, RunFolder, Summary};
+use sae_config::{Manifest, RunFolder, Summary};
 use sae_model::device::DeviceChoice;
 use sae_train::{RunSpec, made_with, train};
 
+use crate::configuration::load_run;
 use crate::telemetry::Telemetry;
 
 /// Train SAEs: one run from its TOML, or a job of a sweep's manifest (a bank of runs)
@@ -19,10 +20,12 @@ use crate::telemetry::Telemetry;
 #[command(after_help = "Examples:
   # One run
   sae train configs/runs/rust-lm.toml --out runs/first
+  # A configuration of the reference, imported
+  sae train gpt2_e2e.yaml --out runs/gpt2-e2e
   # The third bank of a sweep, as launchers do
   sae train --manifest runs/rust-lm/manifest.json --job 2")]
 pub(crate) struct Arguments {
-    /// The run's configuration, TOML
+    /// The run's configuration: TOML, or the reference's YAML
     #[arg(required_unless_present = "manifest", conflicts_with = "manifest")]
     config: Option<PathBuf>,
     /// The run's folder
@@ -77,7 +80,7 @@ fn single(config: &Path, out: Option<&Path>) -> anyhow::Result<RunSpec> {
     Ok(RunSpec {
         id: name.to_string_lossy().into_owned(),
         folder: RunFolder::new(out),
-        config: RunConfig::load(config)?,
+        config: load_run(config)?,
     })
 }
 

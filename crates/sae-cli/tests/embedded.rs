@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sae_config::run::Processing;
 use sae_data::{ShardSet, TextTokenizer};
 use sae_model::load;
 use sae_train::pretrain::{Pretrained, validation_loss};
@@ -26,7 +27,7 @@ fn the_validation_loss_is_the_cards() {
     let folder = root().join("data/rust-lm");
     let text = std::fs::read_to_string(folder.join("training.json")).unwrap();
     let stated: Pretrained = serde_json::from_str(&text).unwrap();
-    let model = load::load(&folder, Device::Cpu, Kind::Float).unwrap();
+    let model = load::load(&folder, Processing::None, Device::Cpu, Kind::Float).unwrap();
     let tokenizer = TextTokenizer::load(&folder).unwrap();
     let validation = ShardSet::open(&root().join("data/corpus/validation"), "text").unwrap();
     let found = validation_loss(&model, validation, Some(&tokenizer), 128, &mut Silent).unwrap();

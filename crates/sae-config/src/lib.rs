@@ -37,8 +37,10 @@ pub mod layout;
 mod number;
 pub mod pretrain;
 pub mod progress;
+pub mod reference;
 pub mod run;
 mod site;
+mod source;
 pub mod summary;
 pub mod sweep;
 
@@ -48,5 +50,6 @@ pub use number::{Coefficient, Fraction, Positive};
 pub use pretrain::PretrainConfig;
 pub use run::{RunConfig, Variant};
 pub use site::{ParseSiteError, Site, SiteKind};
+pub use source::{HubSource, ParseSourceError, Source};
 pub use summary::Summary;
 pub use sweep::{Job, Manifest, ManifestRun, SweepConfig};

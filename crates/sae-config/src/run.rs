@@ -5,12 +5,12 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::read;
-use crate::{Coefficient, ConfigError, Fraction, Positive, Site};
+use crate::{Coefficient, ConfigError, Fraction, Positive, Site, Source};
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,24 +37,49 @@ pub struct RunConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// A folder in Hugging Face layout: `config.json`, `model.safetensors`, `tokenizer.json`.
-    pub path: PathBuf,
+    /// A folder in Hugging Face layout (`config.json`, weights, `tokenizer.json`), a repository of the hub
+    /// (`hf://owner/name`), or a checkpoint `.pt` of a TransformerLens model.
+    pub path: Source,
+    /// What is done to the weights after loading. Activations, and so the SAEs trained on them, depend on it.
+    #[serde(default)]
+    pub processing: Processing,
+}
+
+/// Processing of a model's weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Processing {
+    /// The weights as they are.
+    #[default]
+    None,
+    /// As TransformerLens does by default, and so the reference: norms folded into what reads them, weights that write
+    /// to the residual stream centred, the unembedding centred.
+    TransformerLens,
 }
 
 /// The training data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// A parquet file, a folder of them, or a glob.
-    pub train: PathBuf,
+    /// A parquet file, a folder of them, a glob, or a data set of the hub (`hf://owner/name`).
+    pub train: Source,
+    /// The split, where files of several lie together: those with this word in their path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Windows to leave out at the start of the data: held out for the evaluation where that is of the same data.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub skip: u64,
     /// The column to read: text, which is tokenised on the way, or lists of integers, which are windows already.
     #[serde(default = "text_column")]
     pub column: String,
     /// Tokens in a window (a sample), the model's context or less.
     pub context_length: NonZeroUsize,
-    /// The folder or file of the tokeniser, where it is not the model's own.
+    /// The folder, file or hub repository of the tokeniser, where it is not the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<PathBuf>,
+    pub tokenizer: Option<Source>,
+    /// Whether every window of tokenised text begins with the tokeniser's beginning-of-text token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bos: bool,
     /// Windows in the shuffle buffer; 1 keeps the order of the files.
     #[serde(default = "shuffle_buffer")]
     pub shuffle_buffer: NonZeroUsize,
@@ -74,6 +99,13 @@ pub struct SaeConfig {
     /// Seed of the initialisation.
     #[serde(default)]
     pub seed: u64,
+    /// SAEs to start from instead, at the sites that they are for: folders in SAELens's format, run folders, or the
+    /// reference's `.pt` files; a later one replaces an earlier one at its site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pretrained: Vec<Source>,
+    /// Whether pretrained SAEs are trained on; left out, they stay as they are beside those that are trained.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retrain: bool,
 }
 
 /// The terms of the loss. A term left out is neither trained on nor tracked; a coefficient of 0 tracks it.
@@ -130,8 +162,9 @@ pub struct DownstreamConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Windows to train on.
-    pub n_samples: u64,
+    /// Windows to train on; all of the data, once, where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_samples: Option<u64>,
     /// Windows in a forward pass.
     pub batch_size: NonZeroUsize,
     /// Windows in an optimiser step, a multiple of `batch_size`; `batch_size` where left out.
@@ -145,6 +178,20 @@ pub struct TrainConfig {
     /// The learning rate over the run.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// The precision of weights and activations.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: Precision,
+}
+
+/// A floating-point precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single.
+    #[default]
+    F32,
+    /// Double: for comparisons of implementations; twice the memory and slower.
+    F64,
 }
 
 /// The shape of the learning rate over the run.
@@ -191,10 +238,18 @@ pub enum ScheduleKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalConfig {
-    /// Parquet of the same kind as the training data, and none of it.
-    pub data: PathBuf,
-    /// Windows to evaluate on.
-    pub n_samples: u64,
+    /// Parquet of the same kind as the training data, and none of it: other files, or its first windows where
+    /// `data.skip` holds them out.
+    pub data: Source,
+    /// The split, as `data.split`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// The column, where it is not the training data's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// Windows to evaluate on, from the start of the data; all where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_samples: Option<u64>,
     /// Windows in a forward pass; the training batch where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<NonZeroUsize>,
@@ -224,6 +279,10 @@ impl Default for LogConfig {
     }
 }
 
+/// Whether a value is what it would be if it were left out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 fn text_column() -> String {
     "text".to_owned()
 }
@@ -382,28 +441,30 @@ impl RunConfig {
                 format!("it must be a multiple of train.batch_size, {batch}"),
             ));
         }
-        if self.n_steps() == 0 {
-            return Err(ConfigError::invalid(
-                origin,
-                "train.n_samples",
-                train.n_samples,
-                format!("one optimiser step takes {effective}"),
-            ));
-        }
         let schedule = &train.schedule;
-        let ends = schedule.warmup_samples.saturating_add(schedule.cooldown_samples);
-        if schedule.kind == ScheduleKind::Linear && ends > train.n_samples
-            || schedule.warmup_samples > train.n_samples
-        {
-            return Err(ConfigError::invalid(
-                origin,
-                "train.schedule",
-                format!(
-                    "a warm-up of {} and a cool-down of {} samples",
-                    schedule.warmup_samples, schedule.cooldown_samples
-                ),
-                format!("they overlap in a run of {} samples", train.n_samples),
-            ));
+        if let Some(n_samples) = train.n_samples {
+            if n_samples < effective {
+                return Err(ConfigError::invalid(
+                    origin,
+                    "train.n_samples",
+                    n_samples,
+                    format!("one optimiser step takes {effective}"),
+                ));
+            }
+            let ends = schedule.warmup_samples.saturating_add(schedule.cooldown_samples);
+            if schedule.kind == ScheduleKind::Linear && ends > n_samples
+                || schedule.warmup_samples > n_samples
+            {
+                return Err(ConfigError::invalid(
+                    origin,
+                    "train.schedule",
+                    format!(
+                        "a warm-up of {} and a cool-down of {} samples",
+                        schedule.warmup_samples, schedule.cooldown_samples
+                    ),
+                    format!("they overlap in a run of {n_samples} samples"),
+                ));
+            }
         }
         if schedule.kind == ScheduleKind::Cosine && schedule.cooldown_samples > 0 {
             return Err(ConfigError::invalid(
@@ -429,7 +490,7 @@ impl RunConfig {
                 "features are counted on at least one token",
             ));
         }
-        if self.eval.n_samples == 0 {
+        if self.eval.n_samples == Some(0) {
             return Err(ConfigError::invalid(
                 origin,
                 "eval.n_samples",
@@ -474,9 +535,15 @@ impl RunConfig {
         self.effective_batch_size() / self.train.batch_size.get() as u64
     }
 
-    /// Optimiser steps of the run; an incomplete last group of batches is dropped.
+    /// Optimiser steps of the run; an incomplete last group of batches is dropped. 0 as long as `train.n_samples` is
+    /// left out: training fills it in once the data is open.
     pub fn n_steps(&self) -> u64 {
-        self.train.n_samples / self.effective_batch_size()
+        self.train.n_samples.unwrap_or(0) / self.effective_batch_size()
+    }
+
+    /// The column of the evaluation data.
+    pub fn eval_column(&self) -> &str {
+        self.eval.column.as_deref().unwrap_or(&self.data.column)
     }
 
     /// Windows in a forward pass of the evaluation.
@@ -486,7 +553,7 @@ impl RunConfig {
 
     /// Two runs with equal keys see the same model, batches and evaluation: they may train as members of one bank.
     pub fn bank_key(&self) -> BankKey {
-        let TrainConfig { n_samples, batch_size, .. } = self.train;
+        let TrainConfig { n_samples, batch_size, precision, .. } = self.train;
         BankKey {
             model: self.model.clone(),
             data: self.data.clone(),
@@ -495,6 +562,7 @@ impl RunConfig {
             n_samples,
             batch_size,
             effective_batch_size: self.effective_batch_size(),
+            precision,
         }
     }
 }
@@ -506,7 +574,8 @@ pub struct BankKey {
     data: DataConfig,
     eval: EvalConfig,
     log: LogConfig,
-    n_samples: u64,
+    n_samples: Option<u64>,
     batch_size: NonZeroUsize,
     effective_batch_size: u64,
+    precision: Precision,
 }

@@ -60,7 +60,8 @@ pub struct VariantConfig {
 /// Dotted keys and the values to try for each.
 pub type Grid = BTreeMap<String, Vec<toml::Value>>;
 
-fn bank_size() -> NonZeroUsize {
+/// The most runs that train as one bank, where a sweep does not say.
+pub fn bank_size() -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(7)
 }
 
@@ -133,14 +134,15 @@ impl SweepConfig {
 
     /// Expands the sweep over a base run given as a table.
     pub fn expand_from(&self, base: &toml::Table) -> Result<Manifest, ConfigError> {
-        let mut jobs: Vec<Job> = Vec::new();
-        let mut ids = std::collections::BTreeSet::new();
+        let mut builder = ManifestBuilder::new(&self.name, self.bank_size);
         for variant in &self.variants {
             let mut grid = self.grid.clone();
             grid.extend(variant.grid.clone());
-            let first_job = jobs.len();
+            builder.close_jobs();
             for point in combinations(&grid) {
-                let id = run_id(&variant.name, &point);
+                let shown: Vec<(String, String)> =
+                    point.iter().map(|(key, value)| ((*key).to_owned(), show(value))).collect();
+                let id = run_id(&variant.name, &shown);
                 let origin = format!("run {id} of sweep {}", self.name);
                 let mut table = base.clone();
                 for key in &variant.unset {
@@ -157,41 +159,67 @@ impl SweepConfig {
                     })?;
                 }
                 let config = RunConfig::from_table(table, &origin)?;
-                let origin = &format!("sweep {}", self.name);
-                if !ids.insert(id.clone()) {
-                    return Err(ConfigError::invalid(
-                        origin,
-                        "variants",
-                        format!("two runs named {id}"),
-                        "every variant has a name of its own, and every grid distinct values",
-                    ));
-                }
-                let run = ManifestRun { folder: PathBuf::from(&id), id, config };
-                self.place(run, &mut jobs, first_job);
+                builder.add(id, config)?;
             }
         }
-        let origin = &format!("sweep {}", self.name);
-        if jobs.is_empty() {
+        builder.finish()
+    }
+}
+
+/// Puts runs into jobs.
+pub(crate) struct ManifestBuilder {
+    manifest: Manifest,
+    bank_size: NonZeroUsize,
+    /// The first job that runs may still join.
+    open: usize,
+}
+
+impl ManifestBuilder {
+    pub fn new(sweep: &str, bank_size: NonZeroUsize) -> Self {
+        Self {
+            manifest: Manifest { sweep: sweep.to_owned(), jobs: Vec::new() },
+            bank_size,
+            open: 0,
+        }
+    }
+
+    /// Later runs join none of the jobs so far.
+    pub fn close_jobs(&mut self) {
+        self.open = self.manifest.jobs.len();
+    }
+
+    /// Puts a run into the first open job that may hold it, or into a new one.
+    pub fn add(&mut self, id: String, config: RunConfig) -> Result<(), ConfigError> {
+        if self.manifest.runs().any(|run| run.id == id) {
             return Err(ConfigError::invalid(
-                origin,
+                &format!("sweep {}", self.manifest.sweep),
+                "variants",
+                format!("two runs named {id}"),
+                "every variant has a name of its own, and every grid distinct values",
+            ));
+        }
+        let key = config.bank_key();
+        let run = ManifestRun { folder: PathBuf::from(&id), id, config };
+        let room = self.manifest.jobs[self.open..].iter_mut().find(|job| {
+            job.runs.len() < self.bank_size.get() && job.runs[0].config.bank_key() == key
+        });
+        match room {
+            Some(job) => job.runs.push(run),
+            None => self.manifest.jobs.push(Job { runs: vec![run] }),
+        }
+        Ok(())
+    }
+
+    pub fn finish(self) -> Result<Manifest, ConfigError> {
+        if self.manifest.jobs.is_empty() {
+            return Err(ConfigError::invalid(
+                &format!("sweep {}", self.manifest.sweep),
                 "variants",
                 "no run",
                 "a sweep has at least one run",
             ));
         }
-        Ok(Manifest { sweep: self.name.clone(), jobs })
-    }
-
-    /// Puts a run into the first job of its variant that may hold it, or into a new one.
-    fn place(&self, run: ManifestRun, jobs: &mut Vec<Job>, first_job: usize) {
-        let key = run.config.bank_key();
-        let room = jobs[first_job..].iter_mut().find(|job| {
-            job.runs.len() < self.bank_size.get() && job.runs[0].config.bank_key() == key
-        });
-        match room {
-            Some(job) => job.runs.push(run),
-            None => jobs.push(Job { runs: vec![run] }),
-        }
+        Ok(self.manifest)
     }
 }
 
@@ -236,16 +264,11 @@ fn combinations(grid: &Grid) -> Vec<Vec<(&str, &toml::Value)>> {
     })
 }
 
-/// `e2e_sparsity-2_seed-0`: the variant, then the last telling word of each key with its value.
-fn run_id(variant: &str, point: &[(&str, &toml::Value)]) -> String {
+/// `e2e_sparsity-2_seed-0`: the variant, then the last telling word of each dotted key with its value.
+pub(crate) fn run_id(variant: &str, point: &[(String, String)]) -> String {
     let mut id = variant.to_owned();
     for (key, value) in point {
         let word = key.rsplit('.').find(|word| !matches!(*word, "coeff" | "total_coeff"));
-        let value = match value {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Float(number) => number.to_string(),
-            other => other.to_string(),
-        };
         let value: String = value
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() || "-+.".contains(c) { c } else { '-' })
@@ -256,6 +279,14 @@ fn run_id(variant: &str, point: &[(&str, &toml::Value)]) -> String {
         id.push_str(value.trim_matches('-'));
     }
     id
+}
+
+fn show(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Float(number) => number.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// Sets a dotted key, making tables on the way.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::hub::HubError;
+
 /// Data that could not be found, read or used. Every variant names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -181,12 +183,38 @@ pub enum DataError {
     /// Training and evaluation data share a file.
     #[error(
         "the evaluation data {} is the training data {}: an evaluation on rows that were trained on says nothing; \
-         choose another eval.data", evaluation.display(), training.display()
+         choose another eval.data, or hold its first windows out with data.skip = eval.n_samples", evaluation.display(),
+        training.display()
     )]
     Overlap {
         /// The evaluation's file.
         evaluation: PathBuf,
         /// The training's.
         training: PathBuf,
+    },
+    /// No file is of the split.
+    #[error(
+        "{} has no file of the split `{split}`: no path has that word. It has {}{}", path.display(),
+        files.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", "),
+        if files.len() > 5 { ", …" } else { "" }
+    )]
+    NoSplit {
+        /// The data.
+        path: PathBuf,
+        /// The split asked for.
+        split: String,
+        /// The files that there are.
+        files: Vec<String>,
+    },
+    /// The hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// A stream cannot go on from a cursor.
+    #[error("cannot go on reading from {}: {message}", path.display())]
+    Cursor {
+        /// The cursor's file, or the data.
+        path: PathBuf,
+        /// Why not, and what to do.
+        message: String,
     },
 }

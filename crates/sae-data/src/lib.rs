@@ -15,9 +15,8 @@
 //! }
 //! writer.finish()?;
 //!
-//! let options = StreamOptions {
-//!     context_length: 4, batch_size: 5, vocabulary: 100, shuffle_buffer: 8, seed: 0, epochs: Some(1), skip: 0,
-//! };
+//! // Windows of T = 4 ids below V = 100, in batches of 5, through a shuffle buffer of 8.
+//! let options = StreamOptions { batch_size: 5, shuffle_buffer: 8, ..StreamOptions::in_order(4, 100) };
 //! let stream = TokenStream::open(&folder, "input_ids", None, options)?;
 //! let batches = stream.collect::<Result<Vec<_>, _>>()?;
 //! assert_eq!((batches.len(), batches[0].rows, batches[0].tokens.len()), (2, 5, 20));
@@ -25,7 +24,9 @@
 //! # Ok::<(), sae_data::DataError>(())
 //! ```
 
+mod cursor;
 mod error;
+pub mod hub;
 mod pack;
 pub mod prepare;
 mod shard;
@@ -33,6 +34,7 @@ mod shuffle;
 mod stream;
 mod tokenize;
 
+pub use cursor::Cursor;
 pub use error::DataError;
 pub use pack::Packer;
 pub use shard::{ColumnKind, ShardSet};

@@ -1,26 +1,50 @@
 //! Documents → windows of the context length.
 
 /// Joins documents by the end-of-text token and cuts the whole into windows, as the reference does: a window may hold
-/// the end of one document and the start of the next, and nothing is padded. What is left at the end is dropped.
+/// the end of one document and the start of the next, and nothing is padded. With a beginning-of-text token, every
+/// window begins with it. What is left at the end is dropped.
 #[derive(Debug)]
 pub struct Packer {
     context_length: usize,
     end_of_text: u32,
+    begin: Option<u32>,
     pending: Vec<u32>,
 }
 
 impl Packer {
     /// A packer with nothing pending.
-    pub fn new(context_length: usize, end_of_text: u32) -> Self {
-        Self { context_length, end_of_text, pending: Vec::new() }
+    pub fn new(context_length: usize, end_of_text: u32, begin: Option<u32>) -> Self {
+        Self { context_length, end_of_text, begin, pending: Vec::new() }
+    }
+
+    /// The tokens that no window holds yet.
+    pub(crate) fn pending(&self) -> &[u32] {
+        &self.pending
+    }
+
+    /// Goes on with tokens that another packer had pending.
+    pub(crate) fn restore(&mut self, pending: Vec<u32>) {
+        self.pending = pending;
     }
 
     /// Adds a document and passes on every window that it completes.
     pub fn push(&mut self, document: &[u32], mut window: impl FnMut(&[u32])) {
         self.pending.extend_from_slice(document);
         self.pending.push(self.end_of_text);
-        let whole = self.pending.len() / self.context_length * self.context_length;
-        self.pending[..whole].chunks_exact(self.context_length).for_each(&mut window);
+        let own = self.context_length - usize::from(self.begin.is_some());
+        let whole = self.pending.len() / own * own;
+        let mut begun = Vec::new();
+        for part in self.pending[..whole].chunks_exact(own) {
+            match self.begin {
+                None => window(part),
+                Some(begin) => {
+                    begun.clear();
+                    begun.push(begin);
+                    begun.extend_from_slice(part);
+                    window(&begun);
+                }
+            }
+        }
         self.pending.drain(..whole);
     }
 }
@@ -31,11 +55,15 @@ mod tests {
 
     #[test]
     fn documents_are_joined_and_the_rest_dropped() {
-        let mut packer = Packer::new(3, 9);
-        let mut windows = Vec::new();
-        for document in [&[1, 2][..], &[3], &[4, 5, 6, 7]] {
-            packer.push(document, |window| windows.push(window.to_vec()));
-        }
-        assert_eq!(windows, [[1, 2, 9], [3, 9, 4], [5, 6, 7]]);
+        let pack = |begin| {
+            let mut packer = Packer::new(3, 9, begin);
+            let mut windows = Vec::new();
+            for document in [&[1, 2][..], &[3], &[4, 5, 6, 7]] {
+                packer.push(document, |window| windows.push(window.to_vec()));
+            }
+            windows
+        };
+        assert_eq!(pack(None), [[1, 2, 9], [3, 9, 4], [5, 6, 7]]);
+        assert_eq!(pack(Some(8)), [[8, 1, 2], [8, 9, 3], [8, 9, 4], [8, 5, 6], [8, 7, 9]]);
     }
 }

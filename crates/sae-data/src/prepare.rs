@@ -13,7 +13,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use crate::stream::for_each_window;
+use crate::shard::Position;
+use crate::stream::{Reader, Step};
 use crate::{DataError, ShardSet, StreamOptions, TextTokenizer};
 
 /// What a preparation has written.
@@ -74,26 +75,26 @@ fn text_batch(
         .map_err(|error| write_error(out, &error))
 }
 
-/// Tokenises text shards once into parquet windows of `context_length`, column `input_ids`.
+/// Tokenises text shards once into parquet windows of `context_length`, column `input_ids`; `bos` says whether each
+/// begins with the tokeniser's beginning-of-text token. `progress` is told how many windows there are so far.
 pub fn windows(
     shards: &ShardSet,
     tokenizer: &TextTokenizer,
     context_length: usize,
+    bos: bool,
     out: &Path,
+    mut progress: impl FnMut(u64),
 ) -> Result<Prepared, DataError> {
-    let options = StreamOptions {
-        context_length,
-        batch_size: 1,
-        vocabulary: tokenizer.vocabulary(),
-        shuffle_buffer: 1,
-        seed: 0,
-        epochs: Some(1),
-        skip: 0,
-    };
+    let options =
+        StreamOptions { bos, ..StreamOptions::in_order(context_length, tokenizer.vocabulary()) };
     let mut writer = WindowWriter::create(out, context_length, 1 << 16)?;
     let mut failed = None;
-    for_each_window(shards, Some(tokenizer), &options, |window| {
-        failed = writer.push(&window).err();
+    let reader = Reader::new(shards, Some(tokenizer), &options);
+    reader.windows(Position::default(), 0, Vec::new(), |step| {
+        match step {
+            Step::Before { read, .. } => progress(read),
+            Step::Window(window) => failed = writer.push(&window).err(),
+        }
         failed.is_none()
     })?;
     match failed {

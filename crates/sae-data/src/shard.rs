@@ -13,7 +13,11 @@ use arrow::datatypes::{DataType, Field, Int64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
+use sae_config::HubSource;
+use serde::{Deserialize, Serialize};
+
 use crate::DataError;
+use crate::hub::{Hub, Repository, in_split};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,22 +28,43 @@ pub enum ColumnKind {
     Windows,
 }
 
-/// Parquet files with a column in common, opened and checked; the rows themselves are read later.
+/// Parquet files with a column in common. Those of this machine are opened and checked at once; those of the hub are
+/// fetched when they are reached, the next one while one is read.
 #[derive(Debug, Clone)]
 pub struct ShardSet {
     source: PathBuf,
     column: String,
     kind: ColumnKind,
     shards: Vec<Shard>,
+    hub: Option<(Hub, Repository)>,
 }
 
 #[derive(Debug, Clone)]
 struct Shard {
-    path: PathBuf,
-    rows: u64,
+    /// A path, or the name of a file in the hub's repository.
+    name: PathBuf,
+    /// Known of files of this machine.
+    rows: Option<u64>,
 }
 
-/// Rows of a shard, read together: at most one row group's worth.
+/// A place in a set of shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// The file, counted from 0.
+    pub shard: usize,
+    /// The row in it.
+    pub row: u64,
+}
+
+/// Rows of a shard, read together.
+pub(crate) struct RowBatch<'a> {
+    pub path: &'a Path,
+    /// Where they begin.
+    pub position: Position,
+    pub rows: Rows,
+}
+
+/// What rows hold.
 pub(crate) enum Rows {
     /// Documents; a null is empty.
     Text(Vec<String>),
@@ -54,25 +79,54 @@ impl ShardSet {
     /// Opens a file, all `.parquet` files of a folder, or those a glob matches, in the order of their names, and checks
     /// that each is whole and has the column.
     pub fn open(source: &Path, column: &str) -> Result<Self, DataError> {
-        let paths = list(source)?;
+        Self::open_split(source, column, None)
+    }
+
+    /// The same for a data set of the hub.
+    pub fn open_hub(
+        set: &HubSource,
+        column: &str,
+        split: Option<&str>,
+        hub: &Hub,
+    ) -> Result<Self, DataError> {
+        let (repository, names) = hub.parquet_files(
+            &set.repository,
+            set.revision.as_deref(),
+            split,
+            set.path.as_deref(),
+        )?;
+        let shards =
+            names.into_iter().map(|name| Shard { name: name.into(), rows: None }).collect();
+        let mut shards = Self {
+            source: PathBuf::from(set.to_string()),
+            column: column.to_owned(),
+            kind: ColumnKind::Text,
+            shards,
+            hub: Some((hub.clone(), repository)),
+        };
+        // The first file tells what the column holds; the others are checked when they are read.
+        let path = shards.fetch(0)?;
+        let builder = builder(&path)?;
+        shards.kind = column_kind(&path, &builder, column)?;
+        shards.shards[0].rows = Some(builder.metadata().file_metadata().num_rows() as u64);
+        Ok(shards)
+    }
+
+    /// Those of a folder or glob that belong to a split: that have its name in their path as a word of its own.
+    pub fn open_split(source: &Path, column: &str, split: Option<&str>) -> Result<Self, DataError> {
+        let paths = list(source, split)?;
         let mut shards = Vec::with_capacity(paths.len());
         let mut kind = None;
         for path in paths {
             let builder = builder(&path)?;
             let rows = builder.metadata().file_metadata().num_rows() as u64;
             let found = column_kind(&path, &builder, column)?;
-            if *kind.get_or_insert(found) != found {
-                return Err(DataError::ColumnType {
-                    path,
-                    column: column.to_owned(),
-                    found: format!("{found:?}").to_lowercase(),
-                    expected: "the same as the files before it",
-                });
-            }
-            shards.push(Shard { path, rows });
+            check_kind(*kind.get_or_insert(found), found, &path, column)?;
+            shards.push(Shard { name: path, rows: Some(rows) });
         }
         let kind = kind.ok_or_else(|| DataError::Missing { path: source.to_owned() })?;
-        Ok(Self { source: source.to_owned(), column: column.to_owned(), kind, shards })
+        let (source, column) = (source.to_owned(), column.to_owned());
+        Ok(Self { source, column, kind, shards, hub: None })
     }
 
     /// What the column holds.
@@ -80,19 +134,28 @@ impl ShardSet {
         self.kind
     }
 
-    /// What was opened: a file, folder or glob.
+    /// What was opened: a file, folder, glob or `hf://` reference.
     pub fn source(&self) -> &Path {
         &self.source
     }
 
-    /// Rows of all files together.
-    pub fn rows(&self) -> u64 {
+    /// Rows of all files together; not known of files that are still to be fetched.
+    pub fn rows(&self) -> Option<u64> {
         self.shards.iter().map(|shard| shard.rows).sum()
     }
 
-    /// The files, in reading order.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.shards.iter().map(|shard| shard.path.as_path())
+    /// The files, in reading order: paths, or names in the hub's repository.
+    pub fn names(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(|shard| shard.name.as_path())
+    }
+
+    /// A shard's path on this machine, fetched where it is not there yet.
+    fn fetch(&self, shard: usize) -> Result<PathBuf, DataError> {
+        let name = &self.shards[shard].name;
+        match &self.hub {
+            None => Ok(name.clone()),
+            Some((hub, repository)) => Ok(hub.get(repository, &name.to_string_lossy())?),
+        }
     }
 
     /// Refuses evaluation data that has a file in common with the training data, under whatever name, or rows: of the
@@ -122,8 +185,12 @@ impl ShardSet {
             hasher.finish()
         };
         let mut hashes = Vec::new();
-        self.for_each_rows(|_, _, rows| {
-            match rows {
+        self.for_each_rows(Position::default(), |batch| {
+            if batch.position.shard > 0 && self.hub.is_some() {
+                // Other files of the hub may not be here yet, and are not fetched for this.
+                return Ok(false);
+            }
+            match batch.rows {
                 Rows::Text(texts) => hashes.extend(
                     texts
                         .iter()
@@ -146,45 +213,92 @@ impl ShardSet {
     }
 
     fn check_files(&self, training: &Self) -> Result<(), DataError> {
+        let overlap = |evaluation: &Path, training: &Path| DataError::Overlap {
+            evaluation: evaluation.to_owned(),
+            training: training.to_owned(),
+        };
+        if let (Some((_, own)), Some((_, theirs))) = (&self.hub, &training.hub) {
+            let shared = self.names().find(|name| training.names().any(|other| other == *name));
+            return match shared {
+                Some(name) if own == theirs => Err(overlap(name, name)),
+                _ => Ok(()),
+            };
+        }
+        if self.hub.is_some() || training.hub.is_some() {
+            return Ok(());
+        }
         let fingerprints =
-            training.paths().map(fingerprint).collect::<Result<Vec<Fingerprint>, _>>()?;
-        for path in self.paths() {
+            training.names().map(fingerprint).collect::<Result<Vec<Fingerprint>, _>>()?;
+        for path in self.names() {
             let own = fingerprint(path)?;
             if let Some(same) = fingerprints.iter().position(|other| *other == own) {
-                return Err(DataError::Overlap {
-                    evaluation: path.to_owned(),
-                    training: training.shards[same].path.clone(),
-                });
+                return Err(overlap(path, &training.shards[same].name));
             }
         }
         Ok(())
     }
 
-    /// Calls `f` with the rows of every file, in order, with the file's path and the number of its first row; stops
-    /// where `f` returns `false`.
+    /// Calls `f` with the rows from a position on, file by file, in order; stops where `f` returns `false`.
     pub(crate) fn for_each_rows(
         &self,
-        mut f: impl FnMut(&Path, u64, Rows) -> Result<bool, DataError>,
+        from: Position,
+        mut f: impl FnMut(RowBatch<'_>) -> Result<bool, DataError>,
     ) -> Result<(), DataError> {
-        for Shard { path, .. } in &self.shards {
-            let mut first = 0;
-            for batch in self.reader(path)? {
-                let batch = batch.map_err(|error| parquet_error(path, &error))?;
-                let count = batch.num_rows() as u64;
-                let rows = self.rows_of(path, first, batch.column(0))?;
-                if !f(path, first, rows)? {
-                    return Ok(());
+        for shard in from.shard..self.shards.len() {
+            let path = self.fetch(shard)?;
+            let start = if shard == from.shard { from.row } else { 0 };
+            // The next file downloads while this one is read; what goes wrong there is reported when it is its turn.
+            let wanted = std::thread::scope(|scope| {
+                if self.hub.is_some() && shard + 1 < self.shards.len() {
+                    scope.spawn(move || self.fetch(shard + 1).ok());
                 }
-                first += count;
+                self.read_shard(&path, Position { shard, row: start }, &mut f)
+            })?;
+            if !wanted {
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    fn reader(&self, path: &Path) -> Result<ParquetRecordBatchReader, DataError> {
+    /// Reads a file from a row on; `false` where `f` has had enough.
+    fn read_shard(
+        &self,
+        path: &Path,
+        from: Position,
+        f: &mut impl FnMut(RowBatch<'_>) -> Result<bool, DataError>,
+    ) -> Result<bool, DataError> {
+        let mut position = from;
+        for batch in self.reader(path, from.row)? {
+            let batch = batch.map_err(|error| parquet_error(path, &error))?;
+            let count = batch.num_rows() as u64;
+            let rows = self.rows_of(path, position.row, batch.column(0))?;
+            if !f(RowBatch { path, position, rows })? {
+                return Ok(false);
+            }
+            position.row += count;
+        }
+        Ok(true)
+    }
+
+    /// Opens a file at a row: row groups before it are not read at all.
+    fn reader(&self, path: &Path, from: u64) -> Result<ParquetRecordBatchReader, DataError> {
         let builder = builder(path)?;
+        let found = column_kind(path, &builder, &self.column)?;
+        check_kind(self.kind, found, path, &self.column)?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), [self.column.as_str()]);
+        let (mut skipped, mut before) = (0, 0);
+        for group in builder.metadata().row_groups() {
+            let rows = group.num_rows() as u64;
+            if before + rows > from {
+                break;
+            }
+            (skipped, before) = (skipped + 1, before + rows);
+        }
+        let groups = (skipped..builder.metadata().num_row_groups()).collect();
         builder
+            .with_row_groups(groups)
+            .with_offset((from - before) as usize)
             .with_projection(mask)
             .with_batch_size(ROWS)
             .build()
@@ -235,19 +349,50 @@ impl ShardSet {
     }
 }
 
-fn list(source: &Path) -> Result<Vec<PathBuf>, DataError> {
+fn list(source: &Path, split: Option<&str>) -> Result<Vec<PathBuf>, DataError> {
     let missing = || DataError::Missing { path: source.to_owned() };
     let pattern = if source.is_file() {
         return Ok(vec![source.to_owned()]);
     } else if source.is_dir() {
-        format!("{}/*.parquet", glob::Pattern::escape(&source.to_string_lossy()))
+        format!("{}/**/*.parquet", glob::Pattern::escape(&source.to_string_lossy()))
     } else {
         source.to_string_lossy().into_owned()
     };
     let mut paths: Vec<PathBuf> =
         glob::glob(&pattern).map_err(|_| missing())?.filter_map(Result::ok).collect();
     paths.sort();
-    if paths.is_empty() { Err(missing()) } else { Ok(paths) }
+    let Some(split) = split.filter(|_| !paths.is_empty()) else {
+        return if paths.is_empty() { Err(missing()) } else { Ok(paths) };
+    };
+    let base = if source.is_dir() { source } else { Path::new("") };
+    let name = |path: &Path| path.strip_prefix(base).unwrap_or(path).to_string_lossy().into_owned();
+    let names: Vec<String> = paths.iter().map(|path| name(path)).collect();
+    paths.retain(|path| in_split(&name(path), split));
+    if paths.is_empty() {
+        return Err(DataError::NoSplit {
+            path: source.to_owned(),
+            split: split.to_owned(),
+            files: names,
+        });
+    }
+    Ok(paths)
+}
+
+fn check_kind(
+    expected: ColumnKind,
+    found: ColumnKind,
+    path: &Path,
+    column: &str,
+) -> Result<(), DataError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(DataError::ColumnType {
+        path: path.to_owned(),
+        column: column.to_owned(),
+        found: format!("{found:?}").to_lowercase(),
+        expected: "the same as the files before it",
+    })
 }
 
 fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError> {
@@ -272,6 +417,11 @@ fn column_kind(
     })?;
     let kind = match field.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(ColumnKind::Text),
+        DataType::Dictionary(_, values)
+            if matches!(**values, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) =>
+        {
+            Some(ColumnKind::Text)
+        }
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
             if item.data_type().is_integer() =>
         {

@@ -20,6 +20,17 @@ impl<T> ShuffleBuffer<T> {
         Self { capacity: capacity.max(1), items: Vec::new(), rng }
     }
 
+    /// The items held, in their places, and how far the random numbers have been used: all that [`Self::restore`] needs.
+    pub(crate) fn state(&self) -> (&[T], u128) {
+        (&self.items, self.rng.get_word_pos())
+    }
+
+    /// Goes on where a buffer of the same seed and epoch was.
+    pub(crate) fn restore(&mut self, items: Vec<T>, used: u128) {
+        self.items = items;
+        self.rng.set_word_pos(used);
+    }
+
     /// Adds an item; returns the one that leaves, if any.
     pub fn push(&mut self, item: T) -> Option<T> {
         if self.items.len() < self.capacity {

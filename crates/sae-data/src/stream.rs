@@ -1,10 +1,12 @@
-//! Shards → batches, on a thread of its own that works ahead.
+//! Batches of tokens from a thread of their own that works ahead.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use crate::shard::Rows;
+use crate::cursor::{Cursor, Place, Snapshot, Window};
+use crate::shard::{Position, RowBatch, Rows};
 use crate::{ColumnKind, DataError, Packer, ShardSet, ShuffleBuffer, TextTokenizer};
 
 /// How a stream cuts, orders and bounds its data.
@@ -22,8 +24,26 @@ pub struct StreamOptions {
     pub seed: u64,
     /// Passes over the data; `None` begins a new one, in another order, whenever the data ends.
     pub epochs: Option<u64>,
-    /// Windows to leave out at the start: how a stream goes on where another one stopped.
+    /// Windows to leave out at the start of the data, in every epoch.
     pub skip: u64,
+    /// Whether windows of text begin with the tokeniser's beginning-of-text token.
+    pub bos: bool,
+}
+
+impl StreamOptions {
+    /// Windows of this length one by one, in order, once.
+    pub fn in_order(context_length: usize, vocabulary: usize) -> Self {
+        Self {
+            context_length,
+            batch_size: 1,
+            vocabulary,
+            shuffle_buffer: 1,
+            seed: 0,
+            epochs: Some(1),
+            skip: 0,
+            bos: false,
+        }
+    }
 }
 
 /// Windows of tokens, `[rows, context_length]` in row-major order.
@@ -40,8 +60,19 @@ pub struct Batch {
 /// An iterator over batches. The thread behind it ends when the stream is dropped.
 #[derive(Debug)]
 pub struct TokenStream {
-    receiver: Option<Receiver<Result<Batch, DataError>>>,
+    receiver: Option<Receiver<Result<Sent, DataError>>>,
     thread: Option<JoinHandle<()>>,
+    /// The last snapshot that came with a batch.
+    snapshot: Arc<Snapshot>,
+    /// Windows delivered, those before a restart included.
+    delivered: u64,
+}
+
+/// A batch, and the last snapshot before it.
+#[derive(Debug)]
+struct Sent {
+    batch: Batch,
+    snapshot: Arc<Snapshot>,
 }
 
 /// Batches that wait to be asked for.
@@ -64,6 +95,20 @@ impl TokenStream {
         tokenizer: Option<TextTokenizer>,
         options: StreamOptions,
     ) -> Result<Self, DataError> {
+        let snapshot = Arc::new(Snapshot {
+            place: Place { random: "0".to_owned(), ..Place::default() },
+            ..Snapshot::default()
+        });
+        Self::resume(shards, tokenizer, options, Cursor { snapshot, since: 0 })
+    }
+
+    /// Goes on where a stream over the same shards with the same options was.
+    pub fn resume(
+        shards: ShardSet,
+        tokenizer: Option<TextTokenizer>,
+        options: StreamOptions,
+        cursor: Cursor,
+    ) -> Result<Self, DataError> {
         match (shards.kind(), &tokenizer) {
             (ColumnKind::Text, None) => {
                 return Err(DataError::NeedsTokenizer { path: shards.source().to_owned() });
@@ -73,15 +118,27 @@ impl TokenStream {
             }
             (ColumnKind::Windows, _) => {}
         }
+        let Cursor { snapshot, since } = cursor;
+        let delivered = snapshot.place.sent + since;
         let (sender, receiver) = sync_channel(PREFETCH);
+        let start = Arc::clone(&snapshot);
         let thread = std::thread::spawn(move || {
-            let mut batcher = Batcher::new(&sender, &options);
-            if let Err(error) = produce(&shards, tokenizer.as_ref(), &options, &mut batcher) {
+            let reader = Reader::new(&shards, tokenizer.as_ref(), &options);
+            let mut batcher = Batcher::new(&sender, &options, start, since);
+            if let Err(error) = produce(&reader, &mut batcher) {
                 // A closed channel means that nobody wants to know.
                 let _ = sender.send(Err(error));
             }
         });
-        Ok(Self { receiver: Some(receiver), thread: Some(thread) })
+        Ok(Self { receiver: Some(receiver), thread: Some(thread), snapshot, delivered })
+    }
+
+    /// Where the stream stands after the last batch that was taken.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            snapshot: Arc::clone(&self.snapshot),
+            since: self.delivered - self.snapshot.place.sent,
+        }
     }
 }
 
@@ -89,7 +146,14 @@ impl Iterator for TokenStream {
     type Item = Result<Batch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.receiver.as_ref()?.recv().ok()
+        match self.receiver.as_ref()?.recv().ok()? {
+            Ok(Sent { batch, snapshot }) => {
+                self.delivered += batch.rows as u64;
+                self.snapshot = snapshot;
+                Some(Ok(batch))
+            }
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 
@@ -105,155 +169,234 @@ impl Drop for TokenStream {
 
 /// Collects windows into batches and sends them.
 struct Batcher<'a> {
-    sender: &'a SyncSender<Result<Batch, DataError>>,
-    skip: u64,
-    windows: u64,
-    tokens: Vec<i64>,
+    sender: &'a SyncSender<Result<Sent, DataError>>,
+    snapshot: Arc<Snapshot>,
+    /// Windows that were delivered before a restart, still to be dropped.
+    drop: u64,
+    /// Windows in batches sent, those before a restart included.
+    sent: u64,
+    windows: Vec<Window>,
     batch_size: usize,
     context_length: usize,
 }
 
 impl<'a> Batcher<'a> {
-    fn new(sender: &'a SyncSender<Result<Batch, DataError>>, options: &StreamOptions) -> Self {
-        let &StreamOptions { batch_size, context_length, skip, .. } = options;
-        Self { sender, skip, windows: 0, tokens: Vec::new(), batch_size, context_length }
+    fn new(
+        sender: &'a SyncSender<Result<Sent, DataError>>,
+        options: &StreamOptions,
+        snapshot: Arc<Snapshot>,
+        drop: u64,
+    ) -> Self {
+        let &StreamOptions { batch_size, context_length, .. } = options;
+        let sent = snapshot.place.sent;
+        Self { sender, snapshot, drop, sent, windows: Vec::new(), batch_size, context_length }
     }
 
     /// Adds a window; `false` once nobody listens any more.
-    fn push(&mut self, window: &[u32]) -> bool {
-        self.windows += 1;
-        if self.windows <= self.skip {
+    fn push(&mut self, window: Window) -> bool {
+        if self.drop > 0 {
+            (self.drop, self.sent) = (self.drop - 1, self.sent + 1);
             return true;
         }
-        self.tokens.extend(window.iter().map(|&id| i64::from(id)));
-        if self.tokens.len() < self.batch_size * self.context_length {
+        self.windows.push(window);
+        if self.windows.len() < self.batch_size {
             return true;
         }
-        let batch = Batch {
-            tokens: std::mem::take(&mut self.tokens),
-            rows: self.batch_size,
-            context_length: self.context_length,
-        };
-        self.sender.send(Ok(batch)).is_ok()
+        let mut tokens = Vec::with_capacity(self.batch_size * self.context_length);
+        for window in self.windows.drain(..) {
+            tokens.extend(window.iter().map(|&id| i64::from(id)));
+        }
+        self.sent += self.batch_size as u64;
+        let batch = Batch { tokens, rows: self.batch_size, context_length: self.context_length };
+        self.sender.send(Ok(Sent { batch, snapshot: Arc::clone(&self.snapshot) })).is_ok()
     }
 }
 
-fn produce(
-    shards: &ShardSet,
-    tokenizer: Option<&TextTokenizer>,
-    options: &StreamOptions,
-    batcher: &mut Batcher<'_>,
-) -> Result<(), DataError> {
-    for epoch in 0..options.epochs.unwrap_or(u64::MAX) {
-        if epoch == 1 && options.epochs.is_none() {
+fn produce(reader: &Reader<'_>, batcher: &mut Batcher<'_>) -> Result<(), DataError> {
+    let Reader { shards, options, .. } = *reader;
+    let start = Arc::clone(&batcher.snapshot);
+    if !start.partial.iter().cloned().all(|window| batcher.push(window)) {
+        return Ok(());
+    }
+    let mut resumed = Some(start);
+    let first_epoch = batcher.snapshot.place.epoch;
+    for epoch in first_epoch..options.epochs.unwrap_or(u64::MAX) {
+        if epoch == 1 && options.epochs.is_none() && resumed.is_none() {
             tracing::warn!(
                 "{} ended after {} windows: beginning a new epoch in another order",
                 shards.source().display(),
-                batcher.windows
+                batcher.sent
             );
         }
-        let before = batcher.windows;
         let mut buffer = ShuffleBuffer::new(options.shuffle_buffer, options.seed, epoch);
+        let (mut position, mut read, mut pending) = (Position::default(), 0, Vec::new());
+        if let Some(start) = resumed.take() {
+            (position, read, pending) =
+                (start.place.position, start.place.read, start.pending.clone());
+            // Checked when the cursor was read.
+            let random = start.place.random.parse().unwrap_or(0);
+            buffer.restore(start.buffer.clone(), random);
+        }
         let mut wanted = true;
-        for_each_window(shards, tokenizer, options, |window| {
-            if let Some(window) = buffer.push(window) {
-                wanted = batcher.push(&window);
+        let taken = reader.windows(position, read, pending, |step| {
+            match step {
+                Step::Before { position, read, pending } => {
+                    let (items, random) = buffer.state();
+                    batcher.snapshot = Arc::new(Snapshot {
+                        place: Place {
+                            epoch,
+                            position,
+                            read,
+                            sent: batcher.sent,
+                            random: random.to_string(),
+                        },
+                        pending: pending.to_vec(),
+                        buffer: items.to_vec(),
+                        partial: batcher.windows.clone(),
+                    });
+                }
+                Step::Window(window) => {
+                    if let Some(window) = buffer.push(window) {
+                        wanted = batcher.push(window);
+                    }
+                }
             }
             wanted
         })?;
         for window in buffer.finish() {
-            wanted = wanted && batcher.push(&window);
+            wanted = wanted && batcher.push(window);
         }
         if !wanted {
             return Ok(());
         }
-        if batcher.windows == before {
+        if taken <= options.skip {
             return Err(DataError::TooShort {
                 path: shards.source().to_owned(),
-                found: 0,
+                found: taken,
                 context_length: options.context_length,
-                needed: 1,
-                purpose: "",
+                needed: options.skip + 1,
+                purpose: if options.skip > 0 {
+                    " after those that data.skip leaves out"
+                } else {
+                    ""
+                },
             });
         }
     }
     Ok(())
 }
 
-/// Passes on every window of the shards in order, until `f` returns `false`.
-pub(crate) fn for_each_window(
-    shards: &ShardSet,
-    tokenizer: Option<&TextTokenizer>,
-    options: &StreamOptions,
-    mut f: impl FnMut(Vec<u32>) -> bool,
-) -> Result<(), DataError> {
-    let mut packer = tokenizer.map(|t| Packer::new(options.context_length, t.end_of_text()));
-    let (mut rows_read, mut empty) = (0_u64, 0_u64);
-    shards.for_each_rows(|path, first, rows| {
-        let mut wanted = true;
-        match (rows, tokenizer, &mut packer) {
-            (Rows::Text(texts), Some(tokenizer), Some(packer)) => {
-                rows_read += texts.len() as u64;
-                for ids in tokenizer.encode_all(&texts)? {
-                    if ids.is_empty() {
-                        empty += 1;
-                        continue;
-                    }
-                    packer.push(&ids, |window| wanted = wanted && f(window.to_vec()));
-                }
-            }
-            (Rows::Text(_), ..) => {
-                return Err(DataError::NeedsTokenizer { path: shards.source().to_owned() });
-            }
-            (Rows::Windows { ids, lengths }, ..) => {
-                let mut start = 0;
-                for (row, length) in lengths.into_iter().enumerate() {
-                    let row = first + row as u64;
-                    let length =
-                        length.ok_or_else(|| DataError::NullRow { path: path.to_owned(), row })?;
-                    let window = check_window(path, row, &ids[start..start + length], options)?;
-                    start += length;
-                    wanted = wanted && f(window);
-                }
-            }
-        }
-        Ok(wanted)
-    })?;
-    if empty > 0 && empty == rows_read {
-        return Err(DataError::Empty { path: shards.source().to_owned(), rows: rows_read });
-    }
-    if empty > 0 {
-        tracing::warn!(
-            "{}: left out {empty} empty documents of {rows_read}",
-            shards.source().display()
-        );
-    }
-    Ok(())
+/// What reading passes on.
+pub(crate) enum Step<'a> {
+    /// Rows are about to be read, from this position, after so many windows and with these tokens pending.
+    Before { position: Position, read: u64, pending: &'a [u32] },
+    /// A window.
+    Window(Window),
 }
 
-fn check_window(
+/// Reads windows in the order of the files.
+pub(crate) struct Reader<'a> {
+    shards: &'a ShardSet,
+    tokenizer: Option<&'a TextTokenizer>,
+    options: &'a StreamOptions,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(
+        shards: &'a ShardSet,
+        tokenizer: Option<&'a TextTokenizer>,
+        options: &'a StreamOptions,
+    ) -> Self {
+        Self { shards, tokenizer, options }
+    }
+
+    /// Passes on every window from a position on, until `f` returns `false`; returns how many windows the data has had,
+    /// those before the position and those left out at the start included.
+    pub fn windows(
+        &self,
+        from: Position,
+        mut read: u64,
+        pending: Vec<u32>,
+        mut f: impl FnMut(Step<'_>) -> bool,
+    ) -> Result<u64, DataError> {
+        let options = self.options;
+        let mut packer = self.tokenizer.map(|tokenizer| {
+            let begin = options.bos.then(|| tokenizer.begin_of_text());
+            Packer::new(options.context_length, tokenizer.end_of_text(), begin)
+        });
+        if let Some(packer) = &mut packer {
+            packer.restore(pending);
+        }
+        let (mut rows_read, mut empty) = (0_u64, 0_u64);
+        self.shards.for_each_rows(from, |batch| {
+            let before = packer.as_ref().map_or(&[][..], Packer::pending);
+            let mut wanted = f(Step::Before { position: batch.position, read, pending: before });
+            let mut pass = |window: &mut dyn FnMut() -> Window| {
+                read += 1;
+                if read > options.skip && wanted {
+                    wanted = f(Step::Window(window()));
+                }
+            };
+            match (batch.rows, self.tokenizer, &mut packer) {
+                (Rows::Text(texts), Some(tokenizer), Some(packer)) => {
+                    rows_read += texts.len() as u64;
+                    for ids in tokenizer.encode_all(&texts)? {
+                        if ids.is_empty() {
+                            empty += 1;
+                            continue;
+                        }
+                        packer.push(&ids, |window| pass(&mut || window.into()));
+                    }
+                }
+                (Rows::Text(_), ..) => {
+                    return Err(DataError::NeedsTokenizer {
+                        path: self.shards.source().to_owned(),
+                    });
+                }
+                (Rows::Windows { ids, lengths }, ..) => {
+                    let RowBatch { path, position, .. } = batch;
+                    check_windows(path, position.row, &ids, &lengths, options)?;
+                    for window in ids.chunks_exact(options.context_length) {
+                        pass(&mut || window.iter().map(|&id| id as u32).collect());
+                    }
+                }
+            }
+            Ok(wanted)
+        })?;
+        let source = self.shards.source();
+        if empty > 0 && empty == rows_read && from == Position::default() {
+            return Err(DataError::Empty { path: source.to_owned(), rows: rows_read });
+        }
+        if empty > 0 {
+            tracing::warn!("{}: left out {empty} empty documents of {rows_read}", source.display());
+        }
+        Ok(read)
+    }
+}
+
+/// Refuses rows that are null, of another length, or hold ids that the model does not have.
+fn check_windows(
     path: &Path,
-    row: u64,
+    first: u64,
     ids: &[i64],
+    lengths: &[Option<usize>],
     options: &StreamOptions,
-) -> Result<Vec<u32>, DataError> {
-    if ids.len() != options.context_length {
-        return Err(DataError::WindowLength {
-            path: path.to_owned(),
-            row,
-            found: ids.len(),
-            expected: options.context_length,
+) -> Result<(), DataError> {
+    let (path, expected) = (path.to_owned(), options.context_length);
+    if let Some(row) = lengths.iter().position(|length| *length != Some(expected)) {
+        let at = first + row as u64;
+        return Err(match lengths[row] {
+            None => DataError::NullRow { path, row: at },
+            Some(found) => DataError::WindowLength { path, row: at, found, expected },
         });
     }
-    ids.iter()
-        .map(|&id| match u32::try_from(id) {
-            Ok(small) if (small as usize) < options.vocabulary => Ok(small),
-            _ => Err(DataError::TokenId {
-                path: path.to_owned(),
-                row,
-                id,
-                vocabulary: options.vocabulary,
-            }),
-        })
-        .collect()
+    let vocabulary = options.vocabulary;
+    let known = 0..vocabulary.min(u32::MAX as usize) as i64;
+    match ids.iter().position(|id| !known.contains(id)) {
+        None => Ok(()),
+        Some(at) => {
+            let row = first + (at / expected) as u64;
+            Err(DataError::TokenId { path, row, id: ids[at], vocabulary })
+        }
+    }
 }

@@ -8,7 +8,8 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
 
-use crate::{DataError, ShardSet, shard::Rows};
+use crate::shard::{Position, Rows};
+use crate::{DataError, ShardSet};
 
 /// The end-of-text token of GPT-2's family, which a tokeniser trained here has too.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -19,6 +20,7 @@ pub struct TextTokenizer {
     tokenizer: Tokenizer,
     path: PathBuf,
     end_of_text: u32,
+    begin_of_text: u32,
 }
 
 impl TextTokenizer {
@@ -33,26 +35,28 @@ impl TextTokenizer {
         // Settings for batches of sentences, which would cut and fill documents in silence.
         tokenizer.with_truncation(None).map_err(|error| failed(error.to_string()))?;
         tokenizer.with_padding(None);
-        let configured = path
+        let config = path
             .parent()
             .and_then(|folder| std::fs::read_to_string(folder.join("tokenizer_config.json")).ok())
             .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-            .and_then(|config| {
-                let token = &config["eos_token"];
-                token.as_str().or_else(|| token["content"].as_str()).map(ToOwned::to_owned)
-            });
-        let end_of_text = configured
-            .as_deref()
-            .into_iter()
-            .chain([END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>"])
-            .find_map(|token| tokenizer.token_to_id(token))
+            .unwrap_or_default();
+        let configured = |key: &str| {
+            let token = &config[key];
+            let name = token.as_str().or_else(|| token["content"].as_str())?;
+            tokenizer.token_to_id(name)
+        };
+        let usual = [END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>"];
+        let end_of_text = configured("eos_token")
+            .or_else(|| usual.into_iter().find_map(|token| tokenizer.token_to_id(token)))
             .ok_or_else(|| {
                 failed(
                     "it has no end-of-text token; name it as eos_token in tokenizer_config.json"
                         .into(),
                 )
             })?;
-        Ok(Self { tokenizer, path, end_of_text })
+        // GPT-2's family has one token for both.
+        let begin_of_text = configured("bos_token").unwrap_or(end_of_text);
+        Ok(Self { tokenizer, path, end_of_text, begin_of_text })
     }
 
     /// The file that it was loaded from.
@@ -63,6 +67,11 @@ impl TextTokenizer {
     /// The token that joins documents.
     pub fn end_of_text(&self) -> u32 {
         self.end_of_text
+    }
+
+    /// The token that windows may begin with: `bos_token` of `tokenizer_config.json`, else the end-of-text token.
+    pub fn begin_of_text(&self) -> u32 {
+        self.begin_of_text
     }
 
     /// One more than the largest id, added tokens included.
@@ -118,13 +127,13 @@ pub fn train_tokenizer(
     let failed =
         |message: String| DataError::Tokenizer { action: "train", path: path.clone(), message };
     let mut documents = Vec::new();
-    shards.for_each_rows(|path, _, rows| match rows {
+    shards.for_each_rows(Position::default(), |batch| match batch.rows {
         Rows::Text(texts) => {
             documents.extend(texts);
             Ok(true)
         }
         Rows::Windows { .. } => Err(DataError::ColumnType {
-            path: path.to_owned(),
+            path: batch.path.to_owned(),
             column: "data.column".to_owned(),
             found: "token ids".to_owned(),
             expected: "text to train a tokeniser on",

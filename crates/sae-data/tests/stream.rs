@@ -9,20 +9,13 @@ use arrow::array::{ArrayRef, Int32Array, LargeStringArray, ListArray, RecordBatc
 use arrow::datatypes::Int64Type;
 use parquet::arrow::ArrowWriter;
 use sae_data::{
-    Batch, ColumnKind, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream, prepare,
+    Batch, ColumnKind, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream,
+    prepare,
 };
 use tempfile::TempDir;
 
 fn options() -> StreamOptions {
-    StreamOptions {
-        context_length: 4,
-        batch_size: 3,
-        vocabulary: 300,
-        shuffle_buffer: 1,
-        seed: 0,
-        epochs: Some(1),
-        skip: 0,
-    }
+    StreamOptions { batch_size: 3, ..StreamOptions::in_order(4, 300) }
 }
 
 fn write(path: &Path, name: &str, column: ArrayRef) {
@@ -86,15 +79,13 @@ fn windows_come_in_order_and_the_incomplete_batch_is_dropped() {
 fn the_same_seed_gives_the_same_batches() {
     let folder = TempDir::new().unwrap();
     let source = windows(&folder, 60);
-    let run = |seed, skip| {
-        let options =
-            StreamOptions { shuffle_buffer: 16, seed, epochs: Some(2), skip, ..options() };
+    let run = |seed| {
+        let options = StreamOptions { shuffle_buffer: 16, seed, epochs: Some(2), ..options() };
         firsts(&collect(&source, "input_ids", options).unwrap())
     };
-    let all = run(1, 0);
-    assert_eq!(all, run(1, 0));
-    assert_ne!(all, run(2, 0));
-    assert_eq!(all[30..], run(1, 30), "a stream that skips goes on where another stopped");
+    let all = run(1);
+    assert_eq!(all, run(1));
+    assert_ne!(all, run(2));
     let (first, second) = all.split_at(60);
     assert_ne!(first, second, "every epoch has an order of its own");
     let sorted = |part: &[i64]| {
@@ -141,7 +132,7 @@ fn text_is_tokenised_joined_and_cut() {
     // Prepared windows are the same tokens.
     let out = folder.path().join("prepared");
     let shards = ShardSet::open(&path, "text").unwrap();
-    let made = prepare::windows(&shards, &tokenizer, 4, &out).unwrap();
+    let made = prepare::windows(&shards, &tokenizer, 4, false, &out, |_| {}).unwrap();
     assert_eq!(made.units as usize, found.len());
     let again = collect(&out, "input_ids", StreamOptions { batch_size: 1, ..options() }).unwrap();
     assert_eq!(again.into_iter().flat_map(|batch| batch.tokens).collect::<Vec<_>>(), found);
@@ -250,4 +241,248 @@ fn text_files_become_shards() {
     let trained =
         sae_data::train_tokenizer(&ShardSet::open(&out, "text").unwrap(), 260, folder.path());
     assert_eq!(trained.unwrap().end_of_text(), 0);
+}
+
+#[test]
+fn all_ways_to_write_a_column_are_read() {
+    use arrow::array::{
+        DictionaryArray, FixedSizeListArray, Int64Array, LargeListArray, StringViewArray,
+    };
+    use arrow::datatypes::{DataType, Field, Int32Type};
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("column.parquet");
+    let rows = || (0..6).map(|row| Some(vec![Some(row), Some(1), Some(2), Some(3)]));
+    let flat: Vec<i64> = (0..6).flat_map(|row| [row, 1, 2, 3]).collect();
+    let fixed = FixedSizeListArray::try_new(
+        Arc::new(Field::new("item", DataType::Int64, true)),
+        4,
+        Arc::new(Int64Array::from(flat)),
+        None,
+    );
+    let lists: Vec<ArrayRef> = vec![
+        Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(rows())),
+        Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(
+            rows().map(|row| row.map(|row| row.into_iter().map(|id| id.map(|id| id as i32)))),
+        )),
+        Arc::new(LargeListArray::from_iter_primitive::<Int64Type, _, _>(rows())),
+        Arc::new(fixed.unwrap()),
+    ];
+    for column in lists {
+        let kind = column.data_type().clone();
+        write(&path, "input_ids", column);
+        let batches = collect(&path, "input_ids", options()).unwrap();
+        assert_eq!(firsts(&batches), [0, 1, 2, 3, 4, 5], "{kind}");
+    }
+    let texts = ["fn main() {}", "let x = 1;", "fn main() {}"];
+    let texts: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(texts.to_vec())),
+        Arc::new(LargeStringArray::from(texts.to_vec())),
+        Arc::new(StringViewArray::from(texts.to_vec())),
+        Arc::new(texts.into_iter().collect::<DictionaryArray<Int32Type>>()),
+    ];
+    let batches: Vec<Vec<Batch>> = texts
+        .into_iter()
+        .map(|column| {
+            write(&path, "text", column);
+            collect(&path, "text", StreamOptions { batch_size: 1, ..options() }).unwrap()
+        })
+        .collect();
+    assert!(!batches[0].is_empty() && batches.iter().all(|other| *other == batches[0]));
+}
+
+#[test]
+fn windows_at_the_start_are_left_out_in_every_epoch() {
+    let folder = TempDir::new().unwrap();
+    let source = windows(&folder, 10);
+    let options = StreamOptions { batch_size: 2, skip: 6, epochs: Some(2), ..options() };
+    let batches = collect(&source, "input_ids", options.clone()).unwrap();
+    assert_eq!(firsts(&batches), [6, 7, 8, 9, 6, 7, 8, 9]);
+    let error = error(&source, "input_ids", StreamOptions { skip: 10, ..options });
+    says(&error, &["holds 10 windows", "data.skip"]);
+}
+
+#[test]
+fn windows_of_text_may_begin_with_the_token_for_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("text.parquet");
+    write(&path, "text", Arc::new(StringArray::from(vec!["one two three four five six seven"; 3])));
+    let options = StreamOptions { batch_size: 1, bos: true, ..options() };
+    let with = collect(&path, "text", options.clone()).unwrap();
+    let begin = i64::from(tokenizer().begin_of_text());
+    assert!(with.len() > 3 && with.iter().all(|batch| batch.tokens[0] == begin));
+    let without = collect(&path, "text", StreamOptions { bos: false, ..options }).unwrap();
+    let own: Vec<i64> = with.iter().flat_map(|batch| batch.tokens[1..].to_vec()).collect();
+    let all: Vec<i64> = without.iter().flat_map(|batch| batch.tokens.clone()).collect();
+    let shared = own.len().min(all.len());
+    assert_eq!(own[..shared], all[..shared]);
+}
+
+#[test]
+fn files_of_a_split_are_told_by_their_path() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(at("data/validation")).unwrap();
+    for (name, first) in [
+        ("train-00000-of-00002.parquet", 0),
+        ("train-00001-of-00002.parquet", 1),
+        ("data/validation/0.parquet", 2),
+    ] {
+        let row = Some(vec![Some(first), Some(1), Some(2), Some(3)]);
+        write(&at(name), "input_ids", lists(vec![row]));
+    }
+    let names = |split| {
+        let shards = ShardSet::open_split(folder.path(), "input_ids", split).unwrap();
+        shards.names().count()
+    };
+    assert_eq!((names(None), names(Some("train")), names(Some("validation"))), (3, 2, 1));
+    let error = ShardSet::open_split(folder.path(), "input_ids", Some("test")).unwrap_err();
+    says(&error.to_string(), &["`test`", "train-00000-of-00002.parquet"]);
+}
+
+/// Text and windows, whole batches left over and not, several shards and row groups, an epoch's end in between.
+fn cursor_cases() -> Vec<(TempDir, PathBuf, &'static str, StreamOptions)> {
+    let mut cases = Vec::new();
+    for (shuffle_buffer, skip) in [(1, 0), (16, 0), (16, 7), (500, 3)] {
+        let folder = TempDir::new().unwrap();
+        let source = windows(&folder, 60);
+        let windowed =
+            StreamOptions { shuffle_buffer, skip, seed: 5, epochs: Some(3), ..options() };
+        cases.push((folder, source, "input_ids", windowed));
+        let folder = TempDir::new().unwrap();
+        for shard in 0..3 {
+            let documents: Vec<String> =
+                (0..1500).map(|row| format!("let value_{row} = {shard};")).collect();
+            let path = folder.path().join(format!("{shard}.parquet"));
+            write(&path, "text", Arc::new(StringArray::from(documents)));
+        }
+        let options = StreamOptions {
+            context_length: 64,
+            batch_size: 5,
+            shuffle_buffer,
+            skip,
+            seed: 5,
+            bos: skip > 0,
+            epochs: Some(2),
+            ..options()
+        };
+        let source = folder.path().to_owned();
+        cases.push((folder, source, "text", options));
+    }
+    cases
+}
+
+#[test]
+fn a_stream_goes_on_from_its_cursor_to_the_exact_next_batch() {
+    for (folder, source, column, options) in cursor_cases() {
+        let shards = ShardSet::open(&source, column).unwrap();
+        let start = || {
+            let text = shards.kind() == ColumnKind::Text;
+            TokenStream::start(shards.clone(), text.then(tokenizer), options.clone()).unwrap()
+        };
+        let all: Vec<Batch> = start().map(Result::unwrap).collect();
+        assert!(all.len() > 40, "{}", all.len());
+        for stop in [0, 1, 2, 17, 33, all.len() - 1, all.len()] {
+            let mut stream = start();
+            assert!(stream.by_ref().take(stop).map(Result::unwrap).eq(all[..stop].iter().cloned()));
+            let path = folder.path().join("cursor");
+            stream.cursor().save(&options, &shards, &path).unwrap();
+            drop(stream);
+            let cursor = Cursor::load(&path, &options, &shards).unwrap();
+            let text = shards.kind() == ColumnKind::Text;
+            let again =
+                TokenStream::resume(shards.clone(), text.then(tokenizer), options.clone(), cursor);
+            let mut again = again.unwrap();
+            // And once more, from a stream that had been resumed itself.
+            let step = (all.len() - stop).min(3);
+            assert!(
+                again
+                    .by_ref()
+                    .take(step)
+                    .map(Result::unwrap)
+                    .eq(all[stop..stop + step].iter().cloned()),
+                "{column} {options:?} after {stop}"
+            );
+            let cursor = again.cursor();
+            let rest =
+                TokenStream::resume(shards.clone(), text.then(tokenizer), options.clone(), cursor);
+            let rest: Vec<Batch> = rest.unwrap().map(Result::unwrap).collect();
+            assert!(rest == all[stop + step..], "{column} {options:?} after {stop} and {step}");
+        }
+    }
+}
+
+#[test]
+fn a_cursor_reads_only_what_is_left() {
+    // The first shard is gone: a cursor in the second does not miss it.
+    let folder = TempDir::new().unwrap();
+    let source = windows(&folder, 21);
+    let shards = ShardSet::open(&source, "input_ids").unwrap();
+    let options = StreamOptions { batch_size: 1, ..options() };
+    let mut stream = TokenStream::start(shards.clone(), None, options.clone()).unwrap();
+    let taken: Vec<Batch> = stream.by_ref().take(16).map(Result::unwrap).collect();
+    assert_eq!(firsts(&taken).last(), Some(&15));
+    let cursor = stream.cursor();
+    drop(stream);
+    std::fs::remove_file(shards.names().next().unwrap()).unwrap();
+    let rest = TokenStream::resume(shards, None, options, cursor).unwrap();
+    let rest: Vec<Batch> = rest.map(Result::unwrap).collect();
+    assert_eq!(firsts(&rest), [16, 17, 18, 19, 20]);
+}
+
+#[test]
+fn a_cursor_of_other_data_or_settings_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let source = windows(&folder, 20);
+    let shards = ShardSet::open(&source, "input_ids").unwrap();
+    let stream = TokenStream::start(shards.clone(), None, options()).unwrap();
+    let path = folder.path().join("cursor.parquet");
+    stream.cursor().save(&options(), &shards, &path).unwrap();
+    let other = StreamOptions { seed: 1, ..options() };
+    let error = Cursor::load(&path, &other, &shards).unwrap_err().to_string();
+    says(&error, &["cursor.parquet", "other data or settings", "seed: 1"]);
+    std::fs::write(&path, b"PAR1 and no more").unwrap();
+    let error = Cursor::load(&path, &options(), &shards).unwrap_err().to_string();
+    says(&error, &["cursor.parquet", "damaged"]);
+    std::fs::copy(shards.names().next().unwrap(), &path).unwrap();
+    let error = Cursor::load(&path, &options(), &shards).unwrap_err().to_string();
+    says(&error, &["it is no cursor"]);
+}
+
+#[test]
+fn a_damaged_page_is_an_error_that_names_the_file() {
+    let folder = TempDir::new().unwrap();
+    let source = windows(&folder, 7);
+    let path = ShardSet::open(&source, "input_ids").unwrap().names().next().unwrap().to_owned();
+    let sound = std::fs::read(&path).unwrap();
+    let mut refused = 0;
+    for at in (4..sound.len() - 200).step_by(3) {
+        let mut bytes = sound.clone();
+        for byte in &mut bytes[at..at + 3] {
+            *byte ^= 0x5a;
+        }
+        std::fs::write(&path, bytes).unwrap();
+        // Whatever is damaged: the data, an error, no panic.
+        if let Err(error) = collect(&source, "input_ids", options()) {
+            refused += 1;
+            says(&error.to_string(), &[&path.to_string_lossy()]);
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn a_shard_that_disappears_is_named() {
+    let folder = TempDir::new().unwrap();
+    let source = windows(&folder, 21);
+    let shards = ShardSet::open(&source, "input_ids").unwrap();
+    let last = shards.names().last().unwrap().to_owned();
+    std::fs::remove_file(&last).unwrap();
+    let options = StreamOptions { batch_size: 1, ..options() };
+    let mut stream = TokenStream::start(shards, None, options).unwrap();
+    // The shuffle buffer has the fourteenth of the first two shards.
+    let taken = stream.by_ref().take(13).flatten().count();
+    assert_eq!(taken, 13);
+    let error = stream.next().unwrap().unwrap_err().to_string();
+    says(&error, &[&last.to_string_lossy(), "cannot open"]);
+    assert!(stream.next().is_none());
 }

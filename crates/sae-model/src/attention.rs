@@ -1,39 +1,73 @@
 //! Causal multi-head self-attention.
+//!
+//! `B` batch, `T` context length, `H` heads, `R` rotated dimensions of a head.
 
 use tch::{TchError, Tensor};
 
 use crate::linear::Linear;
+use crate::rotary::Angles;
 
 /// Self-attention with one projection for queries, keys and values.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    /// D → 3 D: queries, keys, values.
+    /// D → (H + 2·KV) · d_head: all heads' queries, then keys, then values.
     pub qkv: Linear,
-    /// D → D.
+    /// H · d_head → D.
     pub out: Linear,
-    /// Heads, H.
+    /// Heads.
     pub n_heads: i64,
+    /// Heads of keys and values, KV.
+    pub n_kv_heads: i64,
+    /// Width of a head.
+    pub d_head: i64,
+    /// What multiplies the scores, where it is not `1 / √d_head`.
+    pub scale: Option<f64>,
+    /// Positions back that are seen, its own counted.
+    pub window: Option<i64>,
 }
 
 impl Attention {
-    /// Scores are scaled by `1 / √(D / H)`; `[B, H, T, T]` is never stored.
+    /// `[B, H, T, T]` is never stored. Rotary models give the angles of the positions.
     ///
     /// # Shapes
     /// `x: [B, T, D]` → `[B, T, D]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let (b, t, d) = x.size3()?;
-        let heads = self.qkv.forward(x)?.f_view([b, t, 3, self.n_heads, d / self.n_heads])?;
-        let head = |which: i64| heads.f_select(2, which)?.f_transpose(1, 2);
+    pub fn forward(&self, x: &Tensor, angles: Option<&Angles>) -> Result<Tensor, TchError> {
+        let (b, t, _) = x.size3()?;
+        let all = self.qkv.forward(x)?;
+        let heads = |first: i64, count: i64| {
+            all.f_narrow(2, first * self.d_head, count * self.d_head)?
+                .f_view([b, t, count, self.d_head])?
+                .f_transpose(1, 2)
+        };
+        let (h, kv) = (self.n_heads, self.n_kv_heads);
+        let (mut queries, mut keys, values) = (heads(0, h)?, heads(h, kv)?, heads(h + kv, kv)?);
+        if let Some(angles) = angles {
+            queries = angles.rotate(&queries)?;
+            keys = angles.rotate(&keys)?;
+        }
+        let mask = match self.window {
+            Some(window) if window < t => Some(band(t, window, x.device())?),
+            _ => None,
+        };
         let mixed = Tensor::f_scaled_dot_product_attention(
-            &head(0)?,
-            &head(1)?,
-            &head(2)?,
-            None::<&Tensor>,
+            &queries,
+            &keys,
+            &values,
+            mask.as_ref(),
             0.0,
-            true,
-            None,
-            false,
+            mask.is_none(),
+            self.scale,
+            kv != h,
         )?;
-        self.out.forward(&mixed.f_transpose(1, 2)?.f_reshape([b, t, d])?)
+        self.out.forward(&mixed.f_transpose(1, 2)?.f_reshape([b, t, h * self.d_head])?)
     }
+}
+
+/// Position i sees j where `i - window < j ≤ i`.
+///
+/// # Shapes
+/// → `[T, T]`, bool.
+fn band(t: i64, window: i64, device: tch::Device) -> Result<Tensor, TchError> {
+    let causal = Tensor::f_ones([t, t], (tch::Kind::Bool, device))?.f_tril(0)?;
+    causal.f_logical_and(&causal.f_tril(-window)?.f_logical_not()?)
 }

@@ -26,7 +26,10 @@ pub enum ModelError {
         /// What is wrong, and what would do.
         message: String,
     },
-    /// The weights file is damaged, or its tensors are not those that the configuration promises.
+    /// A file of weights is missing or damaged.
+    #[error(transparent)]
+    Tensors(#[from] sae_tensors::TensorError),
+    /// The tensors are not those that the configuration promises.
     #[error("cannot use the weights {}: {message}", path.display())]
     Weights {
         /// The file.

@@ -4,13 +4,10 @@
 //! This crate knows no sparse autoencoders; `sae-splice` puts them in through the hooks.
 //!
 //! ```
-//! use sae_model::{ModelConfig, Site, Transformer, config::Activation};
+//! use sae_model::{ModelConfig, Site, Transformer};
 //! use tch::{Device, Kind, Tensor};
 //!
-//! let config = ModelConfig {
-//!     n_layers: 2, d_model: 8, n_heads: 2, d_mlp: 32, context_length: 16, vocabulary: 50,
-//!     layer_norm_eps: 1e-5, activation: Activation::GeluTanh,
-//! };
+//! let config = ModelConfig::gpt2(2, 8, 2, 16, 50); // layers, D, heads, context, vocabulary
 //! let model = Transformer::random(config, 0, Device::Cpu, Kind::Float)?;
 //! let tokens = Tensor::from_slice(&[3_i64, 1, 4, 1, 5]).view([1, 5]);
 //!
@@ -27,13 +24,16 @@ mod attention;
 pub mod config;
 pub mod device;
 mod error;
+pub mod generate;
 mod linear;
 pub mod load;
 mod mlp;
 mod norm;
+mod process;
+mod rotary;
 mod transformer;
 
 pub use config::ModelConfig;
 pub use error::ModelError;
 pub use sae_config::{Site, SiteKind};
-pub use transformer::{Hook, Transformer};
+pub use transformer::{Hook, Transformer, Unembedding};

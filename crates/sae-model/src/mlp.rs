@@ -5,14 +5,16 @@ use tch::{TchError, Tensor};
 use crate::config::Activation;
 use crate::linear::Linear;
 
-/// Up, activation, down.
+/// Up, activation, down; or, with a gate, `down(activation(gate(x)) · up(x))`.
 #[derive(Debug)]
 pub(crate) struct Mlp {
     /// D → d_mlp.
     pub up: Linear,
+    /// D → d_mlp.
+    pub gate: Option<Linear>,
     /// d_mlp → D.
     pub down: Linear,
-    /// Between them.
+    /// Of the gate where there is one, else of `up`.
     pub activation: Activation,
 }
 
@@ -20,12 +22,20 @@ impl Mlp {
     /// # Shapes
     /// `x: [B, T, D]` → `[B, T, D]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let hidden = self.up.forward(x)?;
-        let hidden = match self.activation {
-            Activation::GeluTanh => hidden.f_gelu("tanh")?,
-            Activation::Gelu => hidden.f_gelu("none")?,
-            Activation::Relu => hidden.f_relu()?,
+        let up = self.up.forward(x)?;
+        let hidden = match &self.gate {
+            None => self.activate(&up)?,
+            Some(gate) => self.activate(&gate.forward(x)?)?.f_mul(&up)?,
         };
         self.down.forward(&hidden)
+    }
+
+    fn activate(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        match self.activation {
+            Activation::GeluTanh => x.f_gelu("tanh"),
+            Activation::Gelu => x.f_gelu("none"),
+            Activation::Relu => x.f_relu(),
+            Activation::Silu => x.f_silu(),
+        }
     }
 }

@@ -2,21 +2,32 @@
 
 use tch::{TchError, Tensor};
 
-/// Layer norm with weight and bias over the last dimension.
+use crate::config::NormKind;
+
+/// A norm over the last dimension, with the weight and bias that are left of it.
 #[derive(Debug)]
-pub(crate) struct LayerNorm {
-    /// `[D]`.
-    pub weight: Tensor,
-    /// `[D]`.
-    pub bias: Tensor,
-    /// Added to the variance.
+pub(crate) struct Norm {
+    /// What is made 1.
+    pub kind: NormKind,
+    /// `[D]`; none once it has been folded into what reads the norm.
+    pub weight: Option<Tensor>,
+    /// `[D]`; layer norms alone have one.
+    pub bias: Option<Tensor>,
+    /// Added to the variance or mean square.
     pub eps: f64,
 }
 
-impl LayerNorm {
+impl Norm {
     /// # Shapes
     /// `x: [..., D]` → `[..., D]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+        let shape = x.size();
+        let width = &shape[shape.len().saturating_sub(1)..];
+        match self.kind {
+            NormKind::Layer => {
+                x.f_layer_norm(width, self.weight.as_ref(), self.bias.as_ref(), self.eps, true)
+            }
+            NormKind::Rms => x.f_rms_norm(width, self.weight.as_ref(), self.eps),
+        }
     }
 }

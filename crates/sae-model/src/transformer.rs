@@ -9,9 +9,11 @@ use sae_config::{Site, SiteKind};
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::Attention;
+use crate::config::Positions;
 use crate::linear::Linear;
 use crate::mlp::Mlp;
-use crate::norm::LayerNorm;
+use crate::norm::Norm;
+use crate::rotary::Rotary;
 use crate::{ModelConfig, ModelError};
 
 /// Sees the activation at every site that is computed, `[B, T, D]`, and returns what the model goes on with.
@@ -21,35 +23,51 @@ pub type Hook<'a> = dyn FnMut(Site, Tensor) -> Result<Tensor, ModelError> + 'a;
 #[derive(Debug)]
 pub struct Transformer {
     config: ModelConfig,
+    rotary: Option<Rotary>,
+    pub(crate) parts: Parts,
+}
+
+/// The weights of a transformer.
+#[derive(Debug)]
+pub(crate) struct Parts {
     /// `[V, D]`.
-    pub(crate) token_embedding: Tensor,
-    /// `[context, D]`.
-    pub(crate) position_embedding: Tensor,
-    pub(crate) blocks: Vec<Block>,
-    pub(crate) final_norm: LayerNorm,
+    pub token_embedding: Tensor,
+    /// `[context, D]`; rotary models have none.
+    pub position_embedding: Option<Tensor>,
+    pub blocks: Vec<Block>,
+    pub final_norm: Norm,
     /// `[V, D]`; the token embedding where the two are tied.
-    pub(crate) unembedding: Tensor,
+    pub unembedding: Tensor,
+    /// `[V]`; few models have one, processing makes one.
+    pub unembedding_bias: Option<Tensor>,
 }
 
 /// Attention and MLP, each behind its norm, each added to the residual stream.
 #[derive(Debug)]
 pub(crate) struct Block {
-    pub norm_1: LayerNorm,
+    pub norm_1: Norm,
     pub attention: Attention,
-    pub norm_2: LayerNorm,
+    pub norm_2: Norm,
     pub mlp: Mlp,
 }
 
+/// What turns a final hidden state into logits: `hidden · weightᵀ + bias`.
+#[derive(Debug, Clone, Copy)]
+pub struct Unembedding<'a> {
+    /// `W_U`, `[V, D]`.
+    pub weight: &'a Tensor,
+    /// `b_U`, `[V]`.
+    pub bias: Option<&'a Tensor>,
+}
+
 impl Transformer {
-    pub(crate) fn new(
-        config: ModelConfig,
-        token_embedding: Tensor,
-        position_embedding: Tensor,
-        blocks: Vec<Block>,
-        final_norm: LayerNorm,
-        unembedding: Tensor,
-    ) -> Self {
-        Self { config, token_embedding, position_embedding, blocks, final_norm, unembedding }
+    pub(crate) fn new(config: ModelConfig, parts: Parts) -> Result<Self, ModelError> {
+        let like = &parts.token_embedding;
+        let rotary = match &config.positions {
+            Positions::Learned => None,
+            Positions::Rotary(rotary) => Some(Rotary::new(rotary, like.device(), like.kind())?),
+        };
+        Ok(Self { config, rotary, parts })
     }
 
     /// A model with GPT-2's initialisation: weights from N(0, 0.02), those that write to the residual stream smaller by
@@ -74,11 +92,11 @@ impl Transformer {
                 .f_to_device(device)?
                 .f_to_kind(kind)?)
         };
-        let ModelConfig { n_layers, d_model: d, d_mlp, context_length, vocabulary, .. } = config;
+        let &ModelConfig { n_layers, d_model: d, d_mlp, context_length, vocabulary, .. } = &config;
         let filled = |n: usize, value: f64| Tensor::f_full([n as i64], value, (kind, device));
-        let norm = || -> Result<LayerNorm, ModelError> {
-            let (weight, bias) = (filled(d, 1.0)?, filled(d, 0.0)?);
-            Ok(LayerNorm { weight, bias, eps: config.layer_norm_eps })
+        let norm = || -> Result<Norm, ModelError> {
+            let (weight, bias) = (Some(filled(d, 1.0)?), Some(filled(d, 0.0)?));
+            Ok(Norm { kind: config.norm, weight, bias, eps: config.norm_eps })
         };
         let std = 0.02;
         let writing_std = std / (2.0 * n_layers as f64).sqrt();
@@ -95,10 +113,15 @@ impl Transformer {
                     qkv: linear(3 * d, d, std)?,
                     out: linear(d, d, writing_std)?,
                     n_heads: config.n_heads as i64,
+                    n_kv_heads: config.n_heads as i64,
+                    d_head: config.d_head as i64,
+                    scale: None,
+                    window: None,
                 },
                 norm_2: norm()?,
                 mlp: Mlp {
                     up: linear(d_mlp, d, std)?,
+                    gate: None,
                     down: linear(d, d_mlp, writing_std)?,
                     activation: config.activation,
                 },
@@ -106,7 +129,15 @@ impl Transformer {
         }
         let unembedding = token_embedding.shallow_clone();
         let final_norm = norm()?;
-        Ok(Self::new(config, token_embedding, position_embedding, blocks, final_norm, unembedding))
+        let parts = Parts {
+            token_embedding,
+            position_embedding: Some(position_embedding),
+            blocks,
+            final_norm,
+            unembedding,
+            unembedding_bias: None,
+        };
+        Self::new(config, parts)
     }
 
     /// The hyper-parameters.
@@ -116,12 +147,12 @@ impl Transformer {
 
     /// The device that the weights are on.
     pub fn device(&self) -> Device {
-        self.token_embedding.device()
+        self.parts.token_embedding.device()
     }
 
     /// The precision of the weights.
     pub fn kind(&self) -> Kind {
-        self.token_embedding.kind()
+        self.parts.token_embedding.kind()
     }
 
     /// The residual stream before the first block.
@@ -131,9 +162,11 @@ impl Transformer {
     pub fn embed(&self, tokens: &Tensor) -> Result<Tensor, ModelError> {
         let (_, t) = tokens.size2()?;
         self.config.check_context(t as usize)?;
-        let positions = self.position_embedding.f_narrow(0, 0, t)?;
-        Ok(Tensor::f_embedding(&self.token_embedding, tokens, -1, false, false)?
-            .f_add(&positions)?)
+        let embedded = Tensor::f_embedding(&self.parts.token_embedding, tokens, -1, false, false)?;
+        match &self.parts.position_embedding {
+            None => Ok(embedded),
+            Some(positions) => Ok(embedded.f_add(&positions.f_narrow(0, 0, t)?)?),
+        }
     }
 
     /// Runs the blocks from block `from` on, showing every site to `hook`; returns the residual stream after the last
@@ -148,8 +181,12 @@ impl Transformer {
         until: Option<Site>,
         hook: &mut Hook<'_>,
     ) -> Result<Option<Tensor>, ModelError> {
+        let angles = match &self.rotary {
+            None => None,
+            Some(rotary) => Some(rotary.angles(residual.size3()?.1, residual.kind())?),
+        };
         let mut x = residual;
-        for (index, block) in self.blocks.iter().enumerate().skip(from) {
+        for (index, block) in self.parts.blocks.iter().enumerate().skip(from) {
             let mut visit = |kind: SiteKind, x: Tensor| -> Result<(Tensor, bool), ModelError> {
                 let site = Site { block: index, kind };
                 Ok((hook(site, x)?, until == Some(site)))
@@ -158,17 +195,25 @@ impl Transformer {
             if stop {
                 return Ok(None);
             }
-            let (attn_out, stop) =
-                visit(SiteKind::AttnOut, block.attention.forward(&block.norm_1.forward(&pre)?)?)?;
+            let attn_out =
+                block.attention.forward(&block.norm_1.forward(&pre)?, angles.as_ref())?;
+            let (attn_out, stop) = visit(SiteKind::AttnOut, attn_out)?;
             if stop {
                 return Ok(None);
             }
-            let (mid, stop) = visit(SiteKind::ResidMid, pre.f_add(&attn_out)?)?;
-            if stop {
-                return Ok(None);
-            }
-            let (mlp_out, stop) =
-                visit(SiteKind::MlpOut, block.mlp.forward(&block.norm_2.forward(&mid)?)?)?;
+            let mut mid = pre.f_add(&attn_out)?;
+            let mlp_input = if self.config.parallel_residual {
+                pre
+            } else {
+                let (seen, stop) = visit(SiteKind::ResidMid, mid)?;
+                if stop {
+                    return Ok(None);
+                }
+                mid = seen;
+                mid.shallow_clone()
+            };
+            let mlp_out = block.mlp.forward(&block.norm_2.forward(&mlp_input)?)?;
+            let (mlp_out, stop) = visit(SiteKind::MlpOut, mlp_out)?;
             if stop {
                 return Ok(None);
             }
@@ -186,12 +231,12 @@ impl Transformer {
     /// # Shapes
     /// `residual: [B, T, D]` → `[B, T, D]`.
     pub fn final_norm(&self, residual: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.final_norm.forward(residual)?)
+        Ok(self.parts.final_norm.forward(residual)?)
     }
 
-    /// The unembedding `W_U`, `[V, D]`: logits are `hidden · W_Uᵀ`.
-    pub fn unembedding(&self) -> &Tensor {
-        &self.unembedding
+    /// What turns a final hidden state into logits.
+    pub fn unembedding(&self) -> Unembedding<'_> {
+        Unembedding { weight: &self.parts.unembedding, bias: self.parts.unembedding_bias.as_ref() }
     }
 
     /// Logits of a final hidden state.
@@ -199,35 +244,47 @@ impl Transformer {
     /// # Shapes
     /// `hidden: [..., D]` → `[..., V]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(hidden.f_matmul(&self.unembedding.f_tr()?)?)
+        Ok(hidden.f_linear(&self.parts.unembedding, self.parts.unembedding_bias.as_ref())?)
     }
 
     /// Whether the unembedding is the token embedding.
     pub(crate) fn is_tied(&self) -> bool {
-        self.unembedding.data_ptr() == self.token_embedding.data_ptr()
+        self.parts.unembedding.data_ptr() == self.parts.token_embedding.data_ptr()
     }
 
     /// All parameters, each once, with the names that GPT-2's weights have on disk, and whether weight decay applies
     /// (to matrices; not to biases, norms and embeddings of positions).
     pub fn parameters(&self) -> Vec<Parameter<'_>> {
-        let mut all = vec![
-            Parameter::new("transformer.wte.weight", &self.token_embedding, true),
-            Parameter::new("transformer.wpe.weight", &self.position_embedding, false),
-        ];
-        for (index, block) in self.blocks.iter().enumerate() {
+        let parts = &self.parts;
+        let mut all = vec![Parameter::new("transformer.wte.weight", &parts.token_embedding, true)];
+        if let Some(positions) = &parts.position_embedding {
+            all.push(Parameter::new("transformer.wpe.weight", positions, false));
+        }
+        for (index, block) in parts.blocks.iter().enumerate() {
             let name = |rest: &str| format!("transformer.h.{index}.{rest}");
             push_norm(&mut all, &name("ln_1"), &block.norm_1);
             push_linear(&mut all, &name("attn.c_attn"), &block.attention.qkv);
             push_linear(&mut all, &name("attn.c_proj"), &block.attention.out);
             push_norm(&mut all, &name("ln_2"), &block.norm_2);
             push_linear(&mut all, &name("mlp.c_fc"), &block.mlp.up);
+            if let Some(gate) = &block.mlp.gate {
+                push_linear(&mut all, &name("mlp.gate"), gate);
+            }
             push_linear(&mut all, &name("mlp.c_proj"), &block.mlp.down);
         }
-        push_norm(&mut all, "transformer.ln_f", &self.final_norm);
+        push_norm(&mut all, "transformer.ln_f", &parts.final_norm);
         if !self.is_tied() {
-            all.push(Parameter::new("lm_head.weight", &self.unembedding, true));
+            all.push(Parameter::new("lm_head.weight", &parts.unembedding, true));
+        }
+        if let Some(bias) = &parts.unembedding_bias {
+            all.push(Parameter::new("lm_head.bias", bias, false));
         }
         all
+    }
+
+    /// Numbers in all parameters, tied ones counted once.
+    pub fn n_parameters(&self) -> usize {
+        self.parameters().iter().map(|parameter| parameter.tensor.numel()).sum()
     }
 }
 
@@ -250,9 +307,13 @@ impl<'a> Parameter<'a> {
     }
 }
 
-fn push_norm<'a>(all: &mut Vec<Parameter<'a>>, name: &str, norm: &'a LayerNorm) {
-    all.push(Parameter::new(format!("{name}.weight"), &norm.weight, false));
-    all.push(Parameter::new(format!("{name}.bias"), &norm.bias, false));
+fn push_norm<'a>(all: &mut Vec<Parameter<'a>>, name: &str, norm: &'a Norm) {
+    if let Some(weight) = &norm.weight {
+        all.push(Parameter::new(format!("{name}.weight"), weight, false));
+    }
+    if let Some(bias) = &norm.bias {
+        all.push(Parameter::new(format!("{name}.bias"), bias, false));
+    }
 }
 
 fn push_linear<'a>(all: &mut Vec<Parameter<'a>>, name: &str, linear: &'a Linear) {

@@ -17,6 +17,9 @@ pub enum SaeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file of tensors.
+    #[error(transparent)]
+    Tensors(#[from] sae_tensors::TensorError),
     /// A file of the SAE is damaged, or not what it should be.
     #[error("cannot use the SAE {}: {message}", path.display())]
     Format {

@@ -19,6 +19,7 @@
 mod error;
 mod init;
 pub mod loss;
+pub mod reference;
 mod sae;
 pub mod weights;
 

@@ -85,6 +85,18 @@ impl Sae {
         })
     }
 
+    /// Takes the parameters out of training: they carry no gradients from here on. What the SAE sees still does.
+    pub fn freeze(&self) {
+        for parameter in self.parameters() {
+            let _ = parameter.set_requires_grad(false);
+        }
+    }
+
+    /// Whether the parameters are trained.
+    pub fn is_trained(&self) -> bool {
+        self.w_enc.requires_grad()
+    }
+
     /// Width of the activation, D.
     pub fn d_model(&self) -> usize {
         self.b_dec.size()[0] as usize

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sae_tensors::TensorFiles;
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -86,38 +87,87 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SaeEr
     move |source| SaeError::Io { action, path, source }
 }
 
+/// An SAE and the name of the site that it is for.
+#[derive(Debug)]
+pub struct NamedSae {
+    /// As TransformerLens writes it.
+    pub hook_name: String,
+    /// The SAE.
+    pub sae: Sae,
+}
+
+/// Loads the SAEs at `path`: a folder in this format, a run's folder with several, or the reference's `.pt`.
+pub fn load_all(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>, SaeError> {
+    if path.extension().is_some_and(|extension| extension == "pt") {
+        return crate::reference::load(path, device, kind);
+    }
+    if path.join("cfg.json").is_file() {
+        let hook_name = hook_name(path)?;
+        return Ok(vec![NamedSae { hook_name, sae: load(path, device, kind)? }]);
+    }
+    let folder = path.join("sae");
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .map_err(io("list", &folder))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("cfg.json").is_file())
+        .collect();
+    folders.sort();
+    if folders.is_empty() {
+        return Err(SaeError::Format {
+            path: path.to_owned(),
+            message: "it holds no SAE; expected a folder with cfg.json, a run's folder, or a .pt of the reference"
+                .to_owned(),
+        });
+    }
+    folders
+        .into_iter()
+        .map(|folder| {
+            Ok(NamedSae { hook_name: hook_name(&folder)?, sae: load(&folder, device, kind)? })
+        })
+        .collect()
+}
+
+fn read_cfg(folder: &Path) -> Result<serde_json::Value, SaeError> {
+    let path = folder.join("cfg.json");
+    let text = std::fs::read_to_string(&path).map_err(io("read", &path))?;
+    serde_json::from_str(&text)
+        .map_err(|error| SaeError::Format { path, message: error.to_string() })
+}
+
+/// The site that `cfg.json` names: in its metadata, or, in older files, beside the sizes.
+fn hook_name(folder: &Path) -> Result<String, SaeError> {
+    let cfg = read_cfg(folder)?;
+    let name = cfg["metadata"]["hook_name"].as_str().or_else(|| cfg["hook_name"].as_str());
+    name.map(ToOwned::to_owned).ok_or_else(|| SaeError::Format {
+        path: folder.join("cfg.json"),
+        message: "it does not say which site the SAE is for: metadata.hook_name is missing"
+            .to_owned(),
+    })
+}
+
 /// Loads an SAE from a folder in this format.
 pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Sae, SaeError> {
-    let path = folder.join("cfg.json");
-    let failed = |message: String| SaeError::Format { path: path.clone(), message };
-    let text = std::fs::read_to_string(&path).map_err(|source| SaeError::Io {
-        action: "read",
-        path: path.clone(),
-        source,
-    })?;
-    let cfg: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    let cfg = read_cfg(folder)?;
     if cfg["architecture"] != "standard" || cfg["apply_b_dec_to_input"] == true {
-        return Err(failed(format!(
-            "architecture {} with apply_b_dec_to_input {}: supported is \"standard\" with false",
-            cfg["architecture"], cfg["apply_b_dec_to_input"]
-        )));
+        return Err(SaeError::Format {
+            path: folder.join("cfg.json"),
+            message: format!(
+                "architecture {} with apply_b_dec_to_input {}: supported is \"standard\" with false",
+                cfg["architecture"], cfg["apply_b_dec_to_input"]
+            ),
+        });
     }
     let path = folder.join("sae_weights.safetensors");
-    let failed = |message: String| SaeError::Format { path: path.clone(), message };
-    std::fs::File::open(&path).map_err(|source| SaeError::Io {
-        action: "open",
-        path: path.clone(),
-        source,
-    })?;
-    let mut tensors: std::collections::HashMap<String, Tensor> = Tensor::read_safetensors(&path)
-        .map_err(|error| failed(format!("{error}; the file is truncated or damaged")))?
-        .into_iter()
-        .collect();
-    let mut take = |name: &str| -> Result<Tensor, SaeError> {
-        let tensor = tensors.remove(name).ok_or_else(|| failed(format!("no tensor `{name}`")))?;
-        Ok(tensor.f_to_device(device)?.f_to_kind(kind)?)
+    let files = TensorFiles::open(&path)?;
+    let take = |name: &str| -> Result<Tensor, SaeError> {
+        Ok(files.read(name)?.f_to_device(device)?.f_to_kind(kind)?)
     };
-    let (w_enc, b_enc) = (take("W_enc")?.f_tr()?.f_contiguous()?, take("b_enc")?);
+    let w_enc = take("W_enc")?;
+    if w_enc.dim() != 2 {
+        let message = format!("W_enc has shape {:?}, expected [D, F]", w_enc.size());
+        return Err(SaeError::Format { path, message });
+    }
+    let (w_enc, b_enc) = (w_enc.f_tr()?.f_contiguous()?, take("b_enc")?);
     Sae::from_tensors(w_enc, b_enc, take("W_dec")?, take("b_dec")?)
+        .map_err(|error| SaeError::Format { path: path.clone(), message: error.to_string() })
 }

@@ -82,7 +82,7 @@ fn kl_by_hand() {
     let logs = |p: [f64; 3]| Tensor::from_slice(&p.map(f64::ln)).view([1, 3]);
     let (original, spliced) = (logs([0.5, 0.25, 0.25]), logs([0.25, 0.25, 0.5]));
     let identity = Tensor::eye(3, (Kind::Double, Device::Cpu));
-    let terms = loss::kl_without_logits(&original, &[&spliced], &identity, 8).unwrap();
+    let terms = loss::kl_without_logits(&original, &[&spliced], &identity, None, 8).unwrap();
     close(&terms[0].value, &Tensor::from(0.25 * 2_f64.ln()), 1e-12);
     close(&terms[0].gradient, &Tensor::from_slice(&[-0.25, 0.0, 0.25]).view([1, 3]), 1e-12);
 }
@@ -101,7 +101,8 @@ fn kl_without_logits_is_the_plain_formula() {
     let gradient = Tensor::run_backward(&[&plain], &[&spliced], false, false).remove(0);
     close(&(&gradient * 0.5), &fixture["grad_h_spliced"], 1e-12);
     for chunk in [1, 3, 10, 100] {
-        let terms = loss::kl_without_logits(original, &[original, &spliced], w_u, chunk).unwrap();
+        let terms =
+            loss::kl_without_logits(original, &[original, &spliced], w_u, None, chunk).unwrap();
         assert!(terms[0].value.double_value(&[]).abs() < 1e-12);
         close(&terms[1].value, &plain, 1e-12);
         close(&terms[1].gradient, &gradient, 1e-12);

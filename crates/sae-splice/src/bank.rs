@@ -53,6 +53,9 @@ impl Member {
         if !own_term && reached <= sites.last() {
             return Err(SpliceError::NothingDownstream);
         }
+        if saes.iter().all(|(_, sae)| !sae.is_trained()) {
+            return Err(SpliceError::NothingTrained);
+        }
         Ok(Self { saes, loss: loss.clone(), downstream })
     }
 
@@ -64,15 +67,30 @@ impl Member {
         loss: &LossConfig,
         seed: u64,
     ) -> Result<Self, SpliceError> {
+        Self::with_pretrained(model, sites, features, loss, seed, Vec::new())
+    }
+
+    /// The same, with SAEs that are there already at some of the sites; a frozen one ([`Sae::freeze`]) stays as it is.
+    /// At the other sites initialisation is the same as without them.
+    pub fn with_pretrained(
+        model: &SplicedModel,
+        sites: &[Site],
+        features: usize,
+        loss: &LossConfig,
+        seed: u64,
+        mut pretrained: Vec<(Site, Sae)>,
+    ) -> Result<Self, SpliceError> {
         let lm = model.model();
-        let saes = sites
-            .iter()
-            .enumerate()
-            .map(|(stream, site)| {
+        let mut saes = Vec::with_capacity(sites.len());
+        for (stream, site) in sites.iter().enumerate() {
+            let sae = if let Some(found) = pretrained.iter().rposition(|(at, _)| at == site) {
+                pretrained.swap_remove(found).1
+            } else {
                 let d = lm.config().d_model;
-                Ok((*site, Sae::random(d, features, seed, stream as u64, lm.device(), lm.kind())?))
-            })
-            .collect::<Result<_, SpliceError>>()?;
+                Sae::random(d, features, seed, stream as u64, lm.device(), lm.kind())?
+            };
+            saes.push((*site, sae));
+        }
         Self::new(model, saes, loss)
     }
 
@@ -96,9 +114,14 @@ impl Member {
         self.downstream.as_ref()
     }
 
-    /// All parameters: those of the first SAE, of the second, and so on.
+    /// The SAEs that are trained; the others are frozen and stand beside them.
+    pub fn trained(&self) -> impl Iterator<Item = &(Site, Sae)> {
+        self.saes.iter().filter(|(_, sae)| sae.is_trained())
+    }
+
+    /// The parameters that are trained: those of the first trained SAE, of the second, and so on.
     pub fn parameters(&self) -> Vec<&Tensor> {
-        self.saes.iter().flat_map(|(_, sae)| sae.parameters()).collect()
+        self.trained().flat_map(|(_, sae)| sae.parameters()).collect()
     }
 
     /// The block that the spliced pass starts from: the first SAE's.

@@ -32,6 +32,11 @@ pub enum SpliceError {
          (the last block's hook_resid_post, say) or leave the term out"
     )]
     NothingDownstream,
+    /// All SAEs of a member are frozen.
+    #[error(
+        "no SAE is left to train: all are pretrained and frozen; set sae.retrain, or add a site without a pretrained one"
+    )]
+    NothingTrained,
     /// An activation was asked for that the clean pass did not keep.
     #[error("the clean pass did not keep the activation at {site}")]
     NotRecorded {

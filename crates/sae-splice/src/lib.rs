@@ -6,14 +6,11 @@
 //!
 //! ```
 //! use sae_config::run::{SparsityConfig, TermConfig};
-//! use sae_model::{ModelConfig, Transformer, config::Activation};
+//! use sae_model::{ModelConfig, Transformer};
 //! use sae_splice::{Member, SplicedModel};
 //! use tch::{Device, Kind, Tensor};
 //!
-//! let config = ModelConfig {
-//!     n_layers: 2, d_model: 8, n_heads: 2, d_mlp: 32, context_length: 16, vocabulary: 50,
-//!     layer_norm_eps: 1e-5, activation: Activation::GeluTanh,
-//! };
+//! let config = ModelConfig::gpt2(2, 8, 2, 16, 50); // layers, D, heads, context, vocabulary
 //! let model = SplicedModel::new(Transformer::random(config, 0, Device::Cpu, Kind::Float)?);
 //! let loss = serde_json::from_str(r#"{"sparsity": {"coeff": 0.1}, "kl": {"coeff": 1.0}}"#)?;
 //! let sites = ["blocks.1.hook_resid_pre".parse()?];

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use sae_config::Site;
 use sae_config::run::TermConfig;
+use sae_model::Unembedding;
 use sae_nn::loss;
 use tch::{Kind, Tensor};
 
@@ -128,7 +129,8 @@ impl SplicedModel {
         let Some(original) = clean.hidden.as_ref().filter(|_| !spliced.is_empty()) else {
             return Ok(Vec::new());
         };
-        Ok(loss::kl_without_logits(original, &spliced, self.model().unembedding(), self.chunk())?)
+        let Unembedding { weight, bias } = self.model().unembedding();
+        Ok(loss::kl_without_logits(original, &spliced, weight, bias, self.chunk())?)
     }
 }
 

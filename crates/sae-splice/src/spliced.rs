@@ -131,6 +131,31 @@ impl SplicedModel {
         Ok(MemberPass { saes, recorded, hidden: self.hidden(last)? })
     }
 
+    /// The logits that follow a window, of the model with a member's SAEs spliced in, or of the model alone.
+    ///
+    /// # Shapes
+    /// `tokens: [1, T]` → `[V]`.
+    pub fn next_token_logits(
+        &self,
+        member: Option<&Member>,
+        tokens: &Tensor,
+    ) -> Result<Tensor, SpliceError> {
+        no_grad(|| {
+            let hidden = match member {
+                None => self.clean_pass(tokens, &BTreeSet::new(), true)?.hidden,
+                Some(member) => {
+                    let sites = BTreeSet::from([Site::resid_pre(member.start())]);
+                    let clean = self.clean_pass(tokens, &sites, false)?;
+                    self.spliced_pass(member, &clean, &[], None)?.hidden
+                }
+            };
+            let hidden = hidden.ok_or(ModelError::Torch(tch::TchError::Shape(
+                "a pass to the end has a hidden state".to_owned(),
+            )))?;
+            Ok(self.model.logits(&hidden.f_select(0, hidden.size()[0] - 1)?)?)
+        })
+    }
+
     /// A member's SAEs on the clean activations, nothing spliced in.
     pub fn local_pass(
         &self,

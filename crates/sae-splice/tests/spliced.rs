@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use sae_config::Site;
-use sae_config::run::LossConfig;
+use sae_config::run::{LossConfig, Processing};
 use sae_model::{Transformer, load};
 use sae_nn::Sae;
 use sae_splice::{FeatureCounts, Member, SplicedModel};
@@ -19,7 +19,7 @@ fn fixture() -> HashMap<String, Tensor> {
 
 fn language_model() -> Transformer {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sae-model/tests/fixtures/gpt2");
-    load::load(&folder, Device::Cpu, Kind::Double).unwrap()
+    load::load(&folder, Processing::None, Device::Cpu, Kind::Double).unwrap()
 }
 
 fn site(name: &str) -> Site {

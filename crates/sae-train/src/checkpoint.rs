@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sae_config::{RunFolder, Site};
 use sae_nn::Sae;
 use sae_splice::Member;
+use sae_tensors::TensorFiles;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor, no_grad};
 
@@ -42,20 +43,27 @@ pub(crate) struct Diverged {
     pub kept: u64,
 }
 
-/// The names of a member's parameters, in order.
+/// The names of a member's trained parameters, in order.
 pub(crate) fn names(member: &Member) -> Vec<String> {
     let of_site =
         |(site, _): &(Site, Sae)| Sae::PARAMETER_NAMES.map(|name| format!("{site}.{name}"));
-    member.saes().iter().flat_map(of_site).collect()
+    member.trained().flat_map(of_site).collect()
 }
 
-/// Saves named parameters with their optimiser's moments, and the last good ones (none, or one a parameter).
+/// Where the data stands at a checkpoint.
+pub(crate) fn cursor(place: &Path) -> PathBuf {
+    place.join("cursor.parquet")
+}
+
+/// Saves named parameters with their optimiser's moments, the last good ones (none, or one a parameter), and what
+/// `cursor` writes: where the data stands.
 pub(crate) fn save(
     place: &Path,
     names: &[String],
     optimiser: &Adam,
     good: &[Tensor],
     state: &State,
+    save_cursor: &dyn Fn(&Path) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let partial = place.with_extension("partial");
     let write = || -> Result<(), TrainError> {
@@ -77,6 +85,7 @@ pub(crate) fn save(
         }
         let path = partial.join("state.safetensors");
         Tensor::write_safetensors(&tensors, &path).map_err(TrainError::file("write", &path))?;
+        save_cursor(&cursor(&partial))?;
         let path = partial.join("state.json");
         let json = serde_json::to_vec(state).map_err(TrainError::file("write", &path))?;
         std::fs::write(&path, json).map_err(TrainError::file("write", &path))?;
@@ -101,15 +110,8 @@ pub(crate) fn restore(
     let text = std::fs::read(&path).map_err(TrainError::file("read", &path))?;
     let state: State = serde_json::from_slice(&text).map_err(TrainError::file("read", &path))?;
     let path = place.join("state.safetensors");
-    let mut tensors: std::collections::HashMap<String, Tensor> = Tensor::read_safetensors(&path)
-        .map_err(TrainError::file("read", &path))?
-        .into_iter()
-        .collect();
-    let mut take = |name: &str| {
-        tensors.remove(name).ok_or_else(|| {
-            TrainError::file("restore from", &path)(format!("it has no tensor `{name}`"))
-        })
-    };
+    let files = TensorFiles::open(&path).map_err(TrainError::file("restore from", &path))?;
+    let take = |name: &str| files.read(name).map_err(TrainError::file("restore from", &path));
     let mut moments = Vec::new();
     for (name, parameter) in names.iter().zip(optimiser.parameters()) {
         let value = take(name)?;

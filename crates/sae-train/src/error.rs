@@ -27,6 +27,26 @@ pub enum TrainError {
         /// Why not.
         source: ModelError,
     },
+    /// The hub.
+    #[error(transparent)]
+    Hub(#[from] sae_data::hub::HubError),
+    /// A source that is not what it should be.
+    #[error("cannot use {found}: expected {expected}")]
+    Source {
+        /// The source.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// The number of windows is not known before all text is tokenised, or all files are fetched.
+    #[error(
+        "train.n_samples is left out, but how many windows {} holds is not known: give train.n_samples, or make windows \
+         of it first (`sae prepare`)", path.display()
+    )]
+    SamplesUnknown {
+        /// The data.
+        path: PathBuf,
+    },
     /// What is wrong with one run.
     #[error("run {id}: {source}")]
     InRun {

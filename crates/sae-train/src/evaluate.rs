@@ -1,20 +1,20 @@
 //! Evaluations: in between, at the end of a run, and of a finished run again.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt32Array};
 use parquet::arrow::ArrowWriter;
 use sae_config::summary::{Status, Summary, Versions};
-use sae_config::{RunConfig, RunFolder, Site};
-use sae_nn::weights::{self, Provenance};
+use sae_config::{RunConfig, Site};
+use sae_nn::weights::{self, NamedSae, Provenance};
 use sae_splice::{Evaluation, FeatureCounts, Member};
 use serde_json::Map;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::progress::{Event, Observer};
-use crate::setup::{Setup, Training};
+use crate::setup::{Setup, Training, kind};
 use crate::trainer::Run;
 use crate::{TrainError, write_atomically};
 
@@ -78,27 +78,69 @@ pub(crate) fn finish(
     Ok(())
 }
 
-/// Evaluates a finished run's SAEs on its evaluation set, as it was at the end of training.
-pub fn evaluate_run(
-    folder: &Path,
+/// Evaluates SAEs on the evaluation set of a configuration: those of a finished run's folder, as they were at the end of
+/// training, or any that [`weights::load_all`] reads.
+pub fn evaluate_saes(
+    config: &RunConfig,
+    saes: &Path,
     device: Device,
-    change: impl FnOnce(&mut RunConfig),
     observer: &mut dyn Observer,
 ) -> Result<Evaluation, TrainError> {
-    let folder = RunFolder::new(folder);
-    let mut config = RunConfig::load(&folder.config())?;
-    change(&mut config);
-    config.check(&folder.config().display().to_string())?;
-    let setup = Setup::open(&[&config], device)?;
-    setup.check_disjoint(&config)?;
+    config.check("the evaluation's configuration")?;
+    let setup = Setup::open(&[config], device)?;
+    setup.check_disjoint(config)?;
+    let member = member(config, saes, &setup, device)?;
+    Ok(evaluate(&[&member], &setup, observer)?.remove(0))
+}
+
+/// The SAEs at a path, at the sites that the configuration names.
+pub(crate) fn member(
+    config: &RunConfig,
+    path: &Path,
+    setup: &Setup,
+    device: Device,
+) -> Result<Member, TrainError> {
+    let mut loaded = weights::load_all(path, device, kind(config))?;
     let saes = config
         .sae
         .sites
         .iter()
-        .map(|site| Ok((*site, weights::load(&folder.sae(*site), device, Kind::Float)?)))
+        .map(|site| {
+            let name = site.to_string();
+            let found = loaded.iter().position(|sae| sae.hook_name == name);
+            let found = found.ok_or_else(|| TrainError::Source {
+                found: path.display().to_string(),
+                expected: format!("an SAE at {site}, where the configuration has one"),
+            })?;
+            Ok((*site, loaded.swap_remove(found).sae))
+        })
         .collect::<Result<Vec<_>, TrainError>>()?;
-    let member = Member::new(&setup.model, saes, &config.loss)?;
-    Ok(evaluate(&[&member], &setup, observer)?.remove(0))
+    Ok(Member::new(&setup.model, saes, &config.loss)?)
+}
+
+/// Writes SAEs at a path, whatever their format, as folders in the format of SAELens, `out/<site>/`; returns these.
+pub fn convert(config: &RunConfig, path: &Path, out: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    weights::load_all(path, Device::Cpu, Kind::Float)?
+        .into_iter()
+        .map(|NamedSae { hook_name, sae }| {
+            let site: Site = hook_name.parse().map_err(|error| TrainError::Source {
+                found: format!("an SAE at {hook_name} in {}", path.display()),
+                expected: format!("a site ({error})"),
+            })?;
+            let folder = out.join(site.to_string());
+            std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
+            weights::save(
+                &sae,
+                provenance(config, &hook_name, &config.model.path.to_string()),
+                &folder,
+            )?;
+            Ok(folder)
+        })
+        .collect()
+}
+
+fn provenance<'a>(config: &RunConfig, hook_name: &'a str, model: &'a str) -> Provenance<'a> {
+    Provenance { model, hook_name, context_length: config.data.context_length.get() }
 }
 
 fn evaluate(
@@ -131,7 +173,7 @@ fn count_features(
     let batch_size = config.eval_batch_size();
     let tokens = (batch_size * config.data.context_length.get()) as u64;
     let batches = config.eval.alive_tokens.div_ceil(tokens);
-    let mut stream = training.batches(config, batch_size, 0)?;
+    let mut stream = training.batches(config, batch_size, None)?;
     observer.notice(Event::began("alive", batches, tokens * members.len() as u64));
     for done in 1..=batches {
         if observer.interrupted() {
@@ -148,11 +190,8 @@ fn count_features(
 fn save_weights(run: &Run) -> Result<(), TrainError> {
     let config = &run.spec.config;
     for (site, sae) in run.member.saes() {
-        let provenance = Provenance {
-            model: &config.model.path.to_string_lossy(),
-            hook_name: &site.to_string(),
-            context_length: config.data.context_length.get(),
-        };
+        let (model, hook_name) = (config.model.path.to_string(), site.to_string());
+        let provenance = provenance(config, &hook_name, &model);
         weights::save(sae, provenance, &run.spec.folder.sae(*site))?;
     }
     Ok(())

@@ -19,12 +19,14 @@
 mod checkpoint;
 mod error;
 mod evaluate;
+pub mod generate;
 mod log;
 pub mod optim;
 pub mod pretrain;
 pub mod progress;
 pub mod schedule;
 mod setup;
+mod sources;
 mod trainer;
 
 use sae_config::summary::Versions;
@@ -32,7 +34,8 @@ use sae_data::Batch;
 use tch::{Device, Tensor};
 
 pub use error::TrainError;
-pub use evaluate::evaluate_run;
+pub use evaluate::{convert, evaluate_saes};
+pub use sources::Sources;
 pub use trainer::{RunSpec, train};
 
 /// The version that the binding is written for and refuses others than.

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use sae_config::{PretrainConfig, run::ScheduleKind};
-use sae_data::{Batch, ShardSet, StreamOptions, TextTokenizer, TokenStream};
-use sae_model::config::Activation;
+use sae_config::PretrainConfig;
+use sae_config::run::{Processing, ScheduleKind};
+use sae_data::{Batch, Cursor, ShardSet, StreamOptions, TextTokenizer, TokenStream};
 use sae_model::{ModelConfig, Transformer, load};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
@@ -56,7 +56,7 @@ pub fn pretrain(
     )?;
     let checkpoint = out.join("checkpoint");
     record_config(config, out, checkpoint.exists())?;
-    train(config, &model, training.clone(), &tokenizer, &checkpoint, observer)?;
+    train(config, &model, &training, &tokenizer, &checkpoint, observer)?;
 
     load::save(&model, out, Kind::Half)?;
     let tokenizer_file = out.join("tokenizer.json");
@@ -65,7 +65,7 @@ pub fn pretrain(
         std::fs::copy(tokenizer.path(), &tokenizer_file)
             .map_err(TrainError::file("copy the tokeniser to", &tokenizer_file))?;
     }
-    let stored = load::load(out, device, Kind::Float)?;
+    let stored = load::load(out, Processing::None, device, Kind::Float)?;
     let context_length = config.model.context_length.get();
     let loss =
         validation_loss(&stored, validation.clone(), Some(&tokenizer), context_length, observer)?;
@@ -74,7 +74,7 @@ pub fn pretrain(
         training_tokens: (config.train.n_steps.get()
             * config.train.batch_size.get()
             * context_length) as u64,
-        parameters: stored.config().n_parameters() as u64,
+        parameters: stored.n_parameters() as u64,
         validation_tokens: loss.tokens,
         validation_loss: loss.mean,
         bigram_validation_loss: bigram,
@@ -103,22 +103,19 @@ fn record_config(
 
 fn model_config(config: &PretrainConfig, tokenizer: &TextTokenizer) -> ModelConfig {
     let sizes = &config.model;
-    ModelConfig {
-        n_layers: sizes.n_layers.get(),
-        d_model: sizes.d_model.get(),
-        n_heads: sizes.n_heads.get(),
-        d_mlp: 4 * sizes.d_model.get(),
-        context_length: sizes.context_length.get(),
-        vocabulary: tokenizer.vocabulary(),
-        layer_norm_eps: 1e-5,
-        activation: Activation::GeluTanh,
-    }
+    ModelConfig::gpt2(
+        sizes.n_layers.get(),
+        sizes.d_model.get(),
+        sizes.n_heads.get(),
+        sizes.context_length.get(),
+        tokenizer.vocabulary(),
+    )
 }
 
 fn train(
     config: &PretrainConfig,
     model: &Transformer,
-    training: ShardSet,
+    training: &ShardSet,
     tokenizer: &TextTokenizer,
     checkpoint: &Path,
     observer: &mut dyn Observer,
@@ -151,15 +148,19 @@ fn train(
         0
     };
     let options = StreamOptions {
-        context_length,
         batch_size,
-        vocabulary: model.config().vocabulary,
         shuffle_buffer: config.data.shuffle_buffer.get(),
         seed: config.data.seed,
         epochs: None,
-        skip: from * batch_size as u64,
+        ..StreamOptions::in_order(context_length, model.config().vocabulary)
     };
-    let mut stream = TokenStream::start(training, Some(tokenizer.clone()), options)?;
+    let (shards, reader) = (training.clone(), Some(tokenizer.clone()));
+    let mut stream = if from == 0 {
+        TokenStream::start(shards, reader, options.clone())?
+    } else {
+        let cursor = Cursor::load(&checkpoint::cursor(checkpoint), &options, training)?;
+        TokenStream::resume(shards, reader, options.clone(), cursor)?
+    };
     let tokens_per_unit = (batch_size * context_length) as u64;
     observer.notice(Event::began("pretrain", steps, tokens_per_unit));
     observer.notice(Event::advanced(from));
@@ -183,7 +184,8 @@ fn train(
         if interrupted || step + 1 == steps || (step + 1) % CHECKPOINT_STEPS == 0 {
             let step = step + 1;
             let state = State { step, optimiser_steps: step, diverged: None, good: None };
-            checkpoint::save(checkpoint, &names, &optimiser, &[], &state)?;
+            let cursor = |path: &Path| Ok(stream.cursor().save(&options, training, path)?);
+            checkpoint::save(checkpoint, &names, &optimiser, &[], &state, &cursor)?;
         }
         if interrupted {
             return Err(TrainError::Interrupted { step: step + 1 });
@@ -250,13 +252,8 @@ pub fn validation_loss(
         shards,
         tokenizer.cloned(),
         StreamOptions {
-            context_length,
             batch_size: BATCH,
-            vocabulary: model.config().vocabulary,
-            shuffle_buffer: 1,
-            seed: 0,
-            epochs: Some(1),
-            skip: 0,
+            ..StreamOptions::in_order(context_length, model.config().vocabulary)
         },
     )?;
     let (mut sum, mut tokens) = (0.0, 0);
@@ -294,15 +291,7 @@ fn bigram_loss(
 ) -> Result<f64, TrainError> {
     const ALPHA: f64 = 20.0;
     let v = tokenizer.vocabulary();
-    let options = StreamOptions {
-        context_length: config.model.context_length.get(),
-        batch_size: 1,
-        vocabulary: v,
-        shuffle_buffer: 1,
-        seed: 0,
-        epochs: Some(1),
-        skip: 0,
-    };
+    let options = StreamOptions::in_order(config.model.context_length.get(), v);
     let windows = |shards| TokenStream::start(shards, Some(tokenizer.clone()), options.clone());
     let mut pairs: HashMap<(usize, usize), u32> = HashMap::new();
     let (mut firsts, mut unigrams) = (vec![0_u64; v], vec![1_u64; v]);

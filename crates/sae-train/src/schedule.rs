@@ -27,9 +27,10 @@ impl Schedule {
     /// The schedule of a run.
     pub fn of(run: &RunConfig) -> Self {
         let (eff, schedule) = (run.effective_batch_size(), run.train.schedule);
+        let n_samples = run.train.n_samples.unwrap_or(0);
         let end = match schedule.kind {
-            ScheduleKind::Cosine => run.train.n_samples / eff,
-            ScheduleKind::Linear => run.train.n_samples.div_ceil(eff),
+            ScheduleKind::Cosine => n_samples / eff,
+            ScheduleKind::Linear => n_samples.div_ceil(eff),
         };
         Self {
             kind: schedule.kind,

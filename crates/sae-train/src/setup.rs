@@ -2,91 +2,173 @@
 
 use std::path::Path;
 
-use sae_config::RunConfig;
-use sae_data::{ColumnKind, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream};
-use sae_model::{ModelError, load};
+use sae_config::run::Precision;
+use sae_config::{RunConfig, Source};
+use sae_data::{
+    ColumnKind, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream,
+};
+use sae_model::{ModelConfig, ModelError, load};
 use sae_splice::SplicedModel;
 use tch::{Device, Kind, Tensor};
 
-use crate::{TrainError, batch_tensor};
+use crate::{Sources, TrainError, batch_tensor};
 
 /// The model and the evaluation set.
 pub(crate) struct Setup {
     pub model: SplicedModel,
     /// Batches of the evaluation set, `[B, T]` each.
     pub evaluation: Vec<Tensor>,
-    evaluation_shards: ShardSet,
-    tokenizer: Option<TextTokenizer>,
+    pub sources: Sources,
+    evaluation_shards: Option<ShardSet>,
+    /// Of text; windows need none.
+    tokenizer: Source,
     device: Device,
+}
+
+/// The precision of a run's tensors.
+pub(crate) fn kind(config: &RunConfig) -> Kind {
+    match config.train.precision {
+        Precision::F32 => Kind::Float,
+        Precision::F64 => Kind::Double,
+    }
 }
 
 impl Setup {
     /// Opens the model and the evaluation data of runs, and checks that they belong together.
     pub fn open(configs: &[&RunConfig], device: Device) -> Result<Self, TrainError> {
-        let config = configs[0];
-        let path = &config.model.path;
-        let in_model = |source: ModelError| TrainError::InModel { path: path.clone(), source };
-        let model = load::load(path, device, Kind::Float)?;
-        model.config().check_context(config.data.context_length.get()).map_err(in_model)?;
-        for site in configs.iter().flat_map(|config| &config.sae.sites) {
-            model.config().check_site(*site).map_err(in_model)?;
+        let (config, sources) = (configs[0], Sources::default());
+        let path = sources.model(&config.model.path)?;
+        // Cheap mistakes first: the weights may take minutes.
+        let sizes = load::config(&path)?;
+        for config in configs {
+            check_sizes(config, &sizes, &path)?;
         }
-        let evaluation_shards = ShardSet::open(&config.eval.data, &config.data.column)?;
-        let tokenizer = tokenizer(config, &evaluation_shards, model.config().vocabulary)?;
-        let mut setup = Self {
+        let evaluation_shards = sources.shards(
+            &config.eval.data,
+            config.eval_column(),
+            config.eval.split.as_deref(),
+        )?;
+        let mut setup = Self::with_model(config, &path, sources, device)?;
+        setup.evaluation = setup.evaluation_set(config, &evaluation_shards)?;
+        setup.evaluation_shards = Some(evaluation_shards);
+        Ok(setup)
+    }
+
+    /// Opens the model alone.
+    pub fn model_only(config: &RunConfig, device: Device) -> Result<Self, TrainError> {
+        let sources = Sources::default();
+        let path = sources.model(&config.model.path)?;
+        check_sizes(config, &load::config(&path)?, &path)?;
+        Self::with_model(config, &path, sources, device)
+    }
+
+    fn with_model(
+        config: &RunConfig,
+        path: &Path,
+        sources: Sources,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let model = load::load(path, config.model.processing, device, kind(config))?;
+        Ok(Self {
             model: SplicedModel::new(model),
             evaluation: Vec::new(),
-            evaluation_shards,
-            tokenizer,
+            sources,
+            evaluation_shards: None,
+            tokenizer: config.data.tokenizer.clone().unwrap_or(config.model.path.clone()),
             device,
-        };
-        setup.evaluation = setup.evaluation_set(config)?;
-        Ok(setup)
+        })
     }
 
     /// Opens the training data, and checks that it is long enough and holds none of the evaluation data.
     pub fn training(&self, config: &RunConfig) -> Result<Training<'_>, TrainError> {
-        let shards = ShardSet::open(&config.data.train, &config.data.column)?;
-        self.evaluation_shards.check_disjoint(&shards)?;
-        let needed = config.train.n_samples;
-        if shards.kind() == ColumnKind::Windows && shards.rows() < needed {
-            return Err(too_short(config, &shards, shards.rows(), needed, " to train on").into());
+        let shards = self.training_shards(config)?;
+        self.check_against(config, &shards)?;
+        if let (ColumnKind::Windows, Some(rows)) = (shards.kind(), shards.rows()) {
+            let found = rows.saturating_sub(config.data.skip);
+            let needed = config.train.n_samples.unwrap_or(1);
+            if found < needed {
+                return Err(too_short(config, &shards, found, needed, " to train on").into());
+            }
         }
-        let tokenizer = tokenizer(config, &shards, self.model.model().config().vocabulary)?;
+        let tokenizer = self.tokenizer(&shards)?;
         Ok(Training { setup: self, shards, tokenizer })
     }
 
     /// Refuses evaluation data that is training data, where the training data is at hand.
     pub fn check_disjoint(&self, config: &RunConfig) -> Result<(), TrainError> {
-        match ShardSet::open(&config.data.train, &config.data.column) {
-            Ok(training) => Ok(self.evaluation_shards.check_disjoint(&training)?),
+        if config.data.train.local().is_none() {
+            return Ok(());
+        }
+        match self.training_shards(config) {
+            Ok(training) => self.check_against(config, &training),
             Err(DataError::Missing { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn options(&self, config: &RunConfig, batch_size: usize) -> StreamOptions {
-        StreamOptions {
-            context_length: config.data.context_length.get(),
-            batch_size,
-            vocabulary: self.model.model().config().vocabulary,
-            shuffle_buffer: 1,
-            seed: 0,
-            epochs: Some(1),
-            skip: 0,
+    /// Windows to train on where the configuration leaves it to the data: all, once.
+    pub fn all_samples(&self, config: &RunConfig) -> Result<u64, TrainError> {
+        let shards = self.training_shards(config)?;
+        match (shards.kind(), shards.rows()) {
+            (ColumnKind::Windows, Some(rows)) => Ok(rows.saturating_sub(config.data.skip)),
+            _ => Err(TrainError::SamplesUnknown { path: shards.source().to_owned() }),
         }
     }
 
-    fn evaluation_set(&self, config: &RunConfig) -> Result<Vec<Tensor>, TrainError> {
+    fn training_shards(&self, config: &RunConfig) -> Result<ShardSet, DataError> {
+        let data = &config.data;
+        self.sources.shards(&data.train, &data.column, data.split.as_deref())
+    }
+
+    /// Evaluation on the first windows of the training data is fine where training leaves them out.
+    fn check_against(&self, config: &RunConfig, training: &ShardSet) -> Result<(), TrainError> {
+        let Some(evaluation) = &self.evaluation_shards else { return Ok(()) };
+        let same = evaluation.names().eq(training.names())
+            && evaluation.source() == training.source()
+            && config.eval_column() == config.data.column;
+        if same && config.eval.n_samples.is_some_and(|n| n <= config.data.skip) {
+            return Ok(());
+        }
+        Ok(evaluation.check_disjoint(training)?)
+    }
+
+    /// The tokeniser of text; windows need none.
+    fn tokenizer(&self, shards: &ShardSet) -> Result<Option<TextTokenizer>, TrainError> {
+        match shards.kind() {
+            ColumnKind::Windows => Ok(None),
+            ColumnKind::Text => Ok(Some(self.text_tokenizer()?)),
+        }
+    }
+
+    /// The model's tokeniser, or the one that the configuration names.
+    pub fn text_tokenizer(&self) -> Result<TextTokenizer, TrainError> {
+        let tokenizer = TextTokenizer::load(&self.sources.tokenizer(&self.tokenizer)?)?;
+        tokenizer.check_vocabulary(self.model.model().config().vocabulary)?;
+        Ok(tokenizer)
+    }
+
+    fn options(&self, config: &RunConfig) -> StreamOptions {
+        let vocabulary = self.model.model().config().vocabulary;
+        StreamOptions {
+            bos: config.data.bos,
+            ..StreamOptions::in_order(config.data.context_length.get(), vocabulary)
+        }
+    }
+
+    fn evaluation_set(
+        &self,
+        config: &RunConfig,
+        shards: &ShardSet,
+    ) -> Result<Vec<Tensor>, TrainError> {
         let needed = config.eval.n_samples;
-        let (shards, tokenizer) = (self.evaluation_shards.clone(), self.tokenizer.clone());
-        let windows = TokenStream::start(shards, tokenizer, self.options(config, 1))?
-            .take(needed as usize)
+        let tokenizer = self.tokenizer(shards)?;
+        let windows = TokenStream::start(shards.clone(), tokenizer, self.options(config))?
+            .take(needed.map_or(usize::MAX, |needed| needed as usize))
             .map(|batch| batch_tensor(&batch?, self.device))
             .collect::<Result<Vec<_>, _>>()?;
         let found = windows.len() as u64;
+        let needed = needed.unwrap_or(1);
         if found < needed {
-            let shards = &self.evaluation_shards;
             return Err(too_short(config, shards, found, needed, " to evaluate on").into());
         }
         windows
@@ -104,22 +186,30 @@ pub(crate) struct Training<'a> {
 }
 
 impl Training<'_> {
-    /// Batches in the order of the run's seed, from window `skip` on, forever.
+    /// Batches in the order of the run's seed, forever; from the start, or from where the cursor stored at `from` stands.
     pub fn batches(
         &self,
         config: &RunConfig,
         batch_size: usize,
-        skip: u64,
+        from: Option<&Path>,
     ) -> Result<Batches<'_>, TrainError> {
         let options = StreamOptions {
+            batch_size,
             shuffle_buffer: config.data.shuffle_buffer.get(),
             seed: config.data.seed,
             epochs: None,
-            skip,
-            ..self.setup.options(config, batch_size)
+            skip: config.data.skip,
+            ..self.setup.options(config)
         };
-        let stream = TokenStream::start(self.shards.clone(), self.tokenizer.clone(), options)?;
-        Ok(Batches { training: self, stream })
+        let (shards, tokenizer) = (self.shards.clone(), self.tokenizer.clone());
+        let stream = match from {
+            None => TokenStream::start(shards, tokenizer, options.clone())?,
+            Some(path) => {
+                let cursor = Cursor::load(path, &options, &shards)?;
+                TokenStream::resume(shards, tokenizer, options.clone(), cursor)?
+            }
+        };
+        Ok(Batches { training: self, stream, options })
     }
 }
 
@@ -127,6 +217,7 @@ impl Training<'_> {
 pub(crate) struct Batches<'a> {
     training: &'a Training<'a>,
     stream: TokenStream,
+    options: StreamOptions,
 }
 
 impl Batches<'_> {
@@ -141,21 +232,27 @@ impl Batches<'_> {
             }),
         }
     }
+
+    /// Where the data stands.
+    pub fn cursor(&self) -> Cursor {
+        self.stream.cursor()
+    }
+
+    /// Stores where the data stood.
+    pub fn save_cursor(&self, cursor: &Cursor, path: &Path) -> Result<(), TrainError> {
+        Ok(cursor.save(&self.options, &self.training.shards, path)?)
+    }
 }
 
-/// The tokeniser of text; windows need none.
-fn tokenizer(
-    config: &RunConfig,
-    shards: &ShardSet,
-    vocabulary: usize,
-) -> Result<Option<TextTokenizer>, TrainError> {
-    if shards.kind() == ColumnKind::Windows {
-        return Ok(None);
+/// Refuses sites that the model does not have, and windows longer than its context.
+fn check_sizes(config: &RunConfig, sizes: &ModelConfig, path: &Path) -> Result<(), TrainError> {
+    let in_model = |source: ModelError| TrainError::InModel { path: path.to_owned(), source };
+    sizes.check_context(config.data.context_length.get()).map_err(in_model)?;
+    let downstream = config.loss.downstream.iter().flat_map(|term| &term.sites);
+    for site in config.sae.sites.iter().chain(downstream) {
+        sizes.check_site(*site).map_err(in_model)?;
     }
-    let path: &Path = config.data.tokenizer.as_deref().unwrap_or(&config.model.path);
-    let tokenizer = TextTokenizer::load(path)?;
-    tokenizer.check_vocabulary(vocabulary)?;
-    Ok(Some(tokenizer))
+    Ok(())
 }
 
 fn too_short(

@@ -1,9 +1,14 @@
 //! The loop: batches → gradients of every member → clip → Adam → log.
 
+use std::path::Path;
+
 use sae_config::run::DownstreamConfig;
 use sae_config::summary::{Summary, Versions};
-use sae_config::{Coefficient, RunConfig, RunFolder};
-use sae_splice::{LossTerms, Member, SplicedModel};
+use sae_config::{Coefficient, RunConfig, RunFolder, Site};
+use sae_data::Cursor;
+use sae_nn::Sae;
+use sae_nn::weights::{self, NamedSae};
+use sae_splice::{LossTerms, Member};
 use serde_json::{Map, Value};
 use tch::{Device, Tensor, no_grad};
 
@@ -12,7 +17,7 @@ use crate::log::MetricsLog;
 use crate::optim::{Adam, AdamOptions, clip};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
-use crate::setup::{Batches, Setup, Training};
+use crate::setup::{self, Batches, Setup, Training};
 use crate::{TrainError, checkpoint, evaluate};
 
 /// A run to train.
@@ -48,8 +53,8 @@ pub fn train(
     made_with: &Versions,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Summary>, TrainError> {
-    let open: Vec<&RunSpec> =
-        specs.iter().filter(|spec| !spec.folder.summary().is_file()).collect();
+    let mut open: Vec<RunSpec> =
+        specs.iter().filter(|spec| !spec.folder.summary().is_file()).cloned().collect();
     for spec in specs {
         check_folder(spec)?;
         if spec.config.bank_key() != specs[0].config.bank_key() {
@@ -59,15 +64,22 @@ pub fn train(
             });
         }
     }
-    if let Some(first) = open.first() {
+    if !open.is_empty() {
         let configs: Vec<&RunConfig> = open.iter().map(|spec| &spec.config).collect();
         let setup = Setup::open(&configs, device)?;
-        let training = setup.training(&first.config)?;
+        if configs[0].train.n_samples.is_none() {
+            let all = setup.all_samples(configs[0])?;
+            for RunSpec { id, config, .. } in &mut open {
+                config.train.n_samples = Some(all);
+                config.check(id)?;
+            }
+        }
+        let training = setup.training(&open[0].config)?;
         let step = common_step(&open);
         let mut runs = open
             .iter()
             .map(|spec| {
-                start(spec, &setup.model, step).map_err(|source| TrainError::InRun {
+                start(spec, &setup, step).map_err(|source| TrainError::InRun {
                     id: spec.id.clone(),
                     source: Box::new(source),
                 })
@@ -93,12 +105,15 @@ fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
     let found = RunConfig::load(&path)?;
     let wanted = &spec.config;
     let resolved = |config: &RunConfig| {
-        // The resolved configuration names the downstream sites that the given one may leave to us.
+        // The resolved configuration names the downstream sites and samples that the given one may leave to us.
         let mut config = config.clone();
         if let (Some(term), Some(wanted)) = (&mut config.loss.downstream, &wanted.loss.downstream)
             && wanted.sites.is_empty()
         {
             term.sites.clear();
+        }
+        if wanted.train.n_samples.is_none() {
+            config.train.n_samples = None;
         }
         config.to_toml()
     };
@@ -117,15 +132,16 @@ fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
 }
 
 /// Makes a run ready to go on from `step`.
-fn start(spec: &RunSpec, model: &SplicedModel, step: u64) -> Result<Run, TrainError> {
-    let config = &spec.config;
+fn start(spec: &RunSpec, setup: &Setup, step: u64) -> Result<Run, TrainError> {
+    let (config, model) = (&spec.config, &setup.model);
     let d = model.model().config().d_model;
-    let member = Member::random(
+    let member = Member::with_pretrained(
         model,
         &config.sae.sites,
         config.n_features(d),
         &config.loss,
         config.sae.seed,
+        pretrained(config, setup)?,
     )?;
     let mut resolved = config.clone();
     if let Some(term) = member.downstream() {
@@ -162,8 +178,33 @@ fn start(spec: &RunSpec, model: &SplicedModel, step: u64) -> Result<Run, TrainEr
     })
 }
 
+/// The pretrained SAEs of a run, frozen unless it trains on with them.
+fn pretrained(config: &RunConfig, setup: &Setup) -> Result<Vec<(Site, Sae)>, TrainError> {
+    let (device, kind) = (setup.model.model().device(), setup::kind(config));
+    let mut saes = Vec::new();
+    for source in &config.sae.pretrained {
+        let path = setup.sources.sae(source)?;
+        for NamedSae { hook_name, sae } in weights::load_all(&path, device, kind)? {
+            let site = hook_name.parse().ok().filter(|site| config.sae.sites.contains(site));
+            let site = site.ok_or_else(|| TrainError::Source {
+                found: format!("the pretrained SAE at {hook_name} in {}", path.display()),
+                expected: format!("SAEs at sae.sites alone: {}", join(&config.sae.sites)),
+            })?;
+            if !config.sae.retrain {
+                sae.freeze();
+            }
+            saes.push((site, sae));
+        }
+    }
+    Ok(saes)
+}
+
+fn join(sites: &[Site]) -> String {
+    sites.iter().map(Site::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The last step that all runs have a checkpoint of, 0 where there is none.
-fn common_step(specs: &[&RunSpec]) -> u64 {
+fn common_step(specs: &[RunSpec]) -> u64 {
     let steps: Vec<Vec<u64>> = specs.iter().map(|spec| checkpoint::steps(&spec.folder)).collect();
     let shared = |step: &&u64| steps.iter().all(|all| all.contains(step));
     let step = steps.first().and_then(|first| first.iter().rev().find(shared)).copied();
@@ -183,15 +224,23 @@ fn train_steps(
     let config = runs[0].spec.config.clone();
     let (steps, accumulation) = (config.n_steps(), config.accumulation());
     let batch_size = config.train.batch_size.get();
-    let skip = from * config.effective_batch_size();
-    let mut batches = training.batches(&config, batch_size, skip)?;
+    let cursor = (from > 0).then(|| checkpoint::cursor(&runs[0].spec.folder.checkpoint(from)));
+    let mut batches = training.batches(&config, batch_size, cursor.as_deref())?;
     let tokens_per_unit =
         config.effective_batch_size() * config.data.context_length.get() as u64 * runs.len() as u64;
     observer.notice(Event::began("train", steps, tokens_per_unit));
     observer.notice(Event::advanced(from));
     for step in from + 1..=steps {
         let logged = step % config.log.every_n_steps.get() as u64 == 0 || step == steps;
-        take_step(runs, setup, &mut batches, step, accumulation, logged)?;
+        let before = batches.cursor();
+        if let Err(error) = take_step(runs, setup, &mut batches, step, accumulation, logged) {
+            if matches!(error, TrainError::Data(_)) && step > from + 1 {
+                // Nothing has been changed yet: once the data is there again, the run goes on from here.
+                save_all(runs, &batches, &before, step - 1)?;
+                tracing::error!("stopped after step {}, which is saved", step - 1);
+            }
+            return Err(error);
+        }
         let message = if logged { message(runs) } else { String::new() };
         observer.notice(Event::Advanced { done: step, message });
         let samples = step * config.effective_batch_size();
@@ -205,14 +254,14 @@ fn train_steps(
             config.log.checkpoint_every_n_steps.is_some_and(|every| step % every.get() as u64 == 0);
         let interrupted = observer.interrupted() && step < steps;
         if due || interrupted || step == steps {
-            save_all(runs, step)?;
+            save_all(runs, &batches, &batches.cursor(), step)?;
         }
         if interrupted {
             return Err(TrainError::Interrupted { step });
         }
         if step < steps && runs.iter().all(|run| run.diverged.is_some()) {
             // Nothing is left to train; a later call goes straight to the evaluation.
-            save_all(runs, steps)?;
+            save_all(runs, &batches, &batches.cursor(), steps)?;
             break;
         }
     }
@@ -311,7 +360,12 @@ fn copies(optimiser: &Adam) -> Result<Vec<Tensor>, TrainError> {
 }
 
 /// A checkpoint of every run after `step` steps.
-fn save_all(runs: &[Run], step: u64) -> Result<(), TrainError> {
+fn save_all(
+    runs: &[Run],
+    batches: &Batches<'_>,
+    cursor: &Cursor,
+    step: u64,
+) -> Result<(), TrainError> {
     for run in runs {
         let state = State {
             step,
@@ -321,7 +375,8 @@ fn save_all(runs: &[Run], step: u64) -> Result<(), TrainError> {
         };
         let names = checkpoint::names(&run.member);
         let place = run.spec.folder.checkpoint(step);
-        checkpoint::save(&place, &names, &run.optimiser, &run.good.1, &state)?;
+        let save_cursor = |path: &Path| batches.save_cursor(cursor, path);
+        checkpoint::save(&place, &names, &run.optimiser, &run.good.1, &state, &save_cursor)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use sae_config::summary::{Status, Summary};
 use sae_config::{RunConfig, RunFolder};
 use sae_data::prepare::WindowWriter;
 use sae_train::progress::{Event, Observer, Silent};
-use sae_train::{RunSpec, TrainError, evaluate_run, made_with, train};
+use sae_train::{RunSpec, TrainError, evaluate_saes, made_with, train};
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 
@@ -150,7 +150,8 @@ fn a_run_leaves_everything_and_learns() {
         ["blocks.2.hook_resid_pre"]
     );
     // The evaluation of the stored weights is the one in the summary.
-    let again = evaluate_run(spec.folder.path(), Device::Cpu, |_| {}, &mut Silent).unwrap();
+    let stored = RunConfig::load(&spec.folder.config()).unwrap();
+    let again = evaluate_saes(&stored, spec.folder.path(), Device::Cpu, &mut Silent).unwrap();
     assert!((again.ce_increase - summary.evaluation.ce_increase).abs() < 1e-5);
     // A second call finds it finished.
     let finished = std::fs::metadata(spec.folder.summary()).unwrap().modified().unwrap();
@@ -396,4 +397,193 @@ fn runs_with_other_batches_are_no_bank() {
     let specs = [place.spec("a", &[]), place.spec("b", &[("batch_size = 8", "batch_size = 4")])];
     let error = run(&specs).unwrap_err().to_string();
     assert!(error.contains("a and b cannot train as one bank"), "{error}");
+}
+
+/// Does something once, when a step is done.
+struct After<F: FnMut()> {
+    step: u64,
+    act: F,
+}
+
+impl<F: FnMut()> Observer for After<F> {
+    fn notice(&mut self, event: Event) {
+        if matches!(event, Event::Advanced { done, .. } if done == self.step) {
+            (self.act)();
+        }
+    }
+}
+
+#[test]
+fn a_shard_lost_in_the_middle_costs_nothing() {
+    let place = Place::new();
+    let whole = place.spec("whole", &[]);
+    run(std::slice::from_ref(&whole)).unwrap();
+    let broken = place.spec("broken", &[]);
+    // The third shard: windows from 128 on, which the reader has not reached after one step.
+    let shard = place.path("train").join("shard-00002.parquet");
+    let away = place.path("away.parquet");
+    let act = || std::fs::rename(&shard, &away).unwrap();
+    let mut lose = After { step: 1, act };
+    let specs = std::slice::from_ref(&broken);
+    let error = train(specs, Device::Cpu, &made_with("test"), &mut lose).unwrap_err().to_string();
+    assert!(error.contains("shard-00002.parquet"), "{error}");
+    assert!(broken.folder.checkpoints().is_dir());
+    std::fs::rename(&away, &shard).unwrap();
+    run(specs).unwrap();
+    same_run(&whole, &broken);
+}
+
+fn site_weights(spec: &RunSpec, site: &str) -> Vec<(String, Tensor)> {
+    let path = spec.folder.sae(site.parse().unwrap()).join("sae_weights.safetensors");
+    let mut tensors = Tensor::read_safetensors(path).unwrap();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    tensors
+}
+
+fn largest_difference(a: &[(String, Tensor)], b: &[(String, Tensor)]) -> f64 {
+    let difference = |(a, b): (&(String, Tensor), &(String, Tensor))| {
+        (&a.1 - &b.1).abs().max().double_value(&[])
+    };
+    a.iter().zip(b).map(difference).fold(0.0, f64::max)
+}
+
+#[test]
+fn pretrained_saes_stay_as_they_are_or_are_trained_on() {
+    let place = Place::new();
+    let first = place.spec("first", &[]);
+    run(std::slice::from_ref(&first)).unwrap();
+    let with = |name: &str, rest: &str| {
+        let pretrained = format!(
+            "expansion = 2\npretrained = [{:?}]{rest}",
+            first.folder.path().to_string_lossy()
+        );
+        let sites = "\"blocks.0.hook_mlp_out\", \"blocks.1.hook_resid_pre\"";
+        place.spec(name, &[("\"blocks.1.hook_resid_pre\"", sites), ("expansion = 2", &pretrained)])
+    };
+    let (frozen, trained) = (with("frozen", ""), with("trained", "\nretrain = true"));
+    let summary = run(std::slice::from_ref(&frozen)).unwrap().remove(0);
+    assert_eq!(summary.alive.len(), 2);
+    run(std::slice::from_ref(&trained)).unwrap();
+
+    let (own, other) = ("blocks.1.hook_resid_pre", "blocks.0.hook_mlp_out");
+    let before = site_weights(&first, own);
+    let kept = largest_difference(&before, &site_weights(&frozen, own));
+    // The decoder's rows are stored at unit length, and are scaled to it once more.
+    assert!(kept < 1e-6, "{kept}");
+    assert!(largest_difference(&before, &site_weights(&trained, own)) > 1e-3);
+    let start = place.spec(
+        "start",
+        &[
+            ("n_samples = 160", "n_samples = 8"),
+            ("warmup_samples = 32", "warmup_samples = 8"),
+            ("\"blocks.1.hook_resid_pre\"", "\"blocks.0.hook_mlp_out\""),
+        ],
+    );
+    run(std::slice::from_ref(&start)).unwrap(); // One step at a rate of 0: the initial weights.
+    let moved = largest_difference(&site_weights(&start, other), &site_weights(&frozen, other));
+    assert!(moved > 1e-3, "the SAE beside the frozen one has not been trained: {moved}");
+
+    // Interrupted, it goes on to the same bits.
+    let broken = with("broken", "");
+    let mut interrupt = Interrupt { after: 7, done: 0 };
+    let specs = std::slice::from_ref(&broken);
+    train(specs, Device::Cpu, &made_with("test"), &mut interrupt).unwrap_err();
+    run(specs).unwrap();
+    assert_eq!(metrics(&frozen), metrics(&broken));
+
+    // An SAE for a site that the run does not have; nothing left to train.
+    let pretrained = format!("expansion = 2\npretrained = [{:?}]", first.folder.path());
+    let wrong = place.spec(
+        "wrong",
+        &[("blocks.1.hook_resid_pre", "blocks.0.hook_resid_pre"), ("expansion = 2", &pretrained)],
+    );
+    let error = run(std::slice::from_ref(&wrong)).unwrap_err().to_string();
+    assert!(error.contains("blocks.1.hook_resid_pre") && error.contains("sae.sites"), "{error}");
+    let nothing = place.spec("nothing", &[("expansion = 2", &pretrained)]);
+    let error = run(std::slice::from_ref(&nothing)).unwrap_err().to_string();
+    assert!(error.contains("no SAE is left to train"), "{error}");
+}
+
+#[test]
+fn the_references_saes_are_a_start() {
+    let place = Place::new();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../sae-nn/tests/fixtures/e2e_sae/samples_400.pt");
+    let sites = "\"blocks.1.hook_resid_pre\", \"blocks.2.hook_resid_pre\"";
+    let spec = place.spec(
+        "run",
+        &[
+            ("\"blocks.1.hook_resid_pre\"", sites),
+            ("expansion = 2", &format!("expansion = 2\npretrained = [{file:?}]\nretrain = true")),
+            ("n_samples = 160", "n_samples = 8"),
+            ("warmup_samples = 32", "warmup_samples = 8"),
+        ],
+    );
+    // One step at a rate of 0.
+    run(std::slice::from_ref(&spec)).unwrap();
+    let expected =
+        sae_nn::reference::load(&file, Device::Cpu, tch::Kind::Float).unwrap().remove(1).sae;
+    let stored = site_weights(&spec, "blocks.2.hook_resid_pre");
+    let w_enc = &stored.iter().find(|(name, _)| name == "W_enc").unwrap().1;
+    assert!(w_enc.tr().equal(expected.parameters()[0]));
+}
+
+#[test]
+fn without_a_number_of_samples_all_data_is_used_once() {
+    let place = Place::new();
+    let spec = place.spec(
+        "run",
+        &[
+            ("n_samples = 160\n", "\n"),
+            (
+                "warmup_samples = 32",
+                "kind = \"linear\"\nwarmup_samples = 32\ncooldown_samples = 64",
+            ),
+            ("shuffle_buffer = 32", "shuffle_buffer = 32\nskip = 24"),
+        ],
+    );
+    let summary = run(std::slice::from_ref(&spec)).unwrap().remove(0);
+    assert_eq!(summary.steps, (200 - 24) / 8);
+    let resolved = RunConfig::load(&spec.folder.config()).unwrap();
+    assert_eq!(resolved.train.n_samples, Some(176));
+    // Finished: a second call with the same configuration finds it so.
+    run(std::slice::from_ref(&spec)).unwrap();
+}
+
+#[test]
+fn the_first_windows_of_the_training_data_may_be_held_out() {
+    let place = Place::new();
+    let held_out = |name: &str, skip: &str| {
+        let validation = format!("data = {:?}\n            n_samples", place.path("validation"));
+        let training = format!("data = {:?}\n            n_samples", place.path("train"));
+        place.spec(
+            name,
+            &[
+                (&validation, &training),
+                ("shuffle_buffer = 32", &format!("shuffle_buffer = 32\n{skip}")),
+            ],
+        )
+    };
+    run(&[held_out("apart", "skip = 16")]).unwrap();
+    let error = run(&[held_out("overlapping", "skip = 15")]).unwrap_err().to_string();
+    assert!(error.contains("data.skip = eval.n_samples"), "{error}");
+}
+
+#[test]
+fn double_precision_is_closer_to_itself() {
+    let place = Place::new();
+    let single = place.spec("single", &[DOWNSTREAM]);
+    let double =
+        place.spec("double", &[DOWNSTREAM, ("lr = 5e-3", "lr = 5e-3\nprecision = \"f64\"")]);
+    for spec in [&single, &double] {
+        run(std::slice::from_ref(spec)).unwrap();
+    }
+    let losses = |spec: &RunSpec| -> Vec<f64> {
+        metrics(spec).iter().map(|line| line["loss"].as_f64().unwrap()).collect()
+    };
+    for (a, b) in losses(&single).iter().zip(&losses(&double)) {
+        assert!((a - b).abs() < 1e-3 * b, "{a} {b}");
+    }
+    // Initial numbers are drawn in double precision, so that f32 alone rounds.
+    assert_ne!(losses(&single)[0].to_bits(), losses(&double)[0].to_bits());
 }

@@ -5,14 +5,16 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use super::Family;
+use super::family::{Json, yes};
 use super::weights::Weights;
 use crate::attention::Attention;
 use crate::config::Activation;
-use crate::linear::Linear;
 use crate::mlp::Mlp;
-use crate::norm::LayerNorm;
-use crate::transformer::Block;
+use crate::transformer::{Block, Parts};
 use crate::{ModelConfig, ModelError, Transformer};
+
+pub(super) const FAMILY: Family = Family { model_type: "gpt2", config, assemble };
 
 /// The keys of `config.json` that matter to the computation.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,120 +44,89 @@ fn eps() -> f64 {
 fn activation() -> String {
     "gelu_new".to_owned()
 }
-fn yes() -> bool {
-    true
-}
 
-pub(super) fn load(
-    folder: &Path,
-    config_path: &Path,
-    json: serde_json::Value,
-    device: Device,
-    kind: Kind,
-) -> Result<Transformer, ModelError> {
-    let failed = |message: String| ModelError::Config { path: config_path.to_owned(), message };
-    let raw: Gpt2Config =
-        serde_json::from_value(json).map_err(|error| failed(error.to_string()))?;
-    let activation = match raw.activation_function.as_str() {
-        "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-        "gelu" => Activation::Gelu,
-        "relu" => Activation::Relu,
-        other => {
-            return Err(failed(format!(
-                "activation_function is `{other}`, supported are gelu_new, gelu_pytorch_tanh, gelu, relu"
-            )));
-        }
-    };
+fn config(json: &Json) -> Result<ModelConfig, ModelError> {
+    let raw: Gpt2Config = json.keys()?;
     if !raw.scale_attn_weights || raw.scale_attn_by_inverse_layer_idx {
-        return Err(failed(
+        return Err(json.failed(
             "unscaled attention scores, or scores scaled by layer, are not supported for gpt2"
-                .into(),
+                .to_owned(),
         ));
     }
-    if raw.n_layer == 0
-        || raw.n_head == 0
-        || raw.n_embd == 0
-        || !raw.n_embd.is_multiple_of(raw.n_head)
-    {
-        return Err(failed(format!(
-            "{} layers, n_embd {} and {} heads: all must be above 0 and the heads divide n_embd",
-            raw.n_layer, raw.n_embd, raw.n_head
-        )));
-    }
-    let config = ModelConfig {
-        n_layers: raw.n_layer,
-        d_model: raw.n_embd,
-        n_heads: raw.n_head,
+    json.d_head(raw.n_embd, raw.n_head)?;
+    json.check(ModelConfig {
         d_mlp: raw.n_inner.unwrap_or(4 * raw.n_embd),
-        context_length: raw.n_positions,
-        vocabulary: raw.vocab_size,
-        layer_norm_eps: raw.layer_norm_epsilon,
-        activation,
-    };
-    let weights = Weights::read(&folder.join("model.safetensors"), device, kind)?;
-    assemble(config, weights, raw.tie_word_embeddings)
+        norm_eps: raw.layer_norm_epsilon,
+        activation: json.activation(&raw.activation_function)?,
+        ..ModelConfig::gpt2(raw.n_layer, raw.n_embd, raw.n_head, raw.n_positions, raw.vocab_size)
+    })
 }
 
-fn assemble(
-    config: ModelConfig,
-    mut weights: Weights,
-    tied: bool,
-) -> Result<Transformer, ModelError> {
-    let (d, v) = (config.d_model, config.vocabulary);
+fn assemble(json: &Json, config: &ModelConfig, weights: &Weights) -> Result<Parts, ModelError> {
+    let raw: Gpt2Config = json.keys()?;
+    let (d, d_mlp) = (config.d_model, config.d_mlp);
     // GPT2LMHeadModel writes a prefix, GPT2Model (and the hub's gpt2) does not.
-    let prefix = if weights.has("transformer.wte.weight") { "transformer." } else { "" };
-    let token_embedding = weights.take(&format!("{prefix}wte.weight"), &[v, d])?;
-    let position_embedding =
-        weights.take(&format!("{prefix}wpe.weight"), &[config.context_length, d])?;
-    let norm = |weights: &mut Weights, name: &str| -> Result<LayerNorm, ModelError> {
-        Ok(LayerNorm {
-            weight: weights.take(&format!("{name}.weight"), &[d])?,
-            bias: weights.take(&format!("{name}.bias"), &[d])?,
-            eps: config.layer_norm_eps,
-        })
-    };
-    let linear = |weights: &mut Weights, name: &str, out, input| -> Result<Linear, ModelError> {
-        Ok(Linear {
-            weight: weights.take_transposed(&format!("{name}.weight"), out, input)?,
-            bias: Some(weights.take(&format!("{name}.bias"), &[out])?),
-        })
-    };
+    let prefix = weights.prefix("transformer.", "wte.weight");
+    let token_embedding = weights.take(&format!("{prefix}wte.weight"), &[config.vocabulary, d])?;
     let mut blocks = Vec::with_capacity(config.n_layers);
     for index in 0..config.n_layers {
         let name = |rest: &str| format!("{prefix}h.{index}.{rest}");
         blocks.push(Block {
-            norm_1: norm(&mut weights, &name("ln_1"))?,
+            norm_1: weights.norm(&name("ln_1"), config)?,
             attention: Attention {
-                qkv: linear(&mut weights, &name("attn.c_attn"), 3 * d, d)?,
-                out: linear(&mut weights, &name("attn.c_proj"), d, d)?,
+                qkv: weights.linear_transposed(&name("attn.c_attn"), 3 * d, d)?,
+                out: weights.linear_transposed(&name("attn.c_proj"), d, d)?,
                 n_heads: config.n_heads as i64,
+                n_kv_heads: config.n_heads as i64,
+                d_head: config.d_head as i64,
+                scale: config.score_scale,
+                window: None,
             },
-            norm_2: norm(&mut weights, &name("ln_2"))?,
+            norm_2: weights.norm(&name("ln_2"), config)?,
             mlp: Mlp {
-                up: linear(&mut weights, &name("mlp.c_fc"), config.d_mlp, d)?,
-                down: linear(&mut weights, &name("mlp.c_proj"), d, config.d_mlp)?,
+                up: weights.linear_transposed(&name("mlp.c_fc"), d_mlp, d)?,
+                gate: None,
+                down: weights.linear_transposed(&name("mlp.c_proj"), d, d_mlp)?,
                 activation: config.activation,
             },
         });
     }
-    let final_norm = norm(&mut weights, &format!("{prefix}ln_f"))?;
-    let unembedding = if tied {
-        token_embedding.shallow_clone()
-    } else {
-        weights.take("lm_head.weight", &[v, d])?
-    };
-    Ok(Transformer::new(
-        config,
+    let unembedding =
+        weights.unembedding("lm_head.weight", raw.tie_word_embeddings, &token_embedding, config)?;
+    Ok(Parts {
+        position_embedding: Some(
+            weights.take(&format!("{prefix}wpe.weight"), &[config.context_length, d])?,
+        ),
         token_embedding,
-        position_embedding,
         blocks,
-        final_norm,
+        final_norm: weights.norm(&format!("{prefix}ln_f"), config)?,
         unembedding,
-    ))
+        unembedding_bias: None,
+    })
 }
 
 pub(super) fn save(model: &Transformer, folder: &Path, kind: Kind) -> Result<(), ModelError> {
     let config = model.config();
+    let plain = ModelConfig {
+        d_mlp: config.d_mlp,
+        norm_eps: config.norm_eps,
+        activation: config.activation,
+        ..ModelConfig::gpt2(
+            config.n_layers,
+            config.d_model,
+            config.n_heads,
+            config.context_length,
+            config.vocabulary,
+        )
+    };
+    if *config != plain || model.parts.unembedding_bias.is_some() {
+        return Err(ModelError::Config {
+            path: folder.join("config.json"),
+            message:
+                "only a model of GPT-2's architecture, unprocessed, can be written in its layout"
+                    .to_owned(),
+        });
+    }
     let io = |action: &'static str, path: &Path| {
         let path = path.to_owned();
         move |source| ModelError::Io { action, path, source }
@@ -168,11 +139,12 @@ pub(super) fn save(model: &Transformer, folder: &Path, kind: Kind) -> Result<(),
         n_inner: Some(config.d_mlp),
         n_positions: config.context_length,
         vocab_size: config.vocabulary,
-        layer_norm_epsilon: config.layer_norm_eps,
+        layer_norm_epsilon: config.norm_eps,
         activation_function: match config.activation {
             Activation::GeluTanh => "gelu_new",
             Activation::Gelu => "gelu",
             Activation::Relu => "relu",
+            Activation::Silu => "silu",
         }
         .to_owned(),
         tie_word_embeddings: model.is_tied(),

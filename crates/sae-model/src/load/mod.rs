@@ -1,39 +1,83 @@
-//! Loading a model from a folder in Hugging Face layout; one file a family.
+//! Loading a model in Hugging Face layout; one file a family, which maps `config.json` to a
+//! [`ModelConfig`](crate::ModelConfig) and the names of the tensors to the parts of a
+//! [`Transformer`](crate::Transformer).
 
+mod family;
 mod gpt2;
+mod gpt_neo;
+mod gpt_neox;
+mod llama;
+mod transformer_lens;
 mod weights;
 
 use std::path::Path;
 
+use sae_config::run::Processing;
 use tch::{Device, Kind};
 
-use crate::{ModelError, Transformer};
+use crate::transformer::Parts;
+use crate::{ModelConfig, ModelError, Transformer, process};
+use family::Json;
+use weights::Weights;
 
-/// Families, by the `model_type` of `config.json`.
-const SUPPORTED: &[&str] = &["gpt2"];
-
-/// Loads `config.json` and `model.safetensors` from `folder`.
-pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Transformer, ModelError> {
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Io {
-        action: "read",
-        path: path.clone(),
-        source,
-    })?;
-    let failed = |message: String| ModelError::Config { path: path.clone(), message };
-    let json: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
-    match json["model_type"].as_str() {
-        Some("gpt2") => gpt2::load(folder, &path, json, device, kind),
-        other => Err(failed(format!(
-            "model_type is {}, supported are {}",
-            other.map_or("missing".to_owned(), |name| format!("`{name}`")),
-            SUPPORTED.join(", ")
-        ))),
-    }
+/// A family: its `model_type` and what it makes of a folder.
+struct Family {
+    model_type: &'static str,
+    config: fn(&Json) -> Result<ModelConfig, ModelError>,
+    assemble: fn(&Json, &ModelConfig, &Weights) -> Result<Parts, ModelError>,
 }
 
-/// Writes a model as `config.json` and `model.safetensors` in GPT-2's layout, the weights in precision `kind`.
+const FAMILIES: &[Family] = &[gpt2::FAMILY, gpt_neo::FAMILY, gpt_neox::FAMILY, llama::FAMILY];
+
+/// Loads a model: a folder with `config.json` and weights (`model.safetensors` or `pytorch_model.bin`, whole or
+/// sharded), or a checkpoint `.pt` of a TransformerLens model that the reference trained, with `final_config.yaml`
+/// beside it. Weights are brought to the device and precision, then processed.
+pub fn load(
+    path: &Path,
+    processing: Processing,
+    device: Device,
+    kind: Kind,
+) -> Result<Transformer, ModelError> {
+    let mut model = if path.extension().is_some_and(|extension| extension == "pt") {
+        transformer_lens::load(path, device, kind)?
+    } else {
+        let json = Json::read(path)?;
+        let family = family(&json)?;
+        let config = (family.config)(&json)?;
+        let weights = Weights::open(path, device, kind)?;
+        let parts = (family.assemble)(&json, &config, &weights)?;
+        Transformer::new(config, parts)?
+    };
+    match processing {
+        Processing::None => {}
+        Processing::TransformerLens => process::transformer_lens(&mut model)?,
+    }
+    Ok(model)
+}
+
+/// Reads the hyper-parameters alone; no weights have to be there.
+pub fn config(path: &Path) -> Result<ModelConfig, ModelError> {
+    if path.extension().is_some_and(|extension| extension == "pt") {
+        return transformer_lens::config(path);
+    }
+    let json = Json::read(path)?;
+    (family(&json)?.config)(&json)
+}
+
+fn family(json: &Json) -> Result<&'static Family, ModelError> {
+    let found = json.model_type();
+    FAMILIES.iter().find(|family| Some(family.model_type) == found).ok_or_else(|| {
+        let supported: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
+        json.failed(format!(
+            "model_type is {}, supported are {}",
+            found.map_or("missing".to_owned(), |name| format!("`{name}`")),
+            supported.join(", ")
+        ))
+    })
+}
+
+/// Writes a model as `config.json` and `model.safetensors` in GPT-2's layout, the weights in precision `kind`. Only a
+/// model of GPT-2's architecture can be written.
 pub fn save(model: &Transformer, folder: &Path, kind: Kind) -> Result<(), ModelError> {
     gpt2::save(model, folder, kind)
 }

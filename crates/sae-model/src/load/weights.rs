@@ -1,65 +1,129 @@
-//! The tensors of a weights file, taken out by name and checked against the shape that the configuration promises.
+//! The tensors of a model, taken by name and checked against the shape that the configuration promises.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use sae_tensors::TensorFiles;
 use tch::{Device, Kind, Tensor};
 
-use crate::ModelError;
+use crate::config::NormKind;
+use crate::linear::Linear;
+use crate::norm::Norm;
+use crate::{ModelConfig, ModelError};
+
+/// Where weights may lie in a folder; the first that is there is read.
+const FILES: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 /// Tensors by name.
 pub(super) struct Weights {
     path: PathBuf,
-    tensors: HashMap<String, Tensor>,
+    files: TensorFiles,
     device: Device,
     kind: Kind,
 }
 
 impl Weights {
-    /// Reads a safetensors file.
-    pub fn read(path: &Path, device: Device, kind: Kind) -> Result<Self, ModelError> {
-        // The system's own message first: libtorch's does not tell a missing file from a damaged one.
-        std::fs::File::open(path).map_err(|source| ModelError::Io {
-            action: "open",
-            path: path.to_owned(),
-            source,
+    /// Opens the weights in a folder.
+    pub fn open(folder: &Path, device: Device, kind: Kind) -> Result<Self, ModelError> {
+        let path = FILES.into_iter().map(|name| folder.join(name)).find(|path| path.is_file());
+        let path = path.ok_or_else(|| ModelError::Weights {
+            path: folder.to_owned(),
+            message: format!("there are none; expected one of {}", FILES.join(", ")),
         })?;
-        let tensors = Tensor::read_safetensors(path)
-            .map_err(|error| ModelError::Weights {
-                path: path.to_owned(),
-                message: format!("{error}; the file is truncated or damaged"),
-            })?
-            .into_iter()
-            .collect();
-        Ok(Self { path: path.to_owned(), tensors, device, kind })
+        Self::read(&path, device, kind)
+    }
+
+    /// Opens a file of weights.
+    pub fn read(path: &Path, device: Device, kind: Kind) -> Result<Self, ModelError> {
+        Ok(Self { path: path.to_owned(), files: TensorFiles::open(path)?, device, kind })
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.files.contains(name)
+    }
+
+    /// The prefix that a head model gives its trunk's tensors, or none where the trunk was saved alone.
+    pub fn prefix<'a>(&self, prefix: &'a str, probe: &str) -> &'a str {
+        if self.has(&format!("{prefix}{probe}")) { prefix } else { "" }
     }
 
     /// Takes a tensor of this shape.
-    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        let failed = |message: String| ModelError::Weights { path: self.path.clone(), message };
-        let tensor =
-            self.tensors.remove(name).ok_or_else(|| failed(format!("no tensor `{name}`")))?;
-        let expected: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
-        if tensor.size() != expected {
-            return Err(failed(format!(
-                "tensor `{name}` has shape {:?}, config.json promises {expected:?}",
-                tensor.size()
-            )));
+    pub fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        if let Some(found) = self.files.shape(name)
+            && found != shape
+        {
+            return Err(ModelError::Weights {
+                path: self.path.clone(),
+                message: format!(
+                    "tensor `{name}` has shape {found:?}, the model's configuration promises {shape:?}"
+                ),
+            });
         }
-        Ok(tensor.f_to_device(self.device)?.f_to_kind(self.kind)?)
+        Ok(self.files.read(name)?.f_to_device(self.device)?.f_to_kind(self.kind)?)
     }
 
-    /// Takes a matrix stored `[in, out]` and returns it `[out, in]`.
-    pub fn take_transposed(
-        &mut self,
+    /// An affine map stored `[out, in]`, with its bias if it is said to have one.
+    pub fn linear(
+        &self,
         name: &str,
         out: usize,
         input: usize,
-    ) -> Result<Tensor, ModelError> {
-        Ok(self.take(name, &[input, out])?.f_tr()?.f_contiguous()?)
+        bias: bool,
+    ) -> Result<Linear, ModelError> {
+        let weight = self.take(&format!("{name}.weight"), &[out, input])?;
+        let bias = if bias { Some(self.take(&format!("{name}.bias"), &[out])?) } else { None };
+        Ok(Linear { weight, bias })
     }
+
+    /// The same, stored `[in, out]`.
+    pub fn linear_transposed(
+        &self,
+        name: &str,
+        out: usize,
+        input: usize,
+    ) -> Result<Linear, ModelError> {
+        let weight = self.take(&format!("{name}.weight"), &[input, out])?;
+        let bias = Some(self.take(&format!("{name}.bias"), &[out])?);
+        Ok(Linear { weight: weight.f_tr()?.f_contiguous()?, bias })
+    }
+
+    /// A norm of the model's kind: with a bias for layer norms, without for the others.
+    pub fn norm(&self, name: &str, config: &ModelConfig) -> Result<Norm, ModelError> {
+        let take = |rest: &str| self.take(&format!("{name}.{rest}"), &[config.d_model]);
+        let bias = match config.norm {
+            NormKind::Layer => Some(take("bias")?),
+            NormKind::Rms => None,
+        };
+        Ok(Norm { kind: config.norm, weight: Some(take("weight")?), bias, eps: config.norm_eps })
+    }
+
+    /// The unembedding: a tensor of its own, or the token embedding.
+    pub fn unembedding(
+        &self,
+        name: &str,
+        tied: bool,
+        token_embedding: &Tensor,
+        config: &ModelConfig,
+    ) -> Result<Tensor, ModelError> {
+        if tied {
+            Ok(token_embedding.shallow_clone())
+        } else {
+            self.take(name, &[config.vocabulary, config.d_model])
+        }
+    }
+}
+
+/// Several maps of the same input as one, their outputs in order.
+pub(super) fn concatenated(maps: &[Linear]) -> Result<Linear, ModelError> {
+    let weights: Vec<&Tensor> = maps.iter().map(|map| &map.weight).collect();
+    let biases: Option<Vec<&Tensor>> = maps.iter().map(|map| map.bias.as_ref()).collect();
+    let bias = match biases {
+        Some(biases) => Some(Tensor::f_cat(&biases, 0)?),
+        None => None,
+    };
+    Ok(Linear { weight: Tensor::f_cat(&weights, 0)?, bias })
 }

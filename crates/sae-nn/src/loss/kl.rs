@@ -23,16 +23,16 @@ pub struct KlTerm {
 /// distribution is computed once for all. Each model's numbers do not depend on the others.
 ///
 /// # Shapes
-/// `original: [N, D]`, each of `spliced: [N, D]`, `unembedding: [V, D]`.
+/// `original: [N, D]`, each of `spliced: [N, D]`, `unembedding: [V, D]`, its bias, where it has one, `[V]`.
 pub fn kl_without_logits(
     original: &Tensor,
     spliced: &[&Tensor],
     unembedding: &Tensor,
+    bias: Option<&Tensor>,
     chunk: usize,
 ) -> Result<Vec<KlTerm>, SaeError> {
     no_grad(|| {
         let n = original.size()[0];
-        let transposed = unembedding.f_tr()?;
         let mut sums = Vec::with_capacity(spliced.len());
         let mut gradients = Vec::with_capacity(spliced.len());
         for hidden in spliced {
@@ -43,10 +43,11 @@ pub fn kl_without_logits(
         while start < n {
             let length = (chunk.max(1) as i64).min(n - start);
             let rows = |tensor: &Tensor| tensor.f_narrow(0, start, length);
-            let log_p = rows(original)?.f_matmul(&transposed)?.f_log_softmax(-1, None)?;
+            let log_p = rows(original)?.f_linear(unembedding, bias)?.f_log_softmax(-1, None)?;
             let p = log_p.f_exp()?;
             for ((hidden, sum), gradient) in spliced.iter().zip(&mut sums).zip(&gradients) {
-                let mut log_q = rows(hidden)?.f_matmul(&transposed)?.f_log_softmax(-1, None)?;
+                let mut log_q =
+                    rows(hidden)?.f_linear(unembedding, bias)?.f_log_softmax(-1, None)?;
                 let kl = log_p.f_sub(&log_q)?.f_mul_(&p)?.f_sum(Kind::Double)?;
                 let _ = sum.f_add_(&kl)?;
                 let difference = log_q.f_exp_()?.f_sub_(&p)?;

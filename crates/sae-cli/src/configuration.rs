@@ -1,0 +1,65 @@
+//! Configurations of runs as they are given: this project's TOML, or the reference's YAML, which is imported.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use sae_config::{ConfigError, RunConfig, RunFolder, Source, reference};
+use sae_model::load;
+use sae_train::Sources;
+
+/// Loads a run's configuration; warnings of an import are logged.
+pub(crate) fn load_run(path: &Path) -> anyhow::Result<RunConfig> {
+    if !reference::is_reference(path) {
+        return Ok(RunConfig::load(path)?);
+    }
+    let sources = Sources::default();
+    let imported = reference::load(path, &mut |model| {
+        let sites = || -> Result<_, sae_train::TrainError> {
+            Ok(load::config(&sources.model_config(model)?)?.sites().collect())
+        };
+        sites().map_err(|error| ConfigError::Parse {
+            origin: path.display().to_string(),
+            message: format!("saes.sae_positions: cannot tell the model's sites: {error}"),
+        })
+    })?;
+    for warning in &imported.warnings {
+        tracing::warn!("{}: {warning}", path.display());
+    }
+    Ok(imported.run)
+}
+
+/// SAEs and the configuration they were trained with.
+pub(crate) struct Trained {
+    pub config: RunConfig,
+    /// What `sae_nn::weights::load_all` reads.
+    pub saes: PathBuf,
+}
+
+/// Finds the SAEs of a finished run's folder, or of a `.pt` of the reference, here or on the hub; its configuration lies
+/// beside it unless `config` names another.
+pub(crate) fn trained(source: &str, config: Option<&Path>) -> anyhow::Result<Trained> {
+    let source: Source = source.parse()?;
+    let saes = Sources::default().sae(&source)?;
+    if let Some(config) = config {
+        return Ok(Trained { config: load_run(config)?, saes });
+    }
+    if saes.extension().is_some_and(|extension| extension == "pt") {
+        let beside = [saes.with_extension("yaml"), saes.with_file_name("final_config.yaml")];
+        let Some(found) = beside.iter().find(|path| path.is_file()) else {
+            bail!(
+                "{} has no configuration beside it: expected {} or final_config.yaml; name another with --config",
+                saes.display(),
+                beside[0].file_name().unwrap_or_default().to_string_lossy()
+            );
+        };
+        return Ok(Trained { config: load_run(found)?, saes });
+    }
+    let folder = RunFolder::new(&saes);
+    if folder.config().is_file() && !folder.summary().is_file() {
+        bail!(
+            "{} is not finished: it has no summary.json; `sae train` with its configuration goes on with it",
+            saes.display()
+        );
+    }
+    Ok(Trained { config: RunConfig::load(&folder.config())?, saes })
+}

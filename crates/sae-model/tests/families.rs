@@ -1,0 +1,232 @@
+//! Every family against `transformers`: activations at every site, final hidden state and logits; weights as
+//! TransformerLens processes them; the formats that weights come in; what is refused.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use sae_config::run::Processing;
+use sae_model::{Site, SiteKind, Transformer, load};
+use tch::{Device, Kind, Tensor};
+
+const FAMILIES: [&str; 6] =
+    ["gpt2_bin", "gpt_neo", "gpt_neox", "gpt_neox_sequential", "llama", "llama_scaled"];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn model(name: &str, processing: Processing) -> Transformer {
+    load::load(&fixture(name), processing, Device::Cpu, Kind::Float).unwrap()
+}
+
+fn stored(path: &Path) -> HashMap<String, Tensor> {
+    Tensor::read_safetensors(path).unwrap().into_iter().collect()
+}
+
+#[track_caller]
+fn close(what: &str, a: &Tensor, b: &Tensor, bound: f64) {
+    assert_eq!(a.size(), b.size(), "{what}");
+    let difference = (a - b).abs().max().double_value(&[]);
+    assert!(difference <= bound, "{what} differs by {difference}");
+}
+
+/// Compares every site, the final hidden state and the logits; returns how many sites there were.
+fn compare(name: &str, model: &Transformer, expected: &HashMap<String, Tensor>) -> usize {
+    let mut seen = 0;
+    let embedded = model.embed(&expected["tokens"]).unwrap();
+    let last = model
+        .run(0, embedded, None, &mut |site, x| {
+            close(&format!("{name} {site}"), &x, &expected[&site.to_string()], 1e-4);
+            seen += 1;
+            Ok(x)
+        })
+        .unwrap()
+        .unwrap();
+    let hidden = model.final_norm(&last).unwrap();
+    close(&format!("{name} final hidden"), &hidden, &expected["final_hidden"], 1e-4);
+    close(&format!("{name} logits"), &model.logits(&hidden).unwrap(), &expected["logits"], 1e-4);
+    seen
+}
+
+#[test]
+fn every_site_and_the_logits_agree_with_transformers() {
+    for name in FAMILIES {
+        let (model, expected) =
+            (model(name, Processing::None), stored(&fixture(name).join("expected.safetensors")));
+        let stored = expected.keys().filter(|key| key.starts_with("blocks.")).count();
+        assert_eq!(compare(name, &model, &expected), stored, "{name}");
+    }
+}
+
+#[test]
+fn processed_weights_agree_with_transformer_lens() {
+    for name in ["gpt2", "gpt_neo", "gpt_neox", "llama"] {
+        let model = model(name, Processing::TransformerLens);
+        let expected = stored(&fixture(name).join("processed.safetensors"));
+        assert!(compare(name, &model, &expected) >= 12, "{name}");
+    }
+}
+
+#[test]
+fn processing_changes_the_residual_stream_and_not_the_distribution() {
+    let name = "gpt_neo";
+    let plain = stored(&fixture(name).join("expected.safetensors"));
+    let processed = stored(&fixture(name).join("processed.safetensors"));
+    let site = "blocks.1.hook_resid_pre";
+    let moved = (&plain[site] - &processed[site]).abs().max().double_value(&[]);
+    assert!(moved > 1e-2, "the fixture cannot tell processed weights from plain ones: {moved}");
+    let log_softmax = |logits: &Tensor| logits.log_softmax(-1, Kind::Float);
+    close("log p", &log_softmax(&plain["logits"]), &log_softmax(&processed["logits"]), 1e-4);
+}
+
+#[test]
+fn a_parallel_block_has_no_residual_stream_between_attention_and_mlp() {
+    let config = load::config(&fixture("gpt_neox")).unwrap();
+    assert!(config.sites().all(|site| site.kind != SiteKind::ResidMid));
+    assert_eq!(config.sites().count(), 12);
+    let site: Site = "blocks.1.hook_resid_mid".parse().unwrap();
+    let error = config.check_site(site).unwrap_err().to_string();
+    assert!(error.contains("blocks.1.hook_resid_mid"), "{error}");
+    for known in ["blocks.0 to blocks.2", "hook_resid_pre", "hook_attn_out", "hook_mlp_out"] {
+        assert!(error.contains(known), "{error}");
+    }
+    assert!(!error.contains("with hook_resid_mid"), "{error}");
+    load::config(&fixture("gpt_neox_sequential")).unwrap().check_site(site).unwrap();
+}
+
+#[test]
+fn a_pass_goes_on_from_any_block_to_the_same_bits() {
+    for name in FAMILIES {
+        let model = model(name, Processing::None);
+        let tokens = &stored(&fixture(name).join("expected.safetensors"))["tokens"];
+        let mut middle = None;
+        let whole = model
+            .run(0, model.embed(tokens).unwrap(), None, &mut |site, x| {
+                if site == Site::resid_pre(1) {
+                    middle = Some(x.shallow_clone());
+                }
+                Ok(x)
+            })
+            .unwrap()
+            .unwrap();
+        let rest = model.run(1, middle.unwrap(), None, &mut |_, x| Ok(x)).unwrap().unwrap();
+        close(name, &whole, &rest, 0.0);
+    }
+}
+
+fn copy(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+fn refused(name: &str, change: impl FnOnce(&Path)) -> String {
+    let copy = copy(name);
+    change(copy.path());
+    let loaded = load::load(copy.path(), Processing::None, Device::Cpu, Kind::Float);
+    loaded.unwrap_err().to_string()
+}
+
+fn edit(folder: &Path, file: &str, from: &str, to: &str) {
+    let file = folder.join(file);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&file, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn what_cannot_be_loaded_is_named() {
+    let shard = "model-00002-of-00003.safetensors";
+    let cases: Vec<(String, Vec<&str>)> = vec![
+        (
+            refused("gpt_neox", |folder| {
+                edit(
+                    folder,
+                    "config.json",
+                    "\"model_type\": \"gpt_neox\"",
+                    "\"model_type\": \"mamba\"",
+                );
+            }),
+            vec!["`mamba`", "gpt2, gpt_neo, gpt_neox, llama"],
+        ),
+        (
+            refused("gpt_neox", |folder| std::fs::remove_file(folder.join(shard)).unwrap()),
+            vec![shard, "cannot open"],
+        ),
+        (
+            refused("gpt_neox", |folder| {
+                edit(folder, "model.safetensors.index.json", shard, "../secret.safetensors");
+            }),
+            vec!["../secret.safetensors", "no plain file name"],
+        ),
+        (
+            refused("gpt_neox", |folder| {
+                edit(
+                    folder,
+                    "model.safetensors.index.json",
+                    "gpt_neox.embed_in.weight",
+                    "gpt_neox.x",
+                );
+            }),
+            vec!["gpt_neox.x", "does not"],
+        ),
+        (
+            refused("llama", |folder| {
+                std::fs::remove_file(folder.join("model.safetensors")).unwrap();
+            }),
+            vec!["model.safetensors", "pytorch_model.bin.index.json"],
+        ),
+        (
+            refused("llama", |folder| {
+                edit(
+                    folder,
+                    "config.json",
+                    "\"num_key_value_heads\": 2",
+                    "\"num_key_value_heads\": 4",
+                );
+            }),
+            vec!["4 heads of keys", "6 heads"],
+        ),
+        (
+            refused("llama_scaled", |folder| edit(folder, "config.json", "llama3", "yarn")),
+            vec!["yarn", "default, linear, llama3"],
+        ),
+        (
+            refused("gpt_neo", |folder| edit(folder, "config.json", "\"local\"", "\"sparse\"")),
+            vec!["sparse", "global"],
+        ),
+        (
+            refused("gpt_neo", |folder| {
+                edit(folder, "config.json", "\"num_layers\": 4", "\"num_layers\": 5");
+            }),
+            vec!["attention_types", "5 layers"],
+        ),
+        (
+            refused("gpt2_bin", |folder| {
+                let file = folder.join("pytorch_model-00001-of-00002.bin");
+                let bytes = std::fs::read(&file).unwrap();
+                std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+            }),
+            vec!["pytorch_model-00001-of-00002.bin"],
+        ),
+    ];
+    for (error, parts) in cases {
+        for part in parts {
+            assert!(error.contains(part), "`{part}` is missing from: {error}");
+        }
+    }
+}
+
+#[test]
+fn other_families_are_not_written_as_gpt2() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = load::save(&model("llama", Processing::None), folder.path(), Kind::Float);
+    assert!(error.unwrap_err().to_string().contains("GPT-2's architecture"));
+    let error = load::save(&model("gpt2", Processing::TransformerLens), folder.path(), Kind::Float);
+    assert!(error.unwrap_err().to_string().contains("unprocessed"));
+}
