@@ -16,6 +16,9 @@ Written below `crates/sae-model/tests/fixtures/`, beside `expected.safetensors` 
 `processed.safetensors` with the same entries, `final_hidden` being the normalised residual that the processed
 unembedding is applied to.
 
+`tlens/` is a checkpoint in the form of the reference's `run_train_tlens.py`: the state dict of a HookedTransformer with
+the weights of gpt2 as they are (so its activations are those of `gpt2/expected.safetensors`), and `final_config.yaml`.
+
 What the processing does, in this order (matrices stand as TransformerLens has them: a row an input), and what
 `check_against_original` proves of the result:
 
@@ -91,6 +94,20 @@ def write(name: str) -> None:
     save(folder / "processed.safetensors", stored, {"transformer-lens": importlib.metadata.version("transformer-lens")})
 
 
+def write_checkpoint() -> None:
+    """What `run_train_tlens.py` leaves of a model: `epoch_N.pt`, and its sizes beside it."""
+    folder = FIXTURES / "tlens"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = hooked(FIXTURES / "gpt2", torch.float32, processed=False)
+    torch.save(model.state_dict(), folder / "epoch_1.pt")
+    cfg = model.cfg
+    lines = ["name: tiny-gpt2", "seed: 0", "tlens_config:"]
+    lines += [f"  {key}: {getattr(cfg, key)}" for key in ("act_fn", "d_head", "d_model", "d_vocab")]
+    lines += ["  dtype: float32", f"  n_ctx: {cfg.n_ctx}", f"  n_layers: {cfg.n_layers}", "  tokenizer_name: gpt2"]
+    lines += ["train:", "  batch_size: 16", "  lr: 0.001", "  n_epochs: 1", "wandb_project: null"]
+    (folder / "final_config.yaml").write_text("\n".join(lines) + "\n")
+
+
 def main() -> None:
     # One thread: sums are then always taken in the same order.
     torch.set_num_threads(1)
@@ -99,6 +116,7 @@ def main() -> None:
     logging.getLogger().setLevel(logging.ERROR)  # It warns that a Llama's writers are not centred.
     for name in CONVERT:
         write(name)
+    write_checkpoint()
 
 
 if __name__ == "__main__":

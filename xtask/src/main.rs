@@ -1,5 +1,6 @@
 //! Project tasks, `cargo xtask …`: one file a task.
 
+mod bench;
 mod check;
 mod corpus;
 mod setup;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Project tasks: set up, make the corpus, sweep, test, check.
+/// Project tasks: set up, make the corpus, sweep, test, check, measure.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -27,6 +28,7 @@ enum Task {
     Sweep(sweep::Arguments),
     Test(test::Arguments),
     Check(check::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Task::Sweep(arguments) => sweep::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Check(arguments) => check::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

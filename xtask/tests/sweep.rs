@@ -170,3 +170,16 @@ fn a_dry_run_prints_the_manifest_and_makes_nothing() {
     }
     assert!(!out.exists());
 }
+
+#[test]
+fn a_sweep_of_the_reference_is_taken_as_it_is() {
+    let sweep = root().join("crates/sae-config/tests/fixtures/reference/sweep.yaml");
+    let output = Command::new(XTASK).arg("sweep").arg(&sweep).arg("--dry-run").output().unwrap();
+    let (shown, told) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}");
+    for part in ["e2e_seed-0_sparsity-0.8", "e2e_seed-1_sparsity-5", "6 runs in 2 jobs"] {
+        assert!(shown.contains(part), "{part} is missing from: {shown}");
+    }
+    assert!(told.contains("wandb_project") && told.contains("held out"), "{told}");
+}

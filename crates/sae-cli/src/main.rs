@@ -1,5 +1,6 @@
 //! The command `sae`: arguments → a validated configuration → one call into a library.
 
+mod bench;
 mod configuration;
 mod convert;
 mod eval;
@@ -58,6 +59,7 @@ enum Command {
     Import(import::Arguments),
     Convert(convert::Arguments),
     Generate(generate::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => train::run(arguments, cli.global.device, &mut telemetry),
         Command::Eval(arguments) => eval::run(arguments, cli.global.device, &mut telemetry),
         Command::Frontier(arguments) => frontier::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments, cli.global.device, &mut telemetry),

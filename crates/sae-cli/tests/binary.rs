@@ -66,7 +66,9 @@ fn every_command_explains_itself_with_an_example() {
     let here = Path::new(".");
     let help = succeeds(&sae(&["--help"], here));
     assert!(help.contains("Exit codes"), "{help}");
-    for command in ["prepare", "pretrain", "train", "eval", "frontier"] {
+    for command in
+        ["prepare", "pretrain", "train", "eval", "frontier", "import", "convert", "generate"]
+    {
         assert!(help.contains(command), "{command}");
         let help = succeeds(&sae(&[command, "--help"], here));
         assert!(help.contains("Example") && help.contains(&format!("sae {command} ")), "{help}");

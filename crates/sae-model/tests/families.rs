@@ -230,3 +230,17 @@ fn other_families_are_not_written_as_gpt2() {
     let error = load::save(&model("gpt2", Processing::TransformerLens), folder.path(), Kind::Float);
     assert!(error.unwrap_err().to_string().contains("unprocessed"));
 }
+
+#[test]
+fn a_checkpoint_of_transformer_lens_is_the_model_it_was_made_from() {
+    let path = fixture("tlens/epoch_1.pt");
+    let expected = stored(&fixture("gpt2").join("expected.safetensors"));
+    let model = load::load(&path, Processing::None, Device::Cpu, Kind::Float).unwrap();
+    assert_eq!(compare("tlens", &model, &expected), 15);
+    assert_eq!(model.config(), &load::config(&path).unwrap());
+
+    let folder = copy("tlens");
+    edit(folder.path(), "final_config.yaml", "d_head: 8", "d_head: 5");
+    let error = load::config(&folder.path().join("epoch_1.pt")).unwrap_err().to_string();
+    assert!(error.contains("final_config.yaml") && error.contains("d_head 5"), "{error}");
+}

@@ -1,0 +1,81 @@
+//! `sae bench`: this side of `cargo xtask bench`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, Subcommand};
+use sae_data::{ColumnKind, ShardSet, StreamOptions, TextTokenizer, TokenStream};
+use serde_json::json;
+
+/// Measure speeds; `cargo xtask bench` does so beside Python's
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Data(Data),
+}
+
+/// Read a data set as training does, through the shuffle buffer into batches
+///
+/// Prints one line of JSON: windows, tokens, seconds, tokens_per_second.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  sae bench data data/windows --column input_ids --context-length 128 --batch-size 16")]
+struct Data {
+    /// A parquet file, a folder of them or a glob
+    shards: PathBuf,
+    /// The column: windows, or text
+    #[arg(long)]
+    column: String,
+    /// Tokens in a window
+    #[arg(long)]
+    context_length: usize,
+    /// Windows in a batch
+    #[arg(long)]
+    batch_size: usize,
+    /// The tokeniser of text
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// Stop after so many windows
+    #[arg(long)]
+    max_windows: Option<u64>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.what {
+        What::Data(data) => read(data),
+    }
+}
+
+fn read(arguments: &Data) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let shards = ShardSet::open(&arguments.shards, &arguments.column)?;
+    let tokenizer = arguments.tokenizer.as_deref().map(TextTokenizer::load).transpose()?;
+    let vocabulary = tokenizer.as_ref().map_or(u32::MAX as usize, TextTokenizer::vocabulary);
+    // As the reference: 1 000 windows to shuffle among; text is taken in order.
+    let shuffle_buffer = if shards.kind() == ColumnKind::Windows { 1000 } else { 1 };
+    let options = StreamOptions {
+        batch_size: arguments.batch_size,
+        shuffle_buffer,
+        ..StreamOptions::in_order(arguments.context_length, vocabulary)
+    };
+    let (mut windows, mut tokens) = (0, 0);
+    for batch in TokenStream::start(shards, tokenizer, options)? {
+        let batch = batch?;
+        windows += batch.rows as u64;
+        tokens += batch.tokens.len() as u64;
+        if arguments.max_windows.is_some_and(|most| windows >= most) {
+            break;
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let rate = tokens as f64 / seconds;
+    crate::print(
+        &json!({"windows": windows, "tokens": tokens, "seconds": seconds, "tokens_per_second": rate})
+            .to_string(),
+    )
+}
