@@ -1,5 +1,6 @@
 //! Batches of tokens from a thread of their own that works ahead.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -75,6 +76,8 @@ struct Sent {
     snapshot: Arc<Snapshot>,
 }
 
+/// Documents tokenised together, on all cores.
+const DOCUMENTS: usize = 128;
 /// Batches that wait to be asked for.
 const PREFETCH: usize = 8;
 
@@ -330,22 +333,29 @@ impl<'a> Reader<'a> {
         let (mut rows_read, mut empty) = (0_u64, 0_u64);
         self.shards.for_each_rows(from, |batch| {
             let before = packer.as_ref().map_or(&[][..], Packer::pending);
-            let mut wanted = f(Step::Before { position: batch.position, read, pending: before });
+            let wanted =
+                Cell::new(f(Step::Before { position: batch.position, read, pending: before }));
             let mut pass = |window: &mut dyn FnMut() -> Window| {
                 read += 1;
-                if read > options.skip && wanted {
-                    wanted = f(Step::Window(window()));
+                if read > options.skip && wanted.get() {
+                    wanted.set(f(Step::Window(window())));
                 }
             };
             match (batch.rows, self.tokenizer, &mut packer) {
                 (Rows::Text(texts), Some(tokenizer), Some(packer)) => {
                     rows_read += texts.len() as u64;
-                    for ids in tokenizer.encode_all(&texts)? {
-                        if ids.is_empty() {
-                            empty += 1;
-                            continue;
+                    // Some at a time: who has enough need not wait for the rest.
+                    for documents in texts.chunks(DOCUMENTS) {
+                        for ids in tokenizer.encode_all(documents)? {
+                            if ids.is_empty() {
+                                empty += 1;
+                                continue;
+                            }
+                            packer.push(&ids, |window| pass(&mut || window.into()));
                         }
-                        packer.push(&ids, |window| pass(&mut || window.into()));
+                        if !wanted.get() {
+                            break;
+                        }
                     }
                 }
                 (Rows::Text(_), ..) => {
@@ -361,7 +371,7 @@ impl<'a> Reader<'a> {
                     }
                 }
             }
-            Ok(wanted)
+            Ok(wanted.get())
         })?;
         let source = self.shards.source();
         if empty > 0 && empty == rows_read && from == Position::default() {

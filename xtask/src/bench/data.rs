@@ -14,10 +14,10 @@ use crate::{corpus, tool};
 
 const CONTEXT: usize = 128;
 const BATCH: usize = 16;
-/// The embedded corpus, and how many of its windows of text are tokenised in a round.
+/// The embedded corpus, and how many of its windows are read and tokenised in a round.
 const TEXT: &str = "data/corpus/train";
 const TOKENIZER: &str = "data/rust-lm/tokenizer.json";
-const TEXT_WINDOWS: usize = 40_000;
+const WINDOWS: usize = 40_000;
 
 /// Tokens a second of both sides.
 struct Row {
@@ -32,14 +32,11 @@ pub(crate) fn run(sae: &Path, python: &Path, rounds: usize) -> anyhow::Result<()
         [Row { ours: Vec::new(), peers: Vec::new() }, Row { ours: Vec::new(), peers: Vec::new() }];
     for round in 1..=rounds {
         tool::say(&format!("round {round} of {rounds}"));
-        rows[0].ours.push(rate(ours(sae, &windows, "input_ids"))?);
-        rows[0].peers.push(rate(theirs(python, &windows, "input_ids", "windows"))?);
-        let tokenizer = ["--tokenizer", TOKENIZER];
-        let most = TEXT_WINDOWS.to_string();
-        let limit = ["--max-windows", most.as_str()];
-        rows[1].ours.push(rate(ours(sae, Path::new(TEXT), "text").args(tokenizer).args(limit))?);
-        let mut command = theirs(python, Path::new(TEXT), "text", "text");
-        rows[1].peers.push(rate(command.args(tokenizer).args(limit))?);
+        rows[0].ours.push(rate(&mut ours(sae, &windows, "input_ids"))?);
+        rows[0].peers.push(rate(&mut theirs(python, &windows, "input_ids", "windows"))?);
+        let (text, tokenizer) = (Path::new(TEXT), ["--tokenizer", TOKENIZER]);
+        rows[1].ours.push(rate(ours(sae, text, "text").args(tokenizer))?);
+        rows[1].peers.push(rate(theirs(python, text, "text", "text").args(tokenizer))?);
     }
     let training = training_rate(sae)?;
     let [read, text] = rows.map(|row| (spread(&row.ours), spread(&row.peers)));
@@ -52,7 +49,7 @@ pub(crate) fn run(sae: &Path, python: &Path, rounds: usize) -> anyhow::Result<()
         )
     };
     let body = format!(
-        "Windows of {CONTEXT} tokens in batches of {BATCH}, of the embedded corpus; median of {rounds} rounds, least and \
+        "{WINDOWS} windows of {CONTEXT} tokens in batches of {BATCH}, of the embedded corpus; median of {rounds} rounds, least and \
          most in brackets. Reading goes through a shuffle buffer of 1 000 windows on both sides.\n\n\
          | | this project, M tokens/s | `datasets` + `tokenizers`, M tokens/s | ratio |\n| --- | ---: | ---: | ---: |\n\
          {}{}\n\
@@ -100,11 +97,10 @@ fn theirs(python: &Path, folder: &Path, column: &str, mode: &str) -> Command {
 
 fn sizes(command: &mut Command, column: &str) {
     command.args(["--column", column, "--context-length", &CONTEXT.to_string()]);
-    command.args(["--batch-size", &BATCH.to_string()]);
+    command.args(["--batch-size", &BATCH.to_string(), "--max-windows", &WINDOWS.to_string()]);
 }
 
-fn rate(mut command: impl std::borrow::BorrowMut<Command>) -> anyhow::Result<f64> {
-    let command = command.borrow_mut();
+fn rate(command: &mut Command) -> anyhow::Result<f64> {
     let line = peer::json(command)?;
     line["tokens_per_second"]
         .as_f64()
