@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hub_server::{Reply, Request, Server, Shelf, answer, bytes_by_hash, etag};
+use sae_config::Source;
 use sae_data::hub::{Hub, HubError, HubOptions, Missing, Repository, in_split};
+use sae_data::prepare::WindowWriter;
+use sae_data::{Batch, ColumnKind, Cursor, DataError, ShardSet, StreamOptions, TokenStream};
 use tempfile::TempDir;
 
 const TOKEN: &str = "hf_secret";
@@ -789,4 +792,79 @@ fn settings_come_from_the_variables_of_the_hub() {
     }
     let options = HubOptions { token: Some(format!("{TOKEN}\n")), ..HubOptions::new(home) };
     message(Hub::new(options), &["HF_TOKEN"]);
+}
+
+/// Windows `first..first + count` of eight ids, the first of which numbers them, as a parquet file.
+fn shard(first: u32, count: u32) -> Vec<u8> {
+    let folder = cache();
+    let out = folder.path().join("out");
+    let mut writer = WindowWriter::create(&out, 8, 4096).unwrap();
+    for window in first..first + count {
+        writer.push(&[window, 1, 2, 3, 4, 5, 6, 7]).unwrap();
+    }
+    writer.finish().unwrap();
+    fs::read(out.join("shard-00000.parquet")).unwrap()
+}
+
+fn numbers(stream: impl Iterator<Item = Result<Batch, DataError>>) -> Vec<i64> {
+    stream.map(|batch| batch.unwrap().tokens[0]).collect()
+}
+
+#[test]
+fn a_data_set_is_read_shard_by_shard_and_the_next_one_comes_meanwhile() {
+    let shards: Vec<Vec<u8>> = (0..3).map(|index| shard(index * 100, 100)).collect();
+    let names = ["data/train-0.parquet", "data/train-1.parquet", "data/train-2.parquet"];
+    let files: Vec<(&'static str, &[u8])> =
+        names.into_iter().zip(shards.iter().map(Vec::as_slice)).collect();
+    let server = serve(vec![Shelf::new("datasets", "a/b", &files)]);
+    let cache = cache();
+    let Source::Hub(source) = "hf://a/b".parse().unwrap() else { panic!("a path") };
+    let hub = hub(&server, &cache);
+    let set = ShardSet::open_hub(&source, "input_ids", Some("train"), &hub).unwrap();
+    assert_eq!((set.kind(), set.rows(), set.names().count()), (ColumnKind::Windows, None, 3));
+    let fetched = |name: &str| server.requests().iter().any(|request| request.path.ends_with(name));
+    assert!(fetched("train-0.parquet") && !fetched("train-1.parquet"));
+
+    let options = StreamOptions::in_order(8, 1000);
+    let mut stream = TokenStream::start(set.clone(), None, options.clone()).unwrap();
+    assert_eq!(numbers(stream.by_ref().take(20)), (0..20).collect::<Vec<i64>>());
+    // The reader waits in the first shard; the second is on its way, the third is not.
+    let began = std::time::Instant::now();
+    while !fetched("train-1.parquet") {
+        assert!(began.elapsed() < Duration::from_secs(10), "the second shard was not fetched");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!fetched("train-2.parquet"));
+    // It goes on, and goes on from a cursor in another process as well.
+    let path = cache.path().join("cursor.parquet");
+    stream.cursor().save(&options, &set, &path).unwrap();
+    assert_eq!(numbers(stream), (20..300).collect::<Vec<i64>>());
+    let cursor = Cursor::load(&path, &options, &set).unwrap();
+    let again = TokenStream::resume(set, None, options, cursor).unwrap();
+    assert_eq!(numbers(again), (20..300).collect::<Vec<i64>>());
+}
+
+#[test]
+fn a_shard_that_cannot_be_fetched_is_an_error_when_it_is_its_turn() {
+    let first = shard(0, 50);
+    let files: [(&str, &[u8]); 2] = [("train-0.parquet", &first), ("train-1.parquet", b"lost")];
+    let shelves = vec![Shelf::new("datasets", "a/b", &files)];
+    let server = Server::start(move |request| {
+        if request.path.ends_with("train-1.parquet") {
+            return Reply::new(503);
+        }
+        answer(&shelves, request)
+    });
+    let cache = cache();
+    let Source::Hub(source) = "hf://a/b".parse().unwrap() else { panic!("a path") };
+    let set = ShardSet::open_hub(&source, "input_ids", None, &hub(&server, &cache)).unwrap();
+    let stream = TokenStream::start(set, None, StreamOptions::in_order(8, 1000)).unwrap();
+    let (read, failed): (Vec<_>, Vec<_>) = stream.partition(Result::is_ok);
+    // The shuffle buffer has the last one.
+    assert_eq!(read.len(), 49);
+    assert_eq!(failed.len(), 1);
+    let error = failed.into_iter().next().unwrap().unwrap_err().to_string();
+    for part in ["train-1.parquet", "tried 3 times", "the same command goes on"] {
+        assert!(error.contains(part), "`{part}` is missing from: {error}");
+    }
 }

@@ -210,7 +210,8 @@ impl Hub {
         let limit = size.unwrap_or(u64::MAX).saturating_sub(start).saturating_add(1);
         let mut reader = reply.into_body().into_reader().take(limit);
         let mut buffer = vec![0; 1 << 17];
-        let (mut received, mut reported) = (0, Instant::now());
+        let began = Instant::now();
+        let (mut received, mut reported) = (0, began);
         loop {
             let count = match reader.read(&mut buffer) {
                 Ok(0) => return Ok(received),
@@ -224,7 +225,13 @@ impl Hub {
             received += count as u64;
             if reported.elapsed() >= REPORT_EVERY {
                 reported = Instant::now();
-                tracing::info!("downloading {what}: {} of {of}", mebibytes(start + received));
+                let done = start + received;
+                let rate = received as f64 / began.elapsed().as_secs_f64();
+                let left = size.map_or(String::new(), |size| {
+                    format!(", {:.0} s left", size.saturating_sub(done) as f64 / rate)
+                });
+                let rate = mebibytes(rate as u64);
+                tracing::info!("downloading {what}: {} of {of}, {rate}/s{left}", mebibytes(done));
             }
         }
     }
