@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use sae_data::{ColumnKind, ShardSet, StreamOptions, TextTokenizer, TokenStream};
+use sae_model::device::DeviceChoice;
+use sae_train::bench::Bench;
 use serde_json::json;
 
 /// Measure speeds; `cargo xtask bench` does so beside Python's
@@ -17,6 +20,17 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum What {
     Data(Data),
+    Train(Train),
+}
+
+/// Take training steps at a shape, on random weights and tokens
+///
+/// Reads numbers of steps from stdin, a line each, and prints a line of JSON for each: seconds, tokens_per_step,
+/// peak_bytes, l0.
+#[derive(Debug, Args)]
+struct Train {
+    /// The shape, JSON, as scripts/peer/train.py has it
+    shape: String,
 }
 
 /// Read a data set as training does, through the shuffle buffer into batches
@@ -45,10 +59,22 @@ struct Data {
     max_windows: Option<u64>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments, device: DeviceChoice) -> anyhow::Result<()> {
     match &arguments.what {
         What::Data(data) => read(data),
+        What::Train(train) => serve(train, device),
     }
+}
+
+fn serve(arguments: &Train, device: DeviceChoice) -> anyhow::Result<()> {
+    let shape = serde_json::from_str(&arguments.shape).context("cannot read the shape")?;
+    let mut bench = Bench::new(&shape, device.resolve()?)?;
+    crate::print(&json!({"ready": true}).to_string())?;
+    for line in std::io::stdin().lines() {
+        let steps = line?.trim().parse().context("cannot read the number of steps")?;
+        crate::print(&serde_json::to_string(&bench.measure(steps)?)?)?;
+    }
+    Ok(())
 }
 
 fn read(arguments: &Data) -> anyhow::Result<()> {

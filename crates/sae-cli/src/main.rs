@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => train::run(arguments, cli.global.device, &mut telemetry),
         Command::Eval(arguments) => eval::run(arguments, cli.global.device, &mut telemetry),
         Command::Frontier(arguments) => frontier::run(arguments),
-        Command::Bench(arguments) => bench::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments, cli.global.device),
         Command::Import(arguments) => import::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments, cli.global.device, &mut telemetry),

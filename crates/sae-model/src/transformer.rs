@@ -106,7 +106,7 @@ impl Transformer {
             Ok(Linear { weight: normal(&[out, input], std)?, bias: Some(filled(out, 0.0)?) })
         };
         let mut blocks = Vec::with_capacity(n_layers);
-        for _ in 0..n_layers {
+        for layer in 0..n_layers {
             blocks.push(Block {
                 norm_1: norm()?,
                 attention: Attention {
@@ -115,8 +115,8 @@ impl Transformer {
                     n_heads: config.n_heads as i64,
                     n_kv_heads: config.n_heads as i64,
                     d_head: config.d_head as i64,
-                    scale: None,
-                    window: None,
+                    scale: config.score_scale,
+                    window: config.windows.get(layer).copied().flatten().map(|n| n as i64),
                 },
                 norm_2: norm()?,
                 mlp: Mlp {

@@ -1,0 +1,220 @@
+//! Training steps at a given shape, on random weights and tokens: what `cargo xtask bench` measures.
+
+use std::str::FromStr;
+use std::time::Instant;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sae_config::Site;
+use sae_config::run::LossConfig;
+use sae_model::{ModelConfig, Transformer};
+use sae_splice::{Member, SplicedModel};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::TrainError;
+use crate::optim::{Adam, AdamOptions, clip};
+
+/// A shape to measure; the peer in `scripts/peer/train.py` takes the same.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// `gpt2`, or `gpt_neo` with its alternating windows of 256.
+    pub family: String,
+    /// Layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Vocabulary.
+    pub vocab: usize,
+    /// Tokens in a window.
+    pub context: usize,
+    /// Windows in a step.
+    pub batch: usize,
+    /// The SAEs stand before this block.
+    pub layer: usize,
+    /// `F / D`.
+    pub expansion: f64,
+    /// `local`, `e2e` or `e2e+ds`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Members of the bank.
+    #[serde(default = "one")]
+    pub members: usize,
+    /// Steps before any is measured.
+    pub warmup_steps: usize,
+    /// Features active a token to begin with, about; those of the initialisation where left out.
+    pub active: Option<usize>,
+    /// Adam's learning rate.
+    pub lr: f64,
+    /// Threads of libtorch; its own choice where left out.
+    pub threads: Option<i32>,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// What some steps took.
+#[derive(Debug, Clone, Serialize)]
+pub struct Measured {
+    /// Of each step.
+    pub seconds: Vec<f64>,
+    /// A member's.
+    pub tokens_per_step: usize,
+    /// The largest resident memory of the process so far.
+    pub peak_bytes: u64,
+    /// Active features a token of the first member, at the last step.
+    pub l0: f64,
+}
+
+/// A bank in training.
+#[derive(Debug)]
+pub struct Bench {
+    model: SplicedModel,
+    members: Vec<(Member, Adam)>,
+    batches: Vec<Tensor>,
+    next: usize,
+    lr: f64,
+}
+
+/// Batches made in advance, over and over.
+const BATCHES: usize = 8;
+/// Tokens on which the encoder's bias is set.
+const SAMPLED_TOKENS: usize = 2048;
+
+impl Bench {
+    /// Sets a shape up and takes its first steps.
+    pub fn new(shape: &Shape, device: Device) -> Result<Self, TrainError> {
+        if let Some(threads) = shape.threads {
+            tch::set_num_threads(threads);
+        }
+        let mut config =
+            ModelConfig::gpt2(shape.layers, shape.d_model, shape.heads, shape.context, shape.vocab);
+        if shape.family == "gpt_neo" {
+            config.score_scale = Some(1.0);
+            config.windows =
+                (0..shape.layers).map(|layer| (layer % 2 == 1).then_some(256)).collect();
+        }
+        let model = SplicedModel::new(Transformer::random(config, 0, device, Kind::Float)?);
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let batches = (0..BATCHES)
+            .map(|_| {
+                let ids: Vec<i64> = (0..shape.batch * shape.context)
+                    .map(|_| rng.random_range(0..shape.vocab as i64))
+                    .collect();
+                let size = [shape.batch as i64, shape.context as i64];
+                Ok(Tensor::f_from_slice(&ids)?.f_view(size)?.f_to_device(device)?)
+            })
+            .collect::<Result<Vec<_>, TrainError>>()?;
+        let loss = loss(&shape.kind)?;
+        let features = (shape.expansion * shape.d_model as f64).round() as usize;
+        let site = Site::resid_pre(shape.layer);
+        let members = (0..shape.members as u64)
+            .map(|seed| {
+                let member = Member::random(&model, &[site], features, &loss, seed)?;
+                if let Some(active) = shape.active {
+                    set_active(&member, &model, site, active, &batches)?;
+                }
+                let parameters =
+                    member.parameters().into_iter().map(|tensor| (tensor.shallow_clone(), 0.0));
+                let optimiser = Adam::new(parameters, AdamOptions::default())?;
+                Ok((member, optimiser))
+            })
+            .collect::<Result<Vec<_>, TrainError>>()?;
+        let mut bench = Self { model, members, batches, next: 0, lr: shape.lr };
+        for _ in 0..shape.warmup_steps {
+            bench.step()?;
+        }
+        Ok(bench)
+    }
+
+    /// Takes steps, the time of each by itself.
+    pub fn measure(&mut self, steps: usize) -> Result<Measured, TrainError> {
+        let mut seconds = Vec::with_capacity(steps);
+        let mut l0 = 0.0;
+        for _ in 0..steps {
+            let began = Instant::now();
+            l0 = self.step()?;
+            seconds.push(began.elapsed().as_secs_f64());
+        }
+        Ok(Measured {
+            seconds,
+            tokens_per_step: self.batches[0].numel(),
+            peak_bytes: peak_bytes(),
+            l0,
+        })
+    }
+
+    /// Gradients, clipping, Adam, as in training.
+    fn step(&mut self) -> Result<f64, TrainError> {
+        let tokens = &self.batches[self.next % BATCHES];
+        self.next += 1;
+        let members: Vec<&Member> = self.members.iter().map(|(member, _)| member).collect();
+        let outcomes = self.model.gradients(&members, tokens, 1.0)?;
+        let mut l0 = 0.0;
+        for ((_, optimiser), mut outcome) in self.members.iter_mut().zip(outcomes) {
+            clip(&mut outcome.gradients, Some(10.0))?;
+            optimiser.step(&outcome.gradients, self.lr)?;
+            l0 = outcome.terms.l0.f_double_value(&[])?;
+        }
+        Ok(l0)
+    }
+}
+
+/// The paper's three types, with coefficients of its order.
+fn loss(kind: &str) -> Result<LossConfig, TrainError> {
+    let text = match kind {
+        "local" => r#"{"sparsity": {"coeff": 4.0}, "local": {"coeff": 1.0}}"#,
+        "e2e" => r#"{"sparsity": {"coeff": 1.5}, "kl": {"coeff": 1.0}}"#,
+        "e2e+ds" => {
+            r#"{"sparsity": {"coeff": 1.5}, "kl": {"coeff": 0.5}, "downstream": {"total_coeff": 2.5}}"#
+        }
+        _ => r"{}",
+    };
+    serde_json::from_str(text).map_err(|_| TrainError::Source {
+        found: format!("the type `{kind}`"),
+        expected: "local, e2e or e2e+ds".to_owned(),
+    })
+}
+
+/// Sets every feature's bias so that it is active on `active / F` of some tokens.
+fn set_active(
+    member: &Member,
+    model: &SplicedModel,
+    site: Site,
+    active: usize,
+    batches: &[Tensor],
+) -> Result<(), TrainError> {
+    no_grad(|| {
+        let [w_enc, b_enc, ..] = member.saes()[0].1.parameters();
+        let (features, d) = w_enc.size2()?;
+        let mut inputs = Vec::new();
+        for batch in batches.iter().take(SAMPLED_TOKENS.div_ceil(batches[0].numel())) {
+            let clean = model.clean_pass(batch, &[site].into(), false)?;
+            inputs.push(clean.activation(site)?.f_reshape([-1, d])?);
+        }
+        let x = Tensor::f_cat(&inputs, 0)?;
+        let inactive = 1.0 - active as f64 / features as f64;
+        let mut start = 0;
+        while start < features {
+            let length = 1024.min(features - start);
+            let rows = w_enc.f_narrow(0, start, length)?;
+            let pre = x.f_matmul(&rows.f_tr()?)?;
+            let threshold = pre.f_quantile_scalar(inactive, 0, false, "linear")?;
+            b_enc.f_narrow(0, start, length)?.f_copy_(&threshold.f_neg()?)?;
+            start += length;
+        }
+        Ok(())
+    })
+}
+
+/// `VmHWM` of this process; 0 where the system does not say.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| u64::from_str(line.trim().trim_end_matches(" kB")).ok());
+    kib.unwrap_or(0) * 1024
+}
