@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let sae = arguments.sae.as_deref().map(std::path::absolute).transpose()?;
     let config = if config.is_file() { config } else { tool::root().join(&arguments.config) };
     std::env::set_current_dir(tool::root()).context("cannot enter the workspace")?;
-    let manifest = expand(&config)?;
+    let manifest = expand(&config, sae.as_deref())?;
     if arguments.dry_run {
         return tool::print(&dry_run(&manifest));
     }
@@ -97,25 +97,27 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Expands a sweep: this project's TOML, or a Weights & Biases sweep of the reference.
-fn expand(config: &Path) -> anyhow::Result<Manifest> {
+/// Expands a sweep: this project's TOML, or a Weights & Biases sweep of the reference. Where its positions name several
+/// sites each, the binary is asked, which knows models.
+fn expand(config: &Path, sae: Option<&Path>) -> anyhow::Result<Manifest> {
     if !reference::is_reference(config) {
         return Ok(SweepConfig::load(config)?.expand()?);
     }
-    let origin = config.display().to_string();
-    let (manifest, warnings) = reference::expand(
-        config,
-        sae_config::sweep::bank_size(),
-        &mut |model| {
-            Err(ConfigError::Parse {
-                origin: origin.clone(),
-                message: format!(
-                    "saes.sae_positions: which sites {model} has is not known here; write them in full, as in \
-                     blocks.6.hook_resid_pre"
-                ),
-            })
-        },
-    )?;
+    let mut asked = false;
+    let expanded = reference::expand(config, sae_config::sweep::bank_size(), &mut |model| {
+        asked = true;
+        let (origin, message) = (config.display().to_string(), format!("the sites of {model}"));
+        Err(ConfigError::Parse { origin, message })
+    });
+    if asked {
+        let mut command = Command::new(tool::sae(sae)?);
+        let output = command.arg("import").arg(config).stderr(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            bail!("{} failed", tool::show(&command));
+        }
+        return serde_json::from_slice(&output.stdout).context("the binary printed no manifest");
+    }
+    let (manifest, warnings) = expanded?;
     for warning in warnings {
         eprintln!("warning: {}: {warning}", config.display());
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use sae_config::{ConfigError, RunConfig, RunFolder, Source, reference};
+use sae_config::{ConfigError, Manifest, RunConfig, RunFolder, Site, Source, reference};
 use sae_model::load;
 use sae_train::Sources;
 
@@ -12,20 +12,34 @@ pub(crate) fn load_run(path: &Path) -> anyhow::Result<RunConfig> {
     if !reference::is_reference(path) {
         return Ok(RunConfig::load(path)?);
     }
-    let sources = Sources::default();
-    let imported = reference::load(path, &mut |model| {
-        let sites = || -> Result<_, sae_train::TrainError> {
-            Ok(load::config(&sources.model_config(model)?)?.sites().collect())
-        };
-        sites().map_err(|error| ConfigError::Parse {
-            origin: path.display().to_string(),
-            message: format!("saes.sae_positions: cannot tell the model's sites: {error}"),
-        })
-    })?;
-    for warning in &imported.warnings {
+    let imported = reference::load(path, &mut |model| sites(path, model))?;
+    warn(path, &imported.warnings);
+    Ok(imported.run)
+}
+
+/// Expands a sweep of the reference.
+pub(crate) fn load_sweep(path: &Path) -> anyhow::Result<Manifest> {
+    let bank_size = sae_config::sweep::bank_size();
+    let (manifest, warnings) = reference::expand(path, bank_size, &mut |model| sites(path, model))?;
+    warn(path, &warnings);
+    Ok(manifest)
+}
+
+fn warn(path: &Path, warnings: &[String]) {
+    for warning in warnings {
         tracing::warn!("{}: {warning}", path.display());
     }
-    Ok(imported.run)
+}
+
+/// The sites of a model, of which only the configuration is fetched.
+fn sites(path: &Path, model: &Source) -> Result<Vec<Site>, ConfigError> {
+    let sites = || -> Result<_, sae_train::TrainError> {
+        Ok(load::config(&Sources::default().model_config(model)?)?.sites().collect())
+    };
+    sites().map_err(|error| ConfigError::Parse {
+        origin: path.display().to_string(),
+        message: format!("saes.sae_positions: cannot tell the model's sites: {error}"),
+    })
 }
 
 /// SAEs and the configuration they were trained with.
@@ -55,7 +69,14 @@ pub(crate) fn trained(source: &str, config: Option<&Path>) -> anyhow::Result<Tra
         return Ok(Trained { config: load_run(found)?, saes });
     }
     let folder = RunFolder::new(&saes);
-    if folder.config().is_file() && !folder.summary().is_file() {
+    if !folder.config().is_file() {
+        bail!(
+            "{} is missing, so that {} is no run's folder; name the configuration of its SAEs with --config",
+            folder.config().display(),
+            saes.display()
+        );
+    }
+    if !folder.summary().is_file() {
         bail!(
             "{} is not finished: it has no summary.json; `sae train` with its configuration goes on with it",
             saes.display()

@@ -30,6 +30,12 @@ pub(crate) struct Arguments {
     /// Evaluate on this data instead: a path, or hf://owner/name
     #[arg(long, value_name = "PATH")]
     data: Option<Source>,
+    /// The split of that data
+    #[arg(long, requires = "data")]
+    split: Option<String>,
+    /// The column of that data, where it is not the training data's
+    #[arg(long, requires = "data")]
+    column: Option<String>,
     /// Evaluate on so many windows instead
     #[arg(long, value_name = "WINDOWS")]
     n_samples: Option<u64>,
@@ -43,7 +49,10 @@ pub(crate) fn run(
     let Trained { mut config, saes } = trained(&arguments.saes, arguments.config.as_deref())?;
     if let Some(data) = &arguments.data {
         config.eval.data = data.clone();
-        config.eval.split = None;
+        config.eval.split.clone_from(&arguments.split);
+        if arguments.column.is_some() {
+            config.eval.column.clone_from(&arguments.column);
+        }
     }
     if let Some(n_samples) = arguments.n_samples {
         config.eval.n_samples = Some(n_samples);

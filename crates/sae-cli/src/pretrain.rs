@@ -29,7 +29,6 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let config = PretrainConfig::load(&arguments.config)?;
     let device = device.resolve()?;
-    telemetry.catch_interrupts();
     let result = sae_train::pretrain::pretrain(&config, &arguments.out, device, telemetry)?;
     tracing::info!(
         "validation loss {:.4} nats a token, a bigram model's {:.4}; wrote {}",

@@ -30,6 +30,8 @@ pub(crate) struct Telemetry {
     mode: ProgressMode,
     bars: MultiProgress,
     interrupted: Arc<AtomicBool>,
+    /// Whether Ctrl-C is ours already.
+    catching: bool,
     phase: Option<Phase>,
 }
 
@@ -73,12 +75,15 @@ impl Telemetry {
             .init();
         let mode =
             if global.quiet && mode != ProgressMode::Json { ProgressMode::Auto } else { mode };
-        Self { mode, bars, interrupted: Arc::default(), phase: None }
+        Self { mode, bars, interrupted: Arc::default(), catching: false, phase: None }
     }
 
     /// From here on Ctrl-C (SIGINT, which cluster managers can be told to announce the end with) is a wish that work which
     /// saves itself can ask for; a second one ends at once.
-    pub(crate) fn catch_interrupts(&self) {
+    fn catch_interrupts(&mut self) {
+        if std::mem::replace(&mut self.catching, true) {
+            return;
+        }
         let flag = Arc::clone(&self.interrupted);
         let handler = ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
@@ -163,6 +168,10 @@ fn thousands(number: f64) -> String {
 
 impl Observer for Telemetry {
     fn notice(&mut self, event: Event) {
+        // From here on there is something to save. Before, while models are fetched, Ctrl-C ends the process at once.
+        if matches!(&event, Event::Began { phase, .. } if phase == "train" || phase == "pretrain") {
+            self.catch_interrupts();
+        }
         if self.mode == ProgressMode::Json {
             if let Ok(line) = serde_json::to_string(&event) {
                 // A launcher that no longer reads is no reason to stop.

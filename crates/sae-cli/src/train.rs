@@ -58,7 +58,6 @@ pub(crate) fn run(
         }
         return Ok(());
     }
-    telemetry.catch_interrupts();
     let summaries = train(&specs, device.resolve()?, &made_with(env!("SAE_COMMIT")), telemetry)?;
     for summary in &summaries {
         report(summary);

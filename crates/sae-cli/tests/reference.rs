@@ -75,6 +75,7 @@ fn yaml(model: &str, data: &str) -> String {
     let hub = "apollo-research/Skylion007-openwebtext-tokenizer-gpt2";
     assert!(text.contains("gpt2-small") && text.contains(hub));
     text.replace("tlens_model_name: gpt2-small", &format!("tlens_model_name: {model}"))
+        .replace("tokenizer_name: gpt2\n", &format!("tokenizer_name: {model}\n"))
         .replace(hub, data)
         .replace("n_samples: 400\n", "n_samples: 80\n")
 }
@@ -124,8 +125,10 @@ fn its_saes_are_evaluated_converted_and_heard() {
     std::fs::create_dir_all(at.join("out/run")).unwrap();
     std::fs::copy(&fixture, at.join("out/run/samples_400.pt")).unwrap();
     std::fs::write(at.join("out/run/final_config.yaml"), &config).unwrap();
-    std::fs::copy(&fixture, at.join("e2e_similar_ce_layer_6.pt")).unwrap();
-    std::fs::write(at.join("e2e_similar_ce_layer_6.yaml"), &config).unwrap();
+    let published = fixture.with_file_name("e2e_similar_ce_layer_6.pt");
+    std::fs::copy(published, at.join("e2e_similar_ce_layer_6.pt")).unwrap();
+    let one_site = config.replace("  - blocks.1.hook_resid_pre\n", "") + "adam_beta1: 0.9\n";
+    std::fs::write(at.join("e2e_similar_ce_layer_6.yaml"), one_site).unwrap();
 
     let evaluate = |what: &str| -> serde_json::Value {
         serde_json::from_str(&succeeds(&sae(&["eval", what], at, &[]))).unwrap()
@@ -133,7 +136,14 @@ fn its_saes_are_evaluated_converted_and_heard() {
     let found = evaluate("out/run/samples_400.pt");
     assert!(found["l0"].as_f64().unwrap() > 1.0, "{found}");
     assert!(found["ce_spliced"].as_f64().unwrap().is_finite());
-    assert_eq!(found, evaluate("e2e_similar_ce_layer_6.pt"));
+    let alone = evaluate("e2e_similar_ce_layer_6.pt");
+    assert!(alone["l0"].as_f64() < found["l0"].as_f64(), "{alone}");
+    let refused = sae(
+        &["eval", "e2e_similar_ce_layer_6.pt", "--config", "out/run/final_config.yaml"],
+        at,
+        &[],
+    );
+    says(&stderr(&refused), &["does not name its site", "a configuration with one site, not 2"]);
 
     succeeds(&sae(&["convert", "out/run/samples_400.pt", "--out", "saes"], at, &[]));
     for site in ["blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"] {
@@ -141,12 +151,8 @@ fn its_saes_are_evaluated_converted_and_heard() {
         says(&cfg, &["\"d_sae\": 64", site]);
     }
     // The converted ones are the same to the model.
-    std::fs::create_dir_all(at.join("again/sae")).unwrap();
-    for entry in std::fs::read_dir(at.join("saes")).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::rename(entry.path(), at.join("again/sae").join(entry.file_name())).unwrap();
-    }
-    let again = sae(&["eval", "again", "--config", "e2e_similar_ce_layer_6.yaml"], at, &[]);
+    says(&stderr(&sae(&["eval", "saes"], at, &[])), &["saes/config.toml is missing", "--config"]);
+    let again = sae(&["eval", "saes", "--config", "out/run/final_config.yaml"], at, &[]);
     let again: serde_json::Value = serde_json::from_str(&succeeds(&again)).unwrap();
     let ce = |found: &serde_json::Value| found["ce_increase"].as_f64().unwrap();
     assert!((ce(&found) - ce(&again)).abs() < 1e-5, "{} {}", ce(&found), ce(&again));
@@ -175,6 +181,7 @@ fn a_model_of_ones_own_and_pretrained_saes() {
     let saes =
         crates().join("sae-nn/tests/fixtures/e2e_sae/samples_400.pt").canonicalize().unwrap();
     let text = yaml("null", "data")
+        .replace("tokenizer_name: null", "tokenizer_name: gpt2")
         .replace(
             "tlens_model_path: null",
             &format!("tlens_model_path: {}", fixtures.join("epoch_1.pt").display()),
@@ -225,7 +232,13 @@ fn models_and_data_come_from_the_hub() {
     let online = [("HF_ENDPOINT", server.url.as_str()), ("HF_HUB_OFFLINE", "0"), ("NO_PROXY", "*")];
     succeeds(&sae(&["train", "run.yaml", "--out", "runs/one"], at, &online));
     let config = std::fs::read_to_string(at.join("runs/one/config.toml")).unwrap();
-    says(&config, &["path = \"hf://lab/tiny\"", "train = \"hf://lab/windows\"", "skip = 40"]);
+    // With the commits that the branches stood for.
+    let commit = "a1".repeat(20);
+    let (tiny, windows) = (
+        format!("path = \"hf://lab/tiny@{commit}\""),
+        format!("train = \"hf://lab/windows@{commit}\""),
+    );
+    says(&config, &[&tiny, &windows, "skip = 40"]);
     let evaluated = sae(&["eval", "hf://lab/saes/e2e_layer_1.pt"], at, &online);
     says(&succeeds(&evaluated), &["ce_increase"]);
 
@@ -236,6 +249,16 @@ fn models_and_data_come_from_the_hub() {
     assert_eq!(server.requests().len(), before);
     let metrics = |run: &str| std::fs::read_to_string(at.join(run).join("metrics.jsonl")).unwrap();
     assert_eq!(metrics("runs/one"), metrics("runs/two"));
+
+    // A data set of the hub as an option.
+    let other = ["eval", "runs/one", "--data", "hf://lab/windows", "--split", "validation"];
+    says(&succeeds(&sae(&other, at, &online)), &["ce_increase"]);
+    let mixed = sae(&["eval", "runs/one", "--data", "hf://lab/windows"], at, &online);
+    says(&stderr(&mixed), &["several splits: train, validation", "--split"]);
+    let prepared = ["prepare", "--shards", "hf://lab/windows", "--split", "train", "--tokenizer"];
+    let rest = ["hf://lab/tiny", "--context-length", "8", "--out", "made"];
+    let refused = sae(&[&prepared[..], &rest[..]].concat(), at, &online);
+    says(&stderr(&refused), &["no column `text`", "input_ids"]);
 
     let missing = yaml("lab/nothing", "lab/windows");
     std::fs::write(at.join("missing.yaml"), missing).unwrap();

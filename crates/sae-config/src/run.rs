@@ -520,9 +520,10 @@ impl RunConfig {
         self.loss.kl.is_some() || self.loss.downstream.is_some()
     }
 
-    /// Dictionary elements of each SAE on activations of this width.
+    /// Dictionary elements of each SAE on activations of this width, `F / D` times it without a fraction, as the
+    /// reference has it.
     pub fn n_features(&self, d_model: usize) -> usize {
-        ((self.sae.expansion.get() * d_model as f64).round() as usize).max(1)
+        ((self.sae.expansion.get() * d_model as f64) as usize).max(1)
     }
 
     /// Windows in an optimiser step.
@@ -539,6 +540,22 @@ impl RunConfig {
     /// left out: training fills it in once the data is open.
     pub fn n_steps(&self) -> u64 {
         self.train.n_samples.unwrap_or(0) / self.effective_batch_size()
+    }
+
+    /// Everything that comes from the hub or a path: models (`true`) and data sets.
+    pub fn sources_mut(&mut self) -> impl Iterator<Item = (bool, &mut Source)> {
+        let models = [Some(&mut self.model.path), self.data.tokenizer.as_mut()];
+        let models = models.into_iter().flatten().chain(&mut self.sae.pretrained);
+        let data = [&mut self.data.train, &mut self.eval.data];
+        models.map(|source| (true, source)).chain(data.into_iter().map(|source| (false, source)))
+    }
+
+    /// Takes over the commits that another configuration of the same sources was resolved to.
+    pub fn adopt_commits(&mut self, resolved: &Self) {
+        let mut resolved = resolved.clone();
+        for ((_, own), (_, other)) in self.sources_mut().zip(resolved.sources_mut()) {
+            own.adopt_commit(other);
+        }
     }
 
     /// The column of the evaluation data.

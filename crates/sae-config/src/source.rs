@@ -27,7 +27,27 @@ pub struct HubSource {
     pub path: Option<String>,
 }
 
+impl HubSource {
+    /// Whether the revision is a commit, which never stands for anything else.
+    pub fn is_pinned(&self) -> bool {
+        let is_commit =
+            |text: &str| text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit());
+        self.revision.as_deref().is_some_and(is_commit)
+    }
+}
+
 impl Source {
+    /// Takes over the commit of a source that is the same but for its revision, where this one names none.
+    pub fn adopt_commit(&mut self, pinned: &Self) {
+        if let (Self::Hub(own), Self::Hub(other)) = (&mut *self, pinned)
+            && other.is_pinned()
+            && !own.is_pinned()
+            && (&own.repository, &own.path) == (&other.repository, &other.path)
+        {
+            own.revision.clone_from(&other.revision);
+        }
+    }
+
     /// The path, where it is one of this machine.
     pub fn local(&self) -> Option<&Path> {
         match self {
@@ -40,13 +60,6 @@ impl Source {
 impl From<PathBuf> for Source {
     fn from(path: PathBuf) -> Self {
         Self::Local(path)
-    }
-}
-
-impl From<&str> for Source {
-    /// A local path.
-    fn from(path: &str) -> Self {
-        Self::Local(PathBuf::from(path))
     }
 }
 
@@ -180,7 +193,7 @@ mod tests {
         }
         let other: Source = "hf://datasets/a/b@refs%2Fconvert%2Fparquet".parse().unwrap();
         assert_eq!(other.to_string(), "hf://a/b@refs/convert/parquet");
-        assert_eq!("data/x".parse::<Source>().unwrap(), Source::from("data/x"));
+        assert_eq!("data/x".parse::<Source>().unwrap(), Source::Local("data/x".into()));
         for bad in ["hf://", "hf:///x", "hf://a/../b", "hf://a b/c", "hf://a/b@", "hf://a/b/c@x"] {
             assert!(bad.parse::<Source>().is_err(), "{bad}");
         }

@@ -163,9 +163,11 @@ fn pretrained_saes_and_models_of_ones_own() {
         ("tlens_model_path: null", "tlens_model_path: out/epoch_3.pt"),
     ])
     .unwrap();
-    assert_eq!(run.sae.pretrained, [Source::from("out/a.pt")]);
+    assert_eq!(run.sae.pretrained, [Source::Local("out/a.pt".into())]);
     assert!(run.sae.retrain);
-    assert_eq!(run.model.path, Source::from("out/epoch_3.pt"));
+    assert_eq!(run.model.path, Source::Local("out/epoch_3.pt".into()));
+    // The reference loads such a model as it is.
+    assert_eq!(run.model.processing, Processing::None);
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("final_config.yaml");
@@ -186,7 +188,7 @@ fn short_names_are_those_of_the_hub() {
         ("gpt2-xl", Some("openai-community/gpt2-xl")),
         ("pythia-14m", Some("EleutherAI/pythia-14m")),
         ("pythia-160m-deduped", Some("EleutherAI/pythia-160m-deduped")),
-        ("gpt-neo-125M", Some("EleutherAI/gpt-neo-125M")),
+        ("gpt-neo-small", Some("EleutherAI/gpt-neo-125m")),
         ("tiny-stories-1M", Some("roneneldan/TinyStories-1M")),
         ("tiny-stories-instruct-33M", Some("roneneldan/TinyStories-Instruct-33M")),
         ("tiny-stories-2L-33M", Some("roneneldan/TinyStories-2Layers-33M")),

@@ -226,13 +226,35 @@ impl Hub {
         })
     }
 
-    /// The names of all files of a repository, sorted. Offline, those that the cache holds of it.
+    /// The names of all files of a repository, sorted. Offline, and where the hub cannot be reached, those of the last
+    /// listing, or, where there was none, those that the cache holds of it.
     pub fn files(&self, repository: &Repository) -> Result<Vec<String>, HubError> {
         let target = Target::new(repository, None)?;
         if self.options.offline {
-            return self.cached_files(&target);
+            if let Some(files) = self.kept_listing(&target) {
+                return Ok(files);
+            }
+            let files = self.cached_files(&target)?;
+            tracing::warn!(
+                "offline: {} was never fetched here; making do with the {} files in the cache, which may not be all",
+                target.what,
+                files.len()
+            );
+            return Ok(files);
         }
-        let bytes = self.retry(&target, || self.listing(&target))?;
+        let bytes = match self.retry(&target, || self.listing(&target)) {
+            Err(error @ HubError::Network { .. }) => {
+                let files = self.kept_listing(&target).ok_or_else(|| error.to_string());
+                return match files {
+                    Ok(files) => {
+                        tracing::warn!("{error}; going on with what was listed last");
+                        Ok(files)
+                    }
+                    Err(_) => Err(error),
+                };
+            }
+            bytes => bytes?,
+        };
         let bad = |found| Err(self.bad_reply(&target, found));
         let info: RepoInfo = match serde_json::from_slice(&bytes) {
             Ok(info) => info,
@@ -250,7 +272,13 @@ impl Hub {
             tracing::debug!("{error}");
         }
         files.sort();
+        self.keep_listing(&target, &info.sha, &files);
         Ok(files)
+    }
+
+    /// The commit that the repository's revision stood for when it was last asked for.
+    pub fn commit_of(&self, repository: &Repository) -> Result<Option<String>, HubError> {
+        Ok(self.commit(&Target::new(repository, None)?))
     }
 
     /// The path of a file in the cache, downloaded if it is not there.
@@ -336,9 +364,48 @@ impl Hub {
             let wanted = format!(" of the split `{split}`");
             files = keep(&repository, &files, &wanted, |file| in_split(file, split))?;
         }
+        if pattern.is_none() {
+            one_of_each(&repository, &files, split)?;
+        }
         files.sort();
         Ok((repository, files))
     }
+}
+
+/// Refuses files of several configurations, or of several splits where none was asked for: read one after the other they
+/// would be a mixture that nobody meant. A configuration is what the folders are called beside the split.
+fn one_of_each(
+    repository: &Repository,
+    files: &[String],
+    split: Option<&str>,
+) -> Result<(), HubError> {
+    let found = splits(files);
+    if split.is_none() && found.len() > 1 {
+        return Err(HubError::Ambiguous {
+            repository: repository.to_string(),
+            what: "splits",
+            found: found.join(", "),
+            remedy: "name one: data.split, eval.split, --split",
+        });
+    }
+    let words: Vec<&str> = SPLITS.into_iter().chain(split).collect();
+    let configuration = |file: &String| -> String {
+        let folders = file.rsplit_once('/').map_or("", |(folders, _)| folders).split('/');
+        let own = folders.filter(|folder| !words.iter().any(|word| in_split(folder, word)));
+        own.collect::<Vec<_>>().join("/")
+    };
+    let mut found: Vec<String> = files.iter().map(configuration).collect();
+    found.sort();
+    found.dedup();
+    if found.len() > 1 {
+        return Err(HubError::Ambiguous {
+            repository: repository.to_string(),
+            what: "configurations",
+            found: found.join(", "),
+            remedy: "choose one by its files: hf://owner/name/<configuration>/**/*.parquet",
+        });
+    }
+    Ok(())
 }
 
 /// Whether a file belongs to a split, as Hugging Face names them: `train-00000-of-00010.parquet`, `data/train-…`,
@@ -420,6 +487,7 @@ fn keep(
     Err(HubError::NoMatch { repository, wanted, found })
 }
 
-fn splits(files: &[String]) -> Vec<&'static str> {
+/// The usual names of splits that occur in files' names.
+pub(crate) fn splits(files: &[String]) -> Vec<&'static str> {
     SPLITS.into_iter().filter(|split| files.iter().any(|file| in_split(file, split))).collect()
 }

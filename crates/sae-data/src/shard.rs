@@ -17,7 +17,7 @@ use sae_config::HubSource;
 use serde::{Deserialize, Serialize};
 
 use crate::DataError;
-use crate::hub::{Hub, Repository, in_split};
+use crate::hub::{Hub, Repository, in_split, splits};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,11 +185,12 @@ impl ShardSet {
             hasher.finish()
         };
         let mut hashes = Vec::new();
-        self.for_each_rows(Position::default(), |batch| {
-            if batch.position.shard > 0 && self.hub.is_some() {
-                // Other files of the hub may not be here yet, and are not fetched for this.
-                return Ok(false);
-            }
+        // Of the hub, the first file alone: the others may not be here yet, and are not fetched for this.
+        let mut own = self.clone();
+        if own.hub.is_some() {
+            own.shards.truncate(1);
+        }
+        own.for_each_rows(Position::default(), false, |batch| {
             match batch.rows {
                 Rows::Text(texts) => hashes.extend(
                     texts
@@ -238,23 +239,26 @@ impl ShardSet {
         Ok(())
     }
 
-    /// Calls `f` with the rows from a position on, file by file, in order; stops where `f` returns `false`.
+    /// Calls `f` with the rows from a position on, file by file, in order; stops where `f` returns `false`. With `ahead`,
+    /// the next file of the hub downloads while one is read.
     pub(crate) fn for_each_rows(
         &self,
         from: Position,
+        ahead: bool,
         mut f: impl FnMut(RowBatch<'_>) -> Result<bool, DataError>,
     ) -> Result<(), DataError> {
         for shard in from.shard..self.shards.len() {
             let path = self.fetch(shard)?;
             let start = if shard == from.shard { from.row } else { 0 };
-            // The next file downloads while this one is read; what goes wrong there is reported when it is its turn.
-            let wanted = std::thread::scope(|scope| {
-                if self.hub.is_some() && shard + 1 < self.shards.len() {
-                    scope.spawn(move || self.fetch(shard + 1).ok());
-                }
-                self.read_shard(&path, Position { shard, row: start }, &mut f)
-            })?;
-            if !wanted {
+            if let (true, Some((hub, repository)), Some(next)) =
+                (ahead, &self.hub, self.shards.get(shard + 1))
+            {
+                let (hub, repository, name) =
+                    (hub.clone(), repository.clone(), next.name.to_string_lossy().into_owned());
+                // What goes wrong there is reported when it is its turn; nobody waits for what is not wanted any more.
+                std::thread::spawn(move || hub.get(&repository, &name).ok());
+            }
+            if !self.read_shard(&path, Position { shard, row: start }, &mut f)? {
                 return Ok(());
             }
         }
@@ -367,6 +371,10 @@ fn list(source: &Path, split: Option<&str>) -> Result<Vec<PathBuf>, DataError> {
     let base = if source.is_dir() { source } else { Path::new("") };
     let name = |path: &Path| path.strip_prefix(base).unwrap_or(path).to_string_lossy().into_owned();
     let names: Vec<String> = paths.iter().map(|path| name(path)).collect();
+    // Where no file names a split, all are `train`, as on the hub.
+    if split == "train" && splits(&names).is_empty() {
+        return Ok(paths);
+    }
     paths.retain(|path| in_split(&name(path), split));
     if paths.is_empty() {
         return Err(DataError::NoSplit {

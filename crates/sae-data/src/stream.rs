@@ -331,7 +331,8 @@ impl<'a> Reader<'a> {
             packer.restore(pending);
         }
         let (mut rows_read, mut empty) = (0_u64, 0_u64);
-        self.shards.for_each_rows(from, |batch| {
+        // Who reads without an end wants every file; an evaluation set may end with the first.
+        self.shards.for_each_rows(from, options.epochs.is_none(), |batch| {
             let before = packer.as_ref().map_or(&[][..], Packer::pending);
             let wanted =
                 Cell::new(f(Step::Before { position: batch.position, read, pending: before }));

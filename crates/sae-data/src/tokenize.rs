@@ -127,7 +127,7 @@ pub fn train_tokenizer(
     let failed =
         |message: String| DataError::Tokenizer { action: "train", path: path.clone(), message };
     let mut documents = Vec::new();
-    shards.for_each_rows(Position::default(), |batch| match batch.rows {
+    shards.for_each_rows(Position::default(), false, |batch| match batch.rows {
         Rows::Text(texts) => {
             documents.extend(texts);
             Ok(true)

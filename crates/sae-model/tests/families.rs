@@ -140,6 +140,7 @@ fn edit(folder: &Path, file: &str, from: &str, to: &str) {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // One table.
 fn what_cannot_be_loaded_is_named() {
     let shard = "model-00002-of-00003.safetensors";
     let cases: Vec<(String, Vec<&str>)> = vec![
@@ -207,6 +208,36 @@ fn what_cannot_be_loaded_is_named() {
             vec!["attention_types", "5 layers"],
         ),
         (
+            refused("llama", |folder| {
+                edit(
+                    folder,
+                    "config.json",
+                    "\"head_dim\"",
+                    "\"quantization_config\": {\"bits\": 8}, \"head_dim\"",
+                );
+            }),
+            vec!["quantization_config", "full weights"],
+        ),
+        (
+            refused("llama", |folder| {
+                let path = folder.join("model.safetensors");
+                let mut tensors = Tensor::read_safetensors(&path).unwrap();
+                for (name, tensor) in &mut tensors {
+                    if name.contains("q_proj") {
+                        *tensor = tensor.to_kind(Kind::Int8);
+                    }
+                }
+                Tensor::write_safetensors(&tensors, &path).unwrap();
+            }),
+            vec!["q_proj", "Int8", "quantised"],
+        ),
+        (
+            refused("gpt2_bin", |folder| {
+                edit(folder, "config.json", "\"n_layer\": 2", "\"n_layer\": 1000000000000000");
+            }),
+            vec!["1000000000000000 layers", "beyond what there is"],
+        ),
+        (
             refused("gpt2_bin", |folder| {
                 let file = folder.join("pytorch_model-00001-of-00002.bin");
                 let bytes = std::fs::read(&file).unwrap();
@@ -220,6 +251,17 @@ fn what_cannot_be_loaded_is_named() {
             assert!(error.contains(part), "`{part}` is missing from: {error}");
         }
     }
+}
+
+#[test]
+fn a_rotary_scaling_may_name_its_type_twice() {
+    let folder = copy("llama");
+    let scaling =
+        "\"rope_scaling\": {\"type\": \"linear\", \"rope_type\": \"linear\", \"factor\": 2.0}";
+    edit(folder.path(), "config.json", "\"rope_scaling\": null", scaling);
+    let config = load::config(folder.path()).unwrap();
+    let sae_model::config::Positions::Rotary(rotary) = config.positions else { panic!("learned") };
+    assert_eq!(rotary.scaling, sae_model::config::RotaryScaling::Linear { factor: 2.0 });
 }
 
 #[test]

@@ -18,6 +18,7 @@
 
 mod error;
 mod init;
+pub mod kernels;
 pub mod loss;
 pub mod reference;
 mod sae;

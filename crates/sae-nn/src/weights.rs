@@ -23,6 +23,9 @@ pub struct Provenance<'a> {
     pub hook_name: &'a str,
     /// Tokens in a window in training.
     pub context_length: usize,
+    /// Whether the model's weights were processed as TransformerLens does by default; readers that do not do so
+    /// themselves are told to.
+    pub processed: bool,
 }
 
 /// Writes an SAE into `folder`, whole or not at all.
@@ -45,7 +48,7 @@ pub fn save(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), 
 
 fn write(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), SaeError> {
     std::fs::create_dir_all(folder).map_err(io("create", folder))?;
-    let cfg = json!({
+    let mut cfg = json!({
         "architecture": "standard",
         "d_in": sae.d_model(),
         "d_sae": sae.n_features(),
@@ -61,6 +64,10 @@ fn write(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), Sae
             "context_size": provenance.context_length,
         },
     });
+    if provenance.processed {
+        cfg["metadata"]["model_from_pretrained_kwargs"] =
+            json!({"fold_ln": true, "center_writing_weights": true, "center_unembed": true});
+    }
     let path = folder.join("cfg.json");
     std::fs::write(&path, format!("{cfg:#}\n")).map_err(io("write", &path))?;
     let path = folder.join("sae_weights.safetensors");
@@ -90,8 +97,8 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SaeEr
 /// An SAE and the name of the site that it is for.
 #[derive(Debug)]
 pub struct NamedSae {
-    /// As TransformerLens writes it.
-    pub hook_name: String,
+    /// As TransformerLens writes it; a file with one SAE may leave it to its configuration.
+    pub hook_name: Option<String>,
     /// The SAE.
     pub sae: Sae,
 }
@@ -102,10 +109,12 @@ pub fn load_all(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>
         return crate::reference::load(path, device, kind);
     }
     if path.join("cfg.json").is_file() {
-        let hook_name = hook_name(path)?;
+        let hook_name = Some(hook_name(path)?);
         return Ok(vec![NamedSae { hook_name, sae: load(path, device, kind)? }]);
     }
+    // A run's folder has its SAEs in `sae/`, a converted file's has them side by side.
     let folder = path.join("sae");
+    let folder = if folder.is_dir() { folder } else { path.to_owned() };
     let mut folders: Vec<PathBuf> = std::fs::read_dir(&folder)
         .map_err(io("list", &folder))?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -122,7 +131,8 @@ pub fn load_all(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>
     folders
         .into_iter()
         .map(|folder| {
-            Ok(NamedSae { hook_name: hook_name(&folder)?, sae: load(&folder, device, kind)? })
+            let hook_name = Some(hook_name(&folder)?);
+            Ok(NamedSae { hook_name, sae: load(&folder, device, kind)? })
         })
         .collect()
 }

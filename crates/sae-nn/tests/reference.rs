@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sae_nn::weights::{self, Provenance};
+use sae_nn::weights::{self, NamedSae, Provenance};
 use sae_nn::{Sae, reference};
 use sae_tensors::TensorFiles;
 use tch::{Device, Kind, Tensor};
@@ -28,14 +28,26 @@ fn compare(sae: &Sae, hook_name: &str) {
     close(&out.reconstruction, &get(&format!("{hook_name}.x_hat")), 1e-5);
 }
 
+fn name(named: &NamedSae) -> &str {
+    named.hook_name.as_deref().unwrap()
+}
+
+#[test]
+fn a_published_sae_leaves_its_site_to_its_configuration() {
+    let path = fixture("e2e_similar_ce_layer_6.pt");
+    let saes = reference::load(&path, Device::Cpu, Kind::Float).unwrap();
+    assert_eq!((saes.len(), &saes[0].hook_name), (1, &None));
+    compare(&saes[0].sae, "blocks.2.hook_resid_pre");
+}
+
 #[test]
 fn a_state_dict_computes_what_the_reference_computes() {
     let saes = reference::load(&fixture("samples_400.pt"), Device::Cpu, Kind::Float).unwrap();
-    let names: Vec<&str> = saes.iter().map(|sae| sae.hook_name.as_str()).collect();
+    let names: Vec<&str> = saes.iter().map(name).collect();
     assert_eq!(names, ["blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"]);
     for named in &saes {
         assert_eq!((named.sae.d_model(), named.sae.n_features()), (32, 64));
-        compare(&named.sae, &named.hook_name);
+        compare(&named.sae, name(named));
     }
 }
 
@@ -43,20 +55,24 @@ fn a_state_dict_computes_what_the_reference_computes() {
 fn converted_it_still_does() {
     let folder = tempfile::tempdir().unwrap();
     for named in weights::load_all(&fixture("samples_400.pt"), Device::Cpu, Kind::Float).unwrap() {
-        let provenance = Provenance { model: "m", hook_name: &named.hook_name, context_length: 8 };
-        let own = folder.path().join("sae").join(&named.hook_name);
+        let provenance =
+            Provenance { model: "m", hook_name: name(&named), context_length: 8, processed: true };
+        let own = folder.path().join("sae").join(name(&named));
         std::fs::create_dir_all(own.parent().unwrap()).unwrap();
         weights::save(&named.sae, provenance, &own).unwrap();
     }
+    let cfg = folder.path().join("sae/blocks.2.hook_resid_pre/cfg.json");
+    let cfg = std::fs::read_to_string(cfg).unwrap();
+    assert!(cfg.contains("\"model_from_pretrained_kwargs\"") && cfg.contains("fold_ln"), "{cfg}");
     // A folder with several SAEs, as a run's is, and one alone.
     let again = weights::load_all(folder.path(), Device::Cpu, Kind::Float).unwrap();
     assert_eq!(again.len(), 2);
     for named in &again {
-        compare(&named.sae, &named.hook_name);
+        compare(&named.sae, name(named));
     }
     let one = folder.path().join("sae/blocks.2.hook_resid_pre");
     let one = weights::load_all(&one, Device::Cpu, Kind::Float).unwrap();
-    assert_eq!((one.len(), one[0].hook_name.as_str()), (1, "blocks.2.hook_resid_pre"));
+    assert_eq!((one.len(), name(&one[0])), (1, "blocks.2.hook_resid_pre"));
 }
 
 #[test]
@@ -74,7 +90,7 @@ fn other_files_are_refused() {
     // Shapes that do not belong together.
     let saes = reference::load(&fixture("samples_400.pt"), Device::Cpu, Kind::Float).unwrap();
     let folder = folder.path().join("x");
-    let provenance = Provenance { model: "m", hook_name: "h", context_length: 8 };
+    let provenance = Provenance { model: "m", hook_name: "h", context_length: 8, processed: false };
     weights::save(&saes[0].sae, provenance, &folder).unwrap();
     let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     Tensor::write_safetensors(

@@ -109,6 +109,49 @@ fn kl_without_logits_is_the_plain_formula() {
     }
 }
 
+fn randn(shape: &[i64], seed: i64) -> Tensor {
+    tch::manual_seed(seed);
+    Tensor::randn(shape, (Kind::Double, Device::Cpu))
+}
+
+#[test]
+fn the_fused_kl_is_the_plain_one() {
+    // In f64 the plain path is taken; 300 and 1 000 are no multiples of what the kernels work on at a time.
+    for (n, d, v, spread) in [(37, 8, 1000, 1.0), (5, 4, 300, 30.0), (3, 4, 7, 1.0)] {
+        let (original, w_u) = (randn(&[n, d], 0), randn(&[v, d], 1) * spread);
+        let (spliced, bias) = (&original + randn(&[n, d], 2) * 0.3, randn(&[v], 3));
+        let single = |tensor: &Tensor| tensor.to_kind(Kind::Float);
+        assert!(sae_nn::kernels::applies(&[&single(&original)]), "a CPU without AVX2");
+        for bias in [None, Some(&bias)] {
+            let plain = loss::kl_without_logits(&original, &[&spliced], &w_u, bias, 16).unwrap();
+            let bias = bias.map(single);
+            let fused = loss::kl_without_logits(
+                &single(&original),
+                &[&single(&spliced), &single(&original)],
+                &single(&w_u),
+                bias.as_ref(),
+                16,
+            )
+            .unwrap();
+            let (a, b) = (plain[0].value.double_value(&[]), fused[0].value.double_value(&[]));
+            assert!((a - b).abs() < 1e-5 * a, "{a} {b}");
+            let largest = plain[0].gradient.abs().max().double_value(&[]);
+            close(&fused[0].gradient.to_kind(Kind::Double), &plain[0].gradient, 1e-5 * largest);
+            // Of a distribution to itself there is none.
+            assert!(fused[1].value.double_value(&[]).abs() < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn a_kl_that_is_not_finite_says_so() {
+    let hidden = Tensor::from_slice(&[1.0_f32, f32::NAN]).view([2, 1]);
+    let w_u = Tensor::from_slice(&[1.0_f32, 2.0, 3.0]).view([3, 1]);
+    let ones = Tensor::ones([2, 1], (Kind::Float, Device::Cpu));
+    let terms = loss::kl_without_logits(&ones, &[&hidden], &w_u, None, 8).unwrap();
+    assert!(!terms[0].value.double_value(&[]).is_finite());
+}
+
 /// Central differences of the whole SAE loss in every parameter, in f64.
 #[test]
 fn gradients_agree_with_finite_differences() {
@@ -167,6 +210,7 @@ fn weights_round_trip_and_damage_is_named() {
         model: "tiny",
         hook_name: "blocks.1.hook_resid_pre",
         context_length: 16,
+        processed: false,
     };
     weights::save(&sae, provenance, &folder).unwrap();
     weights::save(&sae, provenance, &folder).unwrap();

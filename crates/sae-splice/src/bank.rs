@@ -50,7 +50,9 @@ impl Member {
         let own_term = on(loss.local) || on(loss.output) || on(loss.kl);
         let reached = downstream.as_ref().and_then(|term| term.sites.last());
         // A site is read before its SAE replaces it: only a later one sees what the SAE made.
-        if !own_term && reached <= sites.last() {
+        let last_trained =
+            saes.iter().rev().find(|(_, sae)| sae.is_trained()).map(|(site, _)| site);
+        if !own_term && reached <= last_trained {
             return Err(SpliceError::NothingDownstream);
         }
         if saes.iter().all(|(_, sae)| !sae.is_trained()) {

@@ -28,6 +28,7 @@ mod error;
 mod frequency;
 mod metrics;
 mod objective;
+pub mod profile;
 mod spliced;
 
 pub use bank::{DownstreamTerm, Member};

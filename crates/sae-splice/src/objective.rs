@@ -8,6 +8,7 @@ use sae_model::Unembedding;
 use sae_nn::loss;
 use tch::{Kind, Tensor};
 
+use crate::profile::{Part, time};
 use crate::spliced::{CleanPass, MemberPass};
 use crate::{Member, SpliceError, SplicedModel};
 
@@ -96,25 +97,27 @@ impl SplicedModel {
         scale: f64,
     ) -> Result<Vec<Outcome>, SpliceError> {
         let to_end = members.iter().any(|member| member.until().is_none());
-        let clean = self.clean_pass(tokens, &sites(members), to_end)?;
+        let clean = time(Part::Clean, || self.clean_pass(tokens, &sites(members), to_end))?;
         let passes = members
             .iter()
             .map(|member| {
                 if member.is_spliced() {
                     let record = member.downstream().map_or(&[][..], |term| &term.sites);
-                    self.spliced_pass(member, &clean, record, member.until())
+                    time(Part::Spliced, || {
+                        self.spliced_pass(member, &clean, record, member.until())
+                    })
                 } else {
                     self.local_pass(member, &clean)
                 }
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut kl = self.kl_terms(&clean, &passes)?.into_iter();
+        let mut kl = time(Part::Kl, || self.kl_terms(&clean, &passes))?.into_iter();
         members
             .iter()
             .zip(&passes)
             .map(|(member, pass)| {
                 let kl = if pass.hidden.is_some() { kl.next() } else { None };
-                backward(member, &clean, pass, kl, scale)
+                time(Part::Loss, || backward(member, &clean, pass, kl, scale))
             })
             .collect()
     }
@@ -196,12 +199,10 @@ fn backward(
             differentiated = differentiated.f_add(&injected.f_mul_scalar(kl_coeff)?)?;
         }
     }
-    let gradients = Tensor::f_run_backward(
-        &[differentiated.f_mul_scalar(scale)?],
-        &member.parameters(),
-        false,
-        false,
-    )?;
+    let gradients = time(Part::Backward, || {
+        let loss = differentiated.f_mul_scalar(scale)?;
+        Tensor::f_run_backward(&[loss], &member.parameters(), false, false)
+    })?;
     let l0 = over_saes(pass, |sae| {
         let features = sae.output.features.f_detach()?;
         let tokens =

@@ -9,6 +9,7 @@ use sae_model::{ModelError, Transformer};
 use sae_nn::SaeOutput;
 use tch::{Device, Tensor, no_grad};
 
+use crate::profile::{Part, time};
 use crate::{Member, SpliceError};
 
 /// A frozen language model into which SAEs are spliced.
@@ -112,7 +113,7 @@ impl SplicedModel {
                 recorded.push((site, x.shallow_clone()));
             }
             let Some(sae) = member.sae(site) else { return Ok(x) };
-            match sae.forward(&x) {
+            match time(Part::Sae, || sae.forward(&x)) {
                 Ok(output) => {
                     let replaced = output.reconstruction.shallow_clone();
                     saes.push(SaePass { site, input: x, output });
@@ -167,7 +168,7 @@ impl SplicedModel {
             .iter()
             .map(|(site, sae)| {
                 let input = clean.activation(*site)?.shallow_clone();
-                let output = sae.forward(&input)?;
+                let output = time(Part::Sae, || sae.forward(&input))?;
                 Ok(SaePass { site: *site, input, output })
             })
             .collect::<Result<_, SpliceError>>()?;
@@ -180,13 +181,14 @@ impl SplicedModel {
         Ok(Some(hidden.f_reshape([-1, self.model.config().d_model as i64])?))
     }
 
-    /// Tokens in a chunk of logits: on a CPU about a million logits at a time, which stay in cache; on a GPU enough to
-    /// fill it.
+    /// Tokens in a chunk of logits. On a CPU about one and a half million logits at a time, which stay in cache; more
+    /// where the model is wide, because every chunk reads the whole unembedding. On a GPU enough to fill it.
     pub(crate) fn chunk(&self) -> usize {
-        let logits: usize = match self.model.device() {
-            Device::Cpu => 1 << 20,
-            _ => 1 << 27,
-        };
-        (logits / self.model.config().vocabulary).max(1)
+        let config = self.model.config();
+        match self.model.device() {
+            Device::Cpu => (3 << 19) / config.vocabulary.max(1),
+            _ => (1 << 27) / config.vocabulary.max(1),
+        }
+        .max(config.d_model / 8)
     }
 }

@@ -1,5 +1,6 @@
 //! Training steps at a given shape, on random weights and tokens: what `cargo xtask bench` measures.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -8,12 +9,13 @@ use rand_chacha::ChaCha8Rng;
 use sae_config::Site;
 use sae_config::run::LossConfig;
 use sae_model::{ModelConfig, Transformer};
+use sae_splice::profile::{self, Part, time};
 use sae_splice::{Member, SplicedModel};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::TrainError;
-use crate::optim::{Adam, AdamOptions, clip};
+use crate::optim::{Adam, AdamOptions, clip_factor, global_norm};
 
 /// A shape to measure; the peer in `scripts/peer/train.py` takes the same.
 #[derive(Debug, Clone, Deserialize)]
@@ -68,6 +70,8 @@ pub struct Measured {
     pub peak_bytes: u64,
     /// Active features a token of the first member, at the last step.
     pub l0: f64,
+    /// Milliseconds a step of every part, from one more step, which is not among the others.
+    pub parts: BTreeMap<String, f64>,
 }
 
 /// A bank in training.
@@ -140,7 +144,15 @@ impl Bench {
             l0 = self.step()?;
             seconds.push(began.elapsed().as_secs_f64());
         }
+        profile::start(self.model.model().device());
+        self.step()?;
+        let parts = profile::stop().unwrap_or_default();
+        let parts = parts
+            .into_iter()
+            .map(|(part, time)| (format!("{part:?}").to_lowercase(), time.as_secs_f64() * 1e3))
+            .collect();
         Ok(Measured {
+            parts,
             seconds,
             tokens_per_step: self.batches[0].numel(),
             peak_bytes: peak_bytes(),
@@ -155,9 +167,11 @@ impl Bench {
         let members: Vec<&Member> = self.members.iter().map(|(member, _)| member).collect();
         let outcomes = self.model.gradients(&members, tokens, 1.0)?;
         let mut l0 = 0.0;
-        for ((_, optimiser), mut outcome) in self.members.iter_mut().zip(outcomes) {
-            clip(&mut outcome.gradients, Some(10.0))?;
-            optimiser.step(&outcome.gradients, self.lr)?;
+        for ((_, optimiser), outcome) in self.members.iter_mut().zip(outcomes) {
+            time(Part::Optimiser, || {
+                let scale = clip_factor(global_norm(&outcome.gradients)?, Some(10.0));
+                optimiser.step(&outcome.gradients, scale, self.lr)
+            })?;
             l0 = outcome.terms.l0.f_double_value(&[])?;
         }
         Ok(l0)

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt32Array};
 use parquet::arrow::ArrowWriter;
+use sae_config::run::Processing;
 use sae_config::summary::{Status, Summary, Versions};
-use sae_config::{RunConfig, Site};
+use sae_config::{RunConfig, Site, Source};
 use sae_nn::weights::{self, NamedSae, Provenance};
 use sae_splice::{Evaluation, FeatureCounts, Member};
 use serde_json::Map;
@@ -100,19 +101,21 @@ pub(crate) fn member(
     setup: &Setup,
     device: Device,
 ) -> Result<Member, TrainError> {
-    let mut loaded = weights::load_all(path, device, kind(config))?;
+    let mut loaded = weights::load_all(path, device, kind(config))?
+        .into_iter()
+        .map(|named| Ok((site_of(&named, config, path)?, named.sae)))
+        .collect::<Result<Vec<_>, TrainError>>()?;
     let saes = config
         .sae
         .sites
         .iter()
         .map(|site| {
-            let name = site.to_string();
-            let found = loaded.iter().position(|sae| sae.hook_name == name);
+            let found = loaded.iter().position(|(at, _)| at == site);
             let found = found.ok_or_else(|| TrainError::Source {
                 found: path.display().to_string(),
                 expected: format!("an SAE at {site}, where the configuration has one"),
             })?;
-            Ok((*site, loaded.swap_remove(found).sae))
+            Ok(loaded.swap_remove(found))
         })
         .collect::<Result<Vec<_>, TrainError>>()?;
     Ok(Member::new(&setup.model, saes, &config.loss)?)
@@ -122,25 +125,53 @@ pub(crate) fn member(
 pub fn convert(config: &RunConfig, path: &Path, out: &Path) -> Result<Vec<PathBuf>, TrainError> {
     weights::load_all(path, Device::Cpu, Kind::Float)?
         .into_iter()
-        .map(|NamedSae { hook_name, sae }| {
-            let site: Site = hook_name.parse().map_err(|error| TrainError::Source {
-                found: format!("an SAE at {hook_name} in {}", path.display()),
-                expected: format!("a site ({error})"),
-            })?;
+        .map(|named| {
+            let site = site_of(&named, config, path)?;
             let folder = out.join(site.to_string());
             std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
-            weights::save(
-                &sae,
-                provenance(config, &hook_name, &config.model.path.to_string()),
-                &folder,
-            )?;
+            let (model, hook_name) = (model_name(config), site.to_string());
+            weights::save(&named.sae, provenance(config, &hook_name, &model), &folder)?;
             Ok(folder)
         })
         .collect()
 }
 
+/// The site that an SAE is for: the one that its file names, or the only one of its configuration.
+pub(crate) fn site_of(
+    named: &NamedSae,
+    config: &RunConfig,
+    path: &Path,
+) -> Result<Site, TrainError> {
+    match (&named.hook_name, config.sae.sites.as_slice()) {
+        (Some(name), _) => name.parse().map_err(|error| TrainError::Source {
+            found: format!("the SAE at {name} in {}", path.display()),
+            expected: format!("a site ({error})"),
+        }),
+        (None, [site]) => Ok(*site),
+        (None, sites) => Err(TrainError::Source {
+            found: format!("the SAE in {}, which does not name its site", path.display()),
+            expected: format!("a configuration with one site, not {}", sites.len()),
+        }),
+    }
+}
+
+/// What `cfg.json` says of the model: the hub's name, as TransformerLens has it, where it is from there.
+fn model_name(config: &RunConfig) -> String {
+    match &config.model.path {
+        Source::Local(path) => path.display().to_string(),
+        Source::Hub(hub) => {
+            hub.repository.strip_prefix("openai-community/").unwrap_or(&hub.repository).to_owned()
+        }
+    }
+}
+
 fn provenance<'a>(config: &RunConfig, hook_name: &'a str, model: &'a str) -> Provenance<'a> {
-    Provenance { model, hook_name, context_length: config.data.context_length.get() }
+    Provenance {
+        model,
+        hook_name,
+        context_length: config.data.context_length.get(),
+        processed: config.model.processing == Processing::TransformerLens,
+    }
 }
 
 fn evaluate(
@@ -190,7 +221,7 @@ fn count_features(
 fn save_weights(run: &Run) -> Result<(), TrainError> {
     let config = &run.spec.config;
     for (site, sae) in run.member.saes() {
-        let (model, hook_name) = (config.model.path.to_string(), site.to_string());
+        let (model, hook_name) = (model_name(config), site.to_string());
         let provenance = provenance(config, &hook_name, &model);
         weights::save(sae, provenance, &run.spec.folder.sae(*site))?;
     }

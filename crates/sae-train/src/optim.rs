@@ -1,6 +1,9 @@
 //! Adam and AdamW with the update of PyTorch, the state our own: it is saved in checkpoints and restored exactly.
 
+use sae_nn::kernels::{self, AdamStep};
 use tch::{Kind, TchError, Tensor, no_grad};
+
+use crate::TrainError;
 
 /// The hyper-parameters of [`Adam`] that do not change during a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,31 +67,45 @@ impl Adam {
         self.slots.iter().map(|slot| &slot.parameter)
     }
 
-    /// One step with these gradients, in the order of the parameters.
-    pub fn step(&mut self, gradients: &[Tensor], lr: f64) -> Result<(), TchError> {
+    /// One step with these gradients times `scale`, in the order of the parameters.
+    pub fn step(&mut self, gradients: &[Tensor], scale: f64, lr: f64) -> Result<(), TrainError> {
         self.step += 1;
         let AdamOptions { beta_1, beta_2, eps } = self.options;
         let exponent = self.step as i32;
         let correction_1 = 1.0 - beta_1.powi(exponent);
         let correction_2 = (1.0 - beta_2.powi(exponent)).sqrt();
-        no_grad(|| {
-            for (slot, gradient) in self.slots.iter_mut().zip(gradients) {
-                let _ = slot.mean.f_lerp_(gradient, 1.0 - beta_1)?;
-                let _ = slot.square.f_mul_scalar_(beta_2)?;
+        for (slot, gradient) in self.slots.iter_mut().zip(gradients) {
+            let Slot { parameter, weight_decay, mean, square } = slot;
+            let decay = 1.0 - lr * *weight_decay;
+            if kernels::applies(&[parameter, gradient, mean, square]) {
+                let step = AdamStep {
+                    beta_1: beta_1 as f32,
+                    beta_2: beta_2 as f32,
+                    eps: eps as f32,
+                    rate: (lr / correction_1) as f32,
+                    root_scale: (1.0 / correction_2) as f32,
+                    gradient_scale: scale as f32,
+                    decay: decay as f32,
+                };
+                kernels::adam(parameter, gradient, mean, square, step)?;
+                continue;
+            }
+            no_grad(|| {
+                let gradient = gradient.f_mul_scalar(scale)?;
+                let _ = mean.f_lerp_(&gradient, 1.0 - beta_1)?;
+                let _ = square.f_mul_scalar_(beta_2)?;
                 let scaled = gradient.f_mul_scalar(1.0 - beta_2)?;
-                let _ = slot.square.f_addcmul_(gradient, &scaled)?;
-                if slot.weight_decay > 0.0 {
-                    let _ = slot.parameter.f_mul_scalar_(1.0 - lr * slot.weight_decay)?;
-                }
+                let _ = square.f_addcmul_(&gradient, &scaled)?;
+                let _ = parameter.f_mul_scalar_(decay)?;
                 // p −= lr / correction_1 · mean / (√square / correction_2 + eps)
-                let mut denominator = slot.square.f_sqrt()?;
+                let mut denominator = square.f_sqrt()?;
                 let _ = denominator.f_div_scalar_(correction_2)?;
                 let _ = denominator.f_add_scalar_(eps)?;
-                let step = slot.mean.f_mul_scalar(-lr / correction_1)?;
-                let _ = slot.parameter.f_addcdiv_(&step, &denominator)?;
-            }
-            Ok(())
-        })
+                let step = mean.f_mul_scalar(-lr / correction_1)?;
+                parameter.f_addcdiv_(&step, &denominator).map(|_| ())
+            })?;
+        }
+        Ok(())
     }
 
     /// Both moments of every parameter, in order: what a checkpoint holds beside the parameters and the step.
@@ -117,17 +134,8 @@ pub fn global_norm(gradients: &[Tensor]) -> Result<f64, TchError> {
     Tensor::f_stack(&norms, 0)?.f_norm()?.f_to_kind(Kind::Double)?.f_double_value(&[])
 }
 
-/// Scales gradients in place so that their common norm is at most `max_norm`; returns the norm before. The factor is
-/// `min(1, max_norm / (norm + 1e-6))`, as `torch.nn.utils.clip_grad_norm_`.
-pub fn clip(gradients: &mut [Tensor], max_norm: Option<f64>) -> Result<f64, TchError> {
-    let norm = global_norm(gradients)?;
-    if let Some(max_norm) = max_norm {
-        let factor = max_norm / (norm + 1e-6);
-        if factor < 1.0 {
-            for gradient in gradients {
-                let _ = gradient.f_mul_scalar_(factor)?;
-            }
-        }
-    }
-    Ok(norm)
+/// What gradients of this norm are multiplied by so that it is at most `max_norm`: `min(1, max_norm / (norm + 1e-6))`, as
+/// in `torch.nn.utils.clip_grad_norm_`.
+pub fn clip_factor(norm: f64, max_norm: Option<f64>) -> f64 {
+    max_norm.map_or(1.0, |max_norm| (max_norm / (norm + 1e-6)).min(1.0))
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
 use crate::checkpoint::{self, State};
-use crate::optim::{Adam, AdamOptions, clip};
+use crate::optim::{Adam, AdamOptions, clip_factor, global_norm};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
 use crate::{TrainError, batch_tensor};
@@ -168,15 +168,16 @@ fn train(
         let batch = next(&mut stream, config)?;
         let loss = next_token_loss(model, &batch_tensor(&batch, model.device())?, Reduction::Mean)?;
         let parameters: Vec<&Tensor> = optimiser.parameters().collect();
-        let mut gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
-        let norm = clip(&mut gradients, Some(config.train.max_grad_norm.get()))?;
+        let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
+        let norm = global_norm(&gradients)?;
         let loss = loss.f_double_value(&[])?;
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");
             return Err(TrainError::PretrainNonFinite { step: step + 1, what });
         }
         // The reference's cosine starts at 0, which would waste the first step.
-        optimiser.step(&gradients, config.train.lr.get() * schedule.factor(step + 1))?;
+        let scale = clip_factor(norm, Some(config.train.max_grad_norm.get()));
+        optimiser.step(&gradients, scale, config.train.lr.get() * schedule.factor(step + 1))?;
         let message =
             if step % 20 == 0 { format!("loss {loss:.3}, norm {norm:.2}") } else { String::new() };
         observer.notice(Event::Advanced { done: step + 1, message });

@@ -96,7 +96,8 @@ impl Setup {
 
     /// Refuses evaluation data that is training data, where the training data is at hand.
     pub fn check_disjoint(&self, config: &RunConfig) -> Result<(), TrainError> {
-        if config.data.train.local().is_none() {
+        // Other data of the hub is not fetched for this.
+        if config.data.train.local().is_none() && config.data.train != config.eval.data {
             return Ok(());
         }
         match self.training_shards(config) {

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
-use sae_config::{HubSource, Source};
+use sae_config::{HubSource, RunConfig, Source};
 use sae_data::hub::{Hub, HubError, Repository, RepositoryKind};
 use sae_data::{DataError, ShardSet};
 
@@ -119,6 +119,30 @@ impl Sources {
                 folder_of(self.hub()?, &repository(source), &names)
             }
         }
+    }
+
+    /// Puts the commits that branches stand for now in their place, so that a run goes on, and is evaluated, with what it
+    /// began with. The sources have been opened.
+    pub fn pin(&self, config: &mut RunConfig) -> Result<(), TrainError> {
+        let split = config.data.split.clone();
+        for (is_model, source) in config.sources_mut() {
+            let Source::Hub(source) = source else { continue };
+            let hub = self.hub()?;
+            let repository = if is_model {
+                repository(source)
+            } else {
+                // Its parquet files may be those of the hub's own conversion.
+                let revision = source.revision.as_deref();
+                let pattern = source.path.as_deref();
+                hub.parquet_files(&source.repository, revision, split.as_deref(), pattern)
+                    .or_else(|_| hub.parquet_files(&source.repository, revision, None, Some("*")))?
+                    .0
+            };
+            if let Some(commit) = hub.commit_of(&repository)? {
+                source.revision = Some(commit);
+            }
+        }
+        Ok(())
     }
 
     /// A `.pt`, and the configuration beside it: `final_config.yaml`, or its own name with `.yaml`.

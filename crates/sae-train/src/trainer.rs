@@ -7,14 +7,15 @@ use sae_config::summary::{Summary, Versions};
 use sae_config::{Coefficient, RunConfig, RunFolder, Site};
 use sae_data::Cursor;
 use sae_nn::Sae;
-use sae_nn::weights::{self, NamedSae};
+use sae_nn::weights;
+use sae_splice::profile::{Part, time};
 use sae_splice::{LossTerms, Member};
 use serde_json::{Map, Value};
 use tch::{Device, Tensor, no_grad};
 
 use crate::checkpoint::{Diverged, State};
 use crate::log::MetricsLog;
-use crate::optim::{Adam, AdamOptions, clip};
+use crate::optim::{Adam, AdamOptions, clip_factor, global_norm};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
@@ -64,6 +65,13 @@ pub fn train(
             });
         }
     }
+    // Runs that have begun say which commits of the hub's repositories they began with; so do the others go on.
+    for begun in specs.iter().map(|spec| spec.folder.config()).filter(|path| path.is_file()) {
+        let begun = RunConfig::load(&begun)?;
+        for spec in &mut open {
+            spec.config.adopt_commits(&begun);
+        }
+    }
     if !open.is_empty() {
         let configs: Vec<&RunConfig> = open.iter().map(|spec| &spec.config).collect();
         let setup = Setup::open(&configs, device)?;
@@ -103,7 +111,9 @@ fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
         return Ok(());
     }
     let found = RunConfig::load(&path)?;
-    let wanted = &spec.config;
+    let mut wanted = spec.config.clone();
+    wanted.adopt_commits(&found);
+    let wanted = &wanted;
     let resolved = |config: &RunConfig| {
         // The resolved configuration names the downstream sites and samples that the given one may leave to us.
         let mut config = config.clone();
@@ -151,6 +161,7 @@ fn start(spec: &RunSpec, setup: &Setup, step: u64) -> Result<Run, TrainError> {
             sites: term.sites.clone(),
         });
     }
+    setup.sources.pin(&mut resolved)?;
     std::fs::create_dir_all(spec.folder.path())
         .map_err(TrainError::file("create", spec.folder.path()))?;
     crate::write_atomically(&spec.folder.config(), resolved.to_toml()?.as_bytes())?;
@@ -184,16 +195,18 @@ fn pretrained(config: &RunConfig, setup: &Setup) -> Result<Vec<(Site, Sae)>, Tra
     let mut saes = Vec::new();
     for source in &config.sae.pretrained {
         let path = setup.sources.sae(source)?;
-        for NamedSae { hook_name, sae } in weights::load_all(&path, device, kind)? {
-            let site = hook_name.parse().ok().filter(|site| config.sae.sites.contains(site));
-            let site = site.ok_or_else(|| TrainError::Source {
-                found: format!("the pretrained SAE at {hook_name} in {}", path.display()),
-                expected: format!("SAEs at sae.sites alone: {}", join(&config.sae.sites)),
-            })?;
-            if !config.sae.retrain {
-                sae.freeze();
+        for named in weights::load_all(&path, device, kind)? {
+            let site = evaluate::site_of(&named, config, &path)?;
+            if !config.sae.sites.contains(&site) {
+                return Err(TrainError::Source {
+                    found: format!("the pretrained SAE at {site} in {}", path.display()),
+                    expected: format!("SAEs at sae.sites alone: {}", join(&config.sae.sites)),
+                });
             }
-            saes.push((site, sae));
+            if !config.sae.retrain {
+                named.sae.freeze();
+            }
+            saes.push((site, named.sae));
         }
     }
     Ok(saes)
@@ -283,7 +296,7 @@ fn take_step(
     let mut sums: Vec<Vec<Tensor>> = Vec::new();
     let mut terms: Vec<Vec<LossTerms>> = active.iter().map(|_| Vec::new()).collect();
     for micro in 0..accumulation {
-        let tokens = batches.next()?;
+        let tokens = time(Part::Data, || batches.next())?;
         let members: Vec<&Member> = active.iter().map(|&index| &runs[index].member).collect();
         let outcomes = setup.model.gradients(&members, &tokens, 1.0 / accumulation as f64)?;
         for (index, outcome) in outcomes.into_iter().enumerate() {
@@ -300,8 +313,10 @@ fn take_step(
             })?;
         }
     }
-    for ((index, mut gradients), terms) in active.into_iter().zip(sums).zip(terms) {
-        runs[index].update(&mut gradients, &LossTerms::mean(&terms)?, step, logged)?;
+    for ((index, gradients), terms) in active.into_iter().zip(sums).zip(terms) {
+        time(Part::Optimiser, || {
+            runs[index].update(&gradients, &LossTerms::mean(&terms)?, step, logged)
+        })?;
     }
     Ok(())
 }
@@ -309,13 +324,13 @@ fn take_step(
 impl Run {
     fn update(
         &mut self,
-        gradients: &mut [Tensor],
+        gradients: &[Tensor],
         terms: &LossTerms,
         step: u64,
         logged: bool,
     ) -> Result<(), TrainError> {
         let train = &self.spec.config.train;
-        let norm = clip(gradients, train.max_grad_norm.map(sae_config::Positive::get))?;
+        let norm = global_norm(gradients)?;
         let loss = terms.total.f_double_value(&[])?;
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");
@@ -332,7 +347,8 @@ impl Run {
             self.good = (step - 1, copies(&self.optimiser)?);
         }
         let lr = train.lr.get() * self.schedule.factor(step - 1);
-        self.optimiser.step(gradients, lr)?;
+        let scale = clip_factor(norm, train.max_grad_norm.map(sae_config::Positive::get));
+        self.optimiser.step(gradients, scale, lr)?;
         if logged {
             let samples = step * self.spec.config.effective_batch_size();
             let mut line = Map::new();
@@ -340,10 +356,12 @@ impl Run {
             line.insert("samples".to_owned(), samples.into());
             line.insert("lr".to_owned(), lr.into());
             line.insert("grad_norm".to_owned(), norm.into());
-            for (name, value) in terms.values()? {
-                line.insert(name.to_owned(), value.into());
-            }
-            self.log.write(&line)?;
+            time(Part::Logging, || {
+                for (name, value) in terms.values()? {
+                    line.insert(name.to_owned(), value.into());
+                }
+                self.log.write(&line)
+            })?;
         }
         Ok(())
     }

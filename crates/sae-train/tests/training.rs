@@ -587,3 +587,27 @@ fn double_precision_is_closer_to_itself() {
     // Initial numbers are drawn in double precision, so that f32 alone rounds.
     assert_ne!(losses(&single)[0].to_bits(), losses(&double)[0].to_bits());
 }
+
+#[test]
+fn a_downstream_term_before_a_frozen_sae_trains_what_lies_before_it() {
+    let place = Place::new();
+    let first = place.spec("first", &[]);
+    run(std::slice::from_ref(&first)).unwrap();
+    let spec = place.spec(
+        "beside",
+        &[
+            (
+                "\"blocks.1.hook_resid_pre\"",
+                "\"blocks.0.hook_mlp_out\", \"blocks.1.hook_resid_pre\"",
+            ),
+            ("expansion = 2", &format!("expansion = 2\npretrained = [{:?}]", first.folder.path())),
+            (
+                "kl = { coeff = 1.0 }",
+                "downstream = { total_coeff = 1.0, sites = [\"blocks.1.hook_resid_pre\"] }",
+            ),
+        ],
+    );
+    run(std::slice::from_ref(&spec)).unwrap();
+    let losses = metrics(&spec);
+    assert!(losses[19]["downstream"].as_f64() < losses[0]["downstream"].as_f64());
+}

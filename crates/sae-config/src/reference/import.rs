@@ -60,7 +60,15 @@ impl Importer<'_> {
         };
         let pretrained = config.saes.pretrained_sae_paths.iter().flat_map(|paths| &paths.0);
         Ok(RunConfig {
-            model: ModelConfig { path, processing: Processing::TransformerLens },
+            // TransformerLens processes what it loads by name; a checkpoint of its own is loaded as it is.
+            model: ModelConfig {
+                processing: if config.tlens_model_path.is_some() {
+                    Processing::None
+                } else {
+                    Processing::TransformerLens
+                },
+                path,
+            },
             data,
             sae: SaeConfig {
                 expansion: self.number(
@@ -121,6 +129,12 @@ impl Importer<'_> {
                 "collect_output_metrics_every_n_samples",
                 config.collect_output_metrics_every_n_samples.is_some(),
             ),
+            ("adam_beta1", config.adam_beta1.is_some()),
+            (
+                "collect_discrete_metrics_every_n_samples",
+                config.collect_discrete_metrics_every_n_samples.is_some(),
+            ),
+            ("discrete_metrics_n_tokens", config.discrete_metrics_n_tokens.is_some()),
             // The reference does not look at these two either: its SAEs are plain ones.
             ("saes.type_of_sparsifier", sparsifier.is_some_and(|kind| kind != "sae")),
             ("saes.k", config.saes.k.is_some()),
@@ -151,7 +165,7 @@ impl Importer<'_> {
 
     /// A folder that is there, a reference to the hub, or a name that TransformerLens knows.
     fn model_named(&self, key: &'static str, name: &str) -> Result<Source, ConfigError> {
-        if Path::new(name).is_dir() || name.starts_with("hf://") {
+        if Path::new(name).join("config.json").is_file() || name.starts_with("hf://") {
             return self.source(name);
         }
         match hub_name(name) {
@@ -292,14 +306,14 @@ impl Importer<'_> {
                     .to_owned(),
             );
         }
-        let text = [train, eval].into_iter().find(|data| !data.is_tokenized);
-        let tokenizer = match text {
-            None => None,
-            Some(data) => {
-                let tokenizer = self.model_named_or_repository(&data.tokenizer_name)?;
-                (tokenizer != *model).then_some(tokenizer)
-            }
-        };
+        if eval.tokenizer_name != train.tokenizer_name {
+            self.warnings.push(
+                "eval_data.tokenizer_name is without a meaning here: both kinds of data have train_data's tokeniser"
+                    .to_owned(),
+            );
+        }
+        let is_text = !(train.is_tokenized && eval.is_tokenized);
+        let tokenizer = self.model_named_or_repository(&train.tokenizer_name)?;
         let buffer = if train.streaming { STREAM_BUFFER } else { WHOLE_BUFFER };
         let data = DataConfig {
             train: self.dataset(train)?,
@@ -307,9 +321,9 @@ impl Importer<'_> {
             skip,
             column: column(train),
             context_length: self.count("train_data.n_ctx", train.n_ctx)?,
-            tokenizer,
+            tokenizer: (tokenizer != *model).then_some(tokenizer),
             // The reference tokenises with transformer_lens.utils.tokenize_and_concatenate(add_bos_token=True).
-            bos: text.is_some(),
+            bos: is_text,
             shuffle_buffer: NonZeroUsize::new(buffer).unwrap_or(NonZeroUsize::MIN),
             seed: train.seed.unwrap_or(config.seed).0,
         };
@@ -328,7 +342,7 @@ impl Importer<'_> {
 
     fn dataset(&self, data: &Dataset) -> Result<Source, ConfigError> {
         let name = &data.dataset_name;
-        if Path::new(name).exists() || name.starts_with("hf://") {
+        if holds_parquet(Path::new(name)) || name.starts_with("hf://") {
             self.source(name)
         } else {
             self.source(&format!("hf://{name}"))
@@ -354,6 +368,19 @@ impl Importer<'_> {
     }
 }
 
+/// A parquet file, or a folder with some in it or in its folders.
+fn holds_parquet(path: &Path) -> bool {
+    let is_parquet = |path: &Path| path.extension().is_some_and(|extension| extension == "parquet");
+    if path.is_file() {
+        return is_parquet(path);
+    }
+    let Ok(entries) = std::fs::read_dir(path) else { return false };
+    entries.flatten().any(|entry| {
+        let path = entry.path();
+        is_parquet(&path) || path.is_dir() && holds_parquet(&path)
+    })
+}
+
 /// The column of text where the data is not tokenised: the reference's name is that of the tokenised column.
 fn column(data: &Dataset) -> String {
     let tokens = matches!(data.column_name.as_str(), "input_ids" | "tokens");
@@ -365,23 +392,31 @@ pub fn hub_name(name: &str) -> Option<String> {
     if name.contains('/') {
         return Some(name.to_owned());
     }
-    let owner = match name {
-        "gpt2" | "gpt2-small" => return Some("openai-community/gpt2".to_owned()),
-        "distilgpt2" | "distillgpt2" | "distil-gpt2" => {
-            return Some("distilbert/distilgpt2".to_owned());
+    let known = match name {
+        "gpt2" | "gpt2-small" => "openai-community/gpt2",
+        "distilgpt2" | "distillgpt2" | "distill-gpt2" | "distil-gpt2" | "gpt2-xs" => {
+            "distilbert/distilgpt2"
         }
-        "gpt2-medium" | "gpt2-large" | "gpt2-xl" => "openai-community",
-        _ if name.starts_with("gpt-neo-") || name.starts_with("pythia-") => "EleutherAI",
+        "neo" | "neo-small" | "gpt-neo-small" | "gpt-neo-125M" => "EleutherAI/gpt-neo-125m",
+        "neo-medium" | "gpt-neo-medium" | "gpt-neo-1.3B" => "EleutherAI/gpt-neo-1.3B",
+        "neo-large" | "gpt-neo-large" | "gpt-neo-2.7B" => "EleutherAI/gpt-neo-2.7B",
+        "neox" | "gpt-neox" | "gpt-neox-20b" => "EleutherAI/gpt-neox-20b",
+        "tiny-stories-1L-21M" => "roneneldan/TinyStories-1Layer-21M",
+        "tiny-stories-2L-33M" => "roneneldan/TinyStories-2Layers-33M",
+        // The hub's name is spelt so.
+        "tiny-stories-instruct-1L-21M" => "roneneldan/TinyStories-Instuct-1Layer-21M",
+        "tiny-stories-instruct-2L-33M" => "roneneldan/TinyStories-Instruct-2Layers-33M",
+        "gpt2-medium" | "gpt2-large" | "gpt2-xl" => {
+            return Some(format!("openai-community/{name}"));
+        }
+        _ if name.starts_with("pythia-") => return Some(format!("EleutherAI/{name}")),
         _ => {
-            let rest = name.strip_prefix("tiny-stories-")?;
-            let (kind, size) = match rest.split_once('-') {
-                Some(("instruct", size)) => ("Instruct-", size),
-                Some(("1L", size)) => ("1Layer-", size),
-                Some(("2L", size)) => ("2Layers-", size),
-                _ => ("", rest),
-            };
-            return Some(format!("roneneldan/TinyStories-{kind}{size}"));
+            let size = name.strip_prefix("tiny-stories-")?;
+            return Some(match size.strip_prefix("instruct-") {
+                Some(size) => format!("roneneldan/TinyStories-Instruct-{size}"),
+                None => format!("roneneldan/TinyStories-{size}"),
+            });
         }
     };
-    Some(format!("{owner}/{name}"))
+    Some(known.to_owned())
 }

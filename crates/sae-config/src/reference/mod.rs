@@ -35,6 +35,12 @@ pub fn is_reference(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
+/// Whether a file of the reference is a sweep rather than a run.
+pub fn is_sweep(path: &Path) -> Result<bool, ConfigError> {
+    let value = yaml(&read(path)?, &path.display().to_string())?;
+    Ok(value.get("parameters").is_some() && value.get("method").is_some())
+}
+
 /// Reads a run's YAML.
 pub fn load(path: &Path, sites: &mut ModelSites<'_>) -> Result<Imported, ConfigError> {
     parse(&read(path)?, &path.display().to_string(), sites)
@@ -64,8 +70,6 @@ pub struct TlensConfig {
     pub d_vocab: usize,
     /// The MLP's activation function.
     pub act_fn: String,
-    /// The tokeniser's name on the hub.
-    pub tokenizer_name: String,
 }
 
 impl TlensConfig {

@@ -97,6 +97,10 @@ pub(super) struct Config {
     pub act_frequency_n_tokens: Count,
     /// Removed from the reference, which still takes it.
     pub collect_output_metrics_every_n_samples: Option<Count>,
+    /// Fields of older versions, which the configurations of published SAEs have.
+    pub adam_beta1: Option<serde_json::Value>,
+    pub collect_discrete_metrics_every_n_samples: Option<serde_json::Value>,
+    pub discrete_metrics_n_tokens: Option<serde_json::Value>,
     pub loss: Loss,
     pub train_data: Dataset,
     pub eval_data: Option<Dataset>,

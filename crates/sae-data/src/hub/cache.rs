@@ -48,6 +48,27 @@ impl Hub {
         if files.is_empty() { Err(missing()) } else { Ok(files) }
     }
 
+    /// Keeps the names of all files of a commit, which never change.
+    pub(super) fn keep_listing(&self, target: &Target<'_>, commit: &str, files: &[String]) {
+        let path = self.listing_path(target, commit);
+        let written = create_parent(&path)
+            .and_then(|()| fs::write(&path, files.join("\n")).map_err(io("write", &path)));
+        // A cache that cannot be written, such as one that a group shares, still serves what it holds.
+        if let Err(error) = written {
+            tracing::debug!("{error}");
+        }
+    }
+
+    /// The names of all files of the commit that the revision stood for last, where they were listed once.
+    pub(super) fn kept_listing(&self, target: &Target<'_>) -> Option<Vec<String>> {
+        let text = fs::read_to_string(self.listing_path(target, &self.commit(target)?)).ok()?;
+        Some(text.lines().map(str::to_owned).collect())
+    }
+
+    fn listing_path(&self, target: &Target<'_>, commit: &str) -> PathBuf {
+        self.cache.path().join(target.repo.folder_name()).join("sae-listings").join(commit)
+    }
+
     pub(super) fn not_cached(&self, target: &Target<'_>) -> HubError {
         HubError::NotCached { what: target.what.clone(), cache: self.options.cache.clone() }
     }

@@ -28,6 +28,18 @@ pub enum HubError {
         /// What would do.
         expected: &'static str,
     },
+    /// The repository has several of what one is needed of.
+    #[error("{repository} has several {what}: {found}; {remedy}")]
+    Ambiguous {
+        /// The repository at its revision.
+        repository: String,
+        /// Splits, or configurations.
+        what: &'static str,
+        /// Their names.
+        found: String,
+        /// How to choose.
+        remedy: &'static str,
+    },
     /// Without a token, or with this one, the hub keeps it to itself.
     #[error(
         "the hub refuses {what} (HTTP {status}{reason}): it is private, gated or misspelt, and {advice}"

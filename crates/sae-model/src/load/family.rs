@@ -19,8 +19,10 @@ pub(super) struct Json {
 #[allow(clippy::struct_field_names)] // The keys as they are.
 struct Rope {
     rope_theta: Option<f64>,
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name; some files have both.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
@@ -36,10 +38,17 @@ impl Json {
             path: path.clone(),
             source,
         })?;
-        match serde_json::from_str(&text) {
-            Ok(value) => Ok(Self { path, value }),
-            Err(error) => Err(ModelError::Config { path, message: error.to_string() }),
+        let json = match serde_json::from_str(&text) {
+            Ok(value) => Self { path, value },
+            Err(error) => return Err(ModelError::Config { path, message: error.to_string() }),
+        };
+        if !json.value["quantization_config"].is_null() {
+            return Err(json.failed(
+                "it has a quantization_config; quantised models are not supported: use the model's full weights"
+                    .to_owned(),
+            ));
         }
+        Ok(json)
     }
 
     pub fn model_type(&self) -> Option<&str> {
@@ -71,12 +80,13 @@ impl Json {
         };
         let (scaling, parameters) = (read("rope_scaling")?, read("rope_parameters")?);
         let rope = if parameters.rope_type.is_some() { &parameters } else { &scaling };
+        let rope_type = rope.rope_type.as_deref().or(rope.old_type.as_deref());
         let need = |value: Option<f64>, key: &str| match value {
             Some(value) if value.is_finite() && value > 0.0 => Ok(value),
             other => Err(self
                 .failed(format!("rotary scaling: {key} is {other:?}, expected a number above 0"))),
         };
-        let scaling = match rope.rope_type.as_deref() {
+        let scaling = match rope_type {
             None | Some("default") => RotaryScaling::None,
             Some("linear") => RotaryScaling::Linear { factor: need(rope.factor, "factor")? },
             Some("llama3") => RotaryScaling::Llama3 {
@@ -108,11 +118,14 @@ impl Json {
     /// Refuses sizes that no model has.
     pub fn check(&self, config: ModelConfig) -> Result<ModelConfig, ModelError> {
         let ModelConfig { n_layers, d_model, n_heads, n_kv_heads, d_head, .. } = config;
-        let sizes = [n_layers, d_model, n_heads, n_kv_heads, d_head, config.d_mlp];
-        if sizes.contains(&0) || config.context_length == 0 || config.vocabulary == 0 {
+        let sizes = [d_model, n_heads, n_kv_heads, d_head, config.d_mlp, config.context_length];
+        let impossible = |size: &usize| *size == 0 || *size > 1 << 24;
+        if sizes.iter().chain([&config.vocabulary]).any(impossible)
+            || !(1..=4096).contains(&n_layers)
+        {
             return Err(self.failed(format!(
                 "{n_layers} layers of width {d_model} (MLP {}), {n_heads} heads of width {d_head}, {n_kv_heads} of keys \
-                 and values, context {}, vocabulary {}: all must be above 0",
+                 and values, context {}, vocabulary {}: all must be above 0, and none beyond what there is",
                 config.d_mlp, config.context_length, config.vocabulary
             )));
         }

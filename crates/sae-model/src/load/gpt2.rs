@@ -68,7 +68,7 @@ fn assemble(json: &Json, config: &ModelConfig, weights: &Weights) -> Result<Part
     // GPT2LMHeadModel writes a prefix, GPT2Model (and the hub's gpt2) does not.
     let prefix = weights.prefix("transformer.", "wte.weight");
     let token_embedding = weights.take(&format!("{prefix}wte.weight"), &[config.vocabulary, d])?;
-    let mut blocks = Vec::with_capacity(config.n_layers);
+    let mut blocks = Vec::new();
     for index in 0..config.n_layers {
         let name = |rest: &str| format!("{prefix}h.{index}.{rest}");
         blocks.push(Block {

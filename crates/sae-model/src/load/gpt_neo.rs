@@ -89,7 +89,7 @@ fn assemble(json: &Json, config: &ModelConfig, weights: &Weights) -> Result<Part
     let (d, d_mlp) = (config.d_model, config.d_mlp);
     let prefix = weights.prefix("transformer.", "wte.weight");
     let token_embedding = weights.take(&format!("{prefix}wte.weight"), &[config.vocabulary, d])?;
-    let mut blocks = Vec::with_capacity(config.n_layers);
+    let mut blocks = Vec::new();
     for index in 0..config.n_layers {
         let name = |rest: &str| format!("{prefix}h.{index}.{rest}");
         let project = |which: &str| {

@@ -77,7 +77,7 @@ fn assemble(json: &Json, config: &ModelConfig, weights: &Weights) -> Result<Part
     let prefix = weights.prefix("gpt_neox.", "embed_in.weight");
     let token_embedding =
         weights.take(&format!("{prefix}embed_in.weight"), &[config.vocabulary, d])?;
-    let mut blocks = Vec::with_capacity(config.n_layers);
+    let mut blocks = Vec::new();
     for index in 0..config.n_layers {
         let name = |rest: &str| format!("{prefix}layers.{index}.{rest}");
         let bias = raw.attention_bias;

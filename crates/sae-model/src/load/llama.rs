@@ -80,7 +80,7 @@ fn assemble(json: &Json, config: &ModelConfig, weights: &Weights) -> Result<Part
     let prefix = weights.prefix("model.", "embed_tokens.weight");
     let token_embedding =
         weights.take(&format!("{prefix}embed_tokens.weight"), &[config.vocabulary, d])?;
-    let mut blocks = Vec::with_capacity(config.n_layers);
+    let mut blocks = Vec::new();
     for index in 0..config.n_layers {
         let name = |rest: &str| format!("{prefix}layers.{index}.{rest}");
         let project = |which: &str, heads: usize| {

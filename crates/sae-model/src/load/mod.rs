@@ -1,6 +1,6 @@
 //! Loading a model in Hugging Face layout; one file a family, which maps `config.json` to a
-//! [`ModelConfig`](crate::ModelConfig) and the names of the tensors to the parts of a
-//! [`Transformer`](crate::Transformer).
+//! [`ModelConfig`] and the names of the tensors to the parts of a
+//! [`Transformer`].
 
 mod family;
 mod gpt2;

@@ -21,7 +21,15 @@ pub(super) fn config(checkpoint: &Path) -> Result<ModelConfig, ModelError> {
     let path = checkpoint.with_file_name("final_config.yaml");
     let failed = |message: String| ModelError::Config { path: path.clone(), message };
     let raw = TlensConfig::load(&path).map_err(|error| failed(error.to_string()))?;
-    if raw.d_head == 0 || raw.d_model == 0 || !raw.d_model.is_multiple_of(raw.d_head) {
+    let sizes = [raw.d_head, raw.d_model, raw.n_ctx, raw.d_vocab];
+    if sizes.iter().any(|size| *size == 0 || *size > 1 << 24) || !(1..=4096).contains(&raw.n_layers)
+    {
+        return Err(failed(format!(
+            "{} layers, d_head {}, d_model {}, n_ctx {}, d_vocab {}: all must be above 0, and none beyond what there is",
+            raw.n_layers, raw.d_head, raw.d_model, raw.n_ctx, raw.d_vocab
+        )));
+    }
+    if !raw.d_model.is_multiple_of(raw.d_head) {
         return Err(failed(format!("d_head {} must divide d_model {}", raw.d_head, raw.d_model)));
     }
     let heads = raw.d_model / raw.d_head;
@@ -47,7 +55,7 @@ pub(super) fn load(
     let transposed = |name: &str, shape: &[usize]| -> Result<Tensor, ModelError> {
         Ok(weights.take(name, shape)?.f_tr()?.f_contiguous()?)
     };
-    let mut blocks = Vec::with_capacity(config.n_layers);
+    let mut blocks = Vec::new();
     for index in 0..config.n_layers {
         let name = |rest: &str| format!("blocks.{index}.{rest}");
         let project = |which: char| -> Result<Linear, ModelError> {

@@ -63,7 +63,17 @@ impl Weights {
                 ),
             });
         }
-        Ok(self.files.read(name)?.f_to_device(self.device)?.f_to_kind(self.kind)?)
+        let tensor = self.files.read(name)?;
+        if !matches!(tensor.kind(), Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double) {
+            return Err(ModelError::Weights {
+                path: self.path.clone(),
+                message: format!(
+                    "tensor `{name}` holds {:?}; quantised weights are not supported, only f64, f32, f16 and bf16",
+                    tensor.kind()
+                ),
+            });
+        }
+        Ok(tensor.f_to_device(self.device)?.f_to_kind(self.kind)?)
     }
 
     /// An affine map stored `[out, in]`, with its bias if it is said to have one.

@@ -5,6 +5,7 @@
 use tch::{Kind, Tensor, no_grad};
 
 use crate::SaeError;
+use crate::kernels::{self, Distribution};
 
 /// KL of one spliced model.
 #[derive(Debug)]
@@ -33,36 +34,108 @@ pub fn kl_without_logits(
 ) -> Result<Vec<KlTerm>, SaeError> {
     no_grad(|| {
         let n = original.size()[0];
-        let mut sums = Vec::with_capacity(spliced.len());
-        let mut gradients = Vec::with_capacity(spliced.len());
-        for hidden in spliced {
-            sums.push(Tensor::f_zeros([], (Kind::Double, hidden.device()))?);
-            gradients.push(hidden.f_empty_like()?);
-        }
+        let mut sums = spliced
+            .iter()
+            .map(|hidden| Tensor::f_zeros([], (Kind::Double, hidden.device())))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut gradients =
+            spliced.iter().map(|hidden| hidden.f_empty_like()).collect::<Result<Vec<_>, _>>()?;
+        let chunk = (chunk.max(1) as i64).min(n);
+        let mut work = Chunk::buffers(original, unembedding, chunk)?;
         let mut start = 0;
         while start < n {
-            let length = (chunk.max(1) as i64).min(n - start);
+            let length = chunk.min(n - start);
             let rows = |tensor: &Tensor| tensor.f_narrow(0, start, length);
-            let log_p = rows(original)?.f_linear(unembedding, bias)?.f_log_softmax(-1, None)?;
-            let p = log_p.f_exp()?;
+            work.set(&rows(original)?, unembedding, bias)?;
             for ((hidden, sum), gradient) in spliced.iter().zip(&mut sums).zip(&gradients) {
-                let mut log_q =
-                    rows(hidden)?.f_linear(unembedding, bias)?.f_log_softmax(-1, None)?;
-                let kl = log_p.f_sub(&log_q)?.f_mul_(&p)?.f_sum(Kind::Double)?;
+                let (kl, difference) = work.kl_and_gradient(&rows(hidden)?, unembedding, bias)?;
                 let _ = sum.f_add_(&kl)?;
-                let difference = log_q.f_exp_()?.f_sub_(&p)?;
-                rows(gradient)?.f_copy_(&difference.f_matmul(unembedding)?)?;
+                let _ = difference.f_mm_out(&rows(gradient)?, unembedding)?;
             }
             start += length;
         }
         let scale = 1.0 / n as f64;
         sums.into_iter()
-            .zip(gradients)
-            .map(|(mut sum, mut gradient)| {
+            .zip(&mut gradients)
+            .map(|(mut sum, gradient)| {
                 let value = sum.f_mul_scalar_(scale)?;
-                let gradient = gradient.f_mul_scalar_(scale)?;
-                Ok(KlTerm { value, gradient })
+                Ok(KlTerm { value, gradient: gradient.f_mul_scalar_(scale)? })
             })
             .collect()
     })
+}
+
+/// The original distribution of some tokens.
+enum Chunk {
+    /// In one pass, in buffers that every chunk uses again, where the kernels apply.
+    Fused { distribution: Distribution, logits: Tensor },
+    /// With libtorch's operations.
+    Plain { log_p: Tensor, p: Tensor },
+}
+
+impl Chunk {
+    fn buffers(hidden: &Tensor, unembedding: &Tensor, n: i64) -> Result<Self, SaeError> {
+        if kernels::applies(&[hidden, unembedding]) {
+            let v = unembedding.size2()?.0;
+            let logits = Tensor::f_empty([n, v], (Kind::Float, hidden.device()))?;
+            return Ok(Self::Fused { distribution: Distribution::buffers(n, v)?, logits });
+        }
+        Ok(Self::Plain { log_p: Tensor::new(), p: Tensor::new() })
+    }
+
+    fn set(
+        &mut self,
+        hidden: &Tensor,
+        unembedding: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<(), SaeError> {
+        match self {
+            Self::Fused { distribution, .. } => {
+                let n = hidden.size2()?.0;
+                distribution.set(n, |logits| write_logits(logits, hidden, unembedding, bias))
+            }
+            Self::Plain { log_p, p } => {
+                *log_p = hidden.f_linear(unembedding, bias)?.f_log_softmax(-1, None)?;
+                *p = log_p.f_exp()?;
+                Ok(())
+            }
+        }
+    }
+
+    /// `Σ_n KL` to the distribution of another hidden state, a scalar in f64, and `p_spliced − p_orig`.
+    fn kl_and_gradient(
+        &mut self,
+        hidden: &Tensor,
+        unembedding: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor), SaeError> {
+        match self {
+            Self::Fused { distribution, logits } => {
+                let mut logits = logits.f_narrow(0, 0, hidden.size2()?.0)?;
+                write_logits(&logits, hidden, unembedding, bias)?;
+                let kl = distribution.kl_and_gradient(&mut logits)?;
+                Ok((Tensor::from(kl), logits))
+            }
+            Self::Plain { log_p, p } => {
+                let log_q = hidden.f_linear(unembedding, bias)?.f_log_softmax(-1, None)?;
+                let kl = log_p.f_sub(&log_q)?.f_mul_(p)?.f_sum(Kind::Double)?;
+                Ok((kl, log_q.f_exp()?.f_sub_(p)?))
+            }
+        }
+    }
+}
+
+/// `hidden · W_Uᵀ + b_U` into a buffer.
+fn write_logits(
+    out: &Tensor,
+    hidden: &Tensor,
+    unembedding: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<(), SaeError> {
+    let transposed = unembedding.f_tr()?;
+    let _ = match bias {
+        None => hidden.f_mm_out(out, &transposed)?,
+        Some(bias) => bias.f_addmm_out(out, hidden, &transposed)?,
+    };
+    Ok(())
 }
