@@ -4,6 +4,7 @@
 mod data;
 mod page;
 mod peer;
+mod train;
 
 use std::path::PathBuf;
 
@@ -16,7 +17,8 @@ use crate::tool;
 /// The peers need `python3`; their packages are installed into a virtual environment under target/.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  cargo xtask bench data")]
+  cargo xtask bench data
+  cargo xtask bench train --shapes tiny")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     what: What,
@@ -32,12 +34,23 @@ pub(crate) struct Arguments {
 enum What {
     /// Reading windows and tokenising text, against Hugging Face datasets and tokenizers
     Data,
+    /// Training steps, against PyTorch on TransformerLens
+    Train {
+        /// The shapes to measure: tiny, ts1m, gpt2, and for a GPU gpt2-paper
+        #[arg(long, value_delimiter = ',', default_value = "tiny,ts1m,gpt2")]
+        shapes: Vec<String>,
+        /// cpu, cuda or cuda:NUMBER, for both sides
+        #[arg(long, default_value = "cpu")]
+        device: String,
+    },
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let sae = tool::sae(arguments.sae.as_deref())?;
     let python = peer::python()?;
-    match arguments.what {
-        What::Data => data::run(&sae, &python, arguments.rounds.get()),
+    let rounds = arguments.rounds.get();
+    match &arguments.what {
+        What::Data => data::run(&sae, &python, rounds),
+        What::Train { shapes, device } => train::run(&sae, &python, shapes, device, rounds),
     }
 }

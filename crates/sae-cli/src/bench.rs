@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use sae_data::{ColumnKind, ShardSet, StreamOptions, TextTokenizer, TokenStream};
 use sae_model::device::DeviceChoice;
-use sae_train::bench::Bench;
+use sae_train::bench::{Bench, Floor, Shape};
 use serde_json::json;
 
 /// Measure speeds; `cargo xtask bench` does so beside Python's
@@ -21,6 +21,8 @@ pub(crate) struct Arguments {
 enum What {
     Data(Data),
     Train(Train),
+    /// Measure what a step of a shape cannot be faster than
+    Floor(Train),
 }
 
 /// Take training steps at a shape, on random weights and tokens
@@ -63,12 +65,19 @@ pub(crate) fn run(arguments: &Arguments, device: DeviceChoice) -> anyhow::Result
     match &arguments.what {
         What::Data(data) => read(data),
         What::Train(train) => serve(train, device),
+        What::Floor(train) => {
+            let floor = Floor::measure(&shape(train)?, device.resolve()?)?;
+            crate::print(&serde_json::to_string(&floor)?)
+        }
     }
 }
 
+fn shape(arguments: &Train) -> anyhow::Result<Shape> {
+    serde_json::from_str(&arguments.shape).context("cannot read the shape")
+}
+
 fn serve(arguments: &Train, device: DeviceChoice) -> anyhow::Result<()> {
-    let shape = serde_json::from_str(&arguments.shape).context("cannot read the shape")?;
-    let mut bench = Bench::new(&shape, device.resolve()?)?;
+    let mut bench = Bench::new(&shape(arguments)?, device.resolve()?)?;
     crate::print(&json!({"ready": true}).to_string())?;
     for line in std::io::stdin().lines() {
         let steps = line?.trim().parse().context("cannot read the number of steps")?;

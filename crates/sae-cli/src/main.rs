@@ -9,6 +9,7 @@ mod generate;
 mod import;
 mod prepare;
 mod pretrain;
+mod profile;
 mod telemetry;
 mod train;
 

@@ -10,6 +10,7 @@ use sae_model::device::DeviceChoice;
 use sae_train::{RunSpec, made_with, train};
 
 use crate::configuration::load_run;
+use crate::profile::Profiler;
 use crate::telemetry::Telemetry;
 
 /// Train SAEs: one run from its TOML, or a job of a sweep's manifest (a bank of runs)
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     /// Print the checked configuration and stop
     #[arg(long)]
     print_config: bool,
+    /// Print where a step's time goes, once all are taken
+    #[arg(long)]
+    profile: bool,
 }
 
 pub(crate) fn run(
@@ -58,7 +62,17 @@ pub(crate) fn run(
         }
         return Ok(());
     }
-    let summaries = train(&specs, device.resolve()?, &made_with(env!("SAE_COMMIT")), telemetry)?;
+    let (device, made_with) = (device.resolve()?, made_with(env!("SAE_COMMIT")));
+    let summaries = if arguments.profile {
+        let mut profiler = Profiler::new(telemetry, device);
+        let summaries = train(&specs, device, &made_with, &mut profiler)?;
+        if let Some(table) = &profiler.table {
+            crate::print(table)?;
+        }
+        summaries
+    } else {
+        train(&specs, device, &made_with, telemetry)?
+    };
     for summary in &summaries {
         report(summary);
     }

@@ -224,3 +224,56 @@ fn pretrain_makes_a_model_that_train_can_use() {
     std::fs::write(at.join("text.toml"), run).unwrap();
     succeeds(&sae(&["train", "text.toml", "--out", "text-run"], at));
 }
+
+#[test]
+fn a_profile_tells_where_the_time_goes() {
+    let place = place();
+    let arguments = ["train", "run.toml", "--out", "run", "--profile", "--device", "cpu"];
+    let table = succeeds(&sae(&arguments, place.path()));
+    for part in ["data", "clean", "spliced", "sae", "kl", "backward", "optimiser", "all"] {
+        assert!(
+            table.lines().any(|line| line.starts_with(part)),
+            "{part} is missing from:\n{table}"
+        );
+    }
+    let all = table.lines().last().unwrap();
+    assert!(all.ends_with("100.0"), "{table}");
+}
+
+#[test]
+fn bench_takes_steps_on_request() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let shape = |kind: &str| {
+        format!(
+            r#"{{"family": "gpt_neo", "layers": 3, "d_model": 16, "heads": 2, "vocab": 300, "context": 16, "batch": 2,
+                "layer": 1, "expansion": 8, "type": "{kind}", "members": 2, "warmup_steps": 1, "active": 5, "lr": 1e-5,
+                "threads": 1}}"#
+        )
+    };
+    for kind in ["local", "e2e", "e2e+ds"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sae"))
+            .args(["--device", "cpu", "bench", "train", &shape(kind)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"3\n1\n").unwrap();
+        let text = succeeds(&child.wait_with_output().unwrap());
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines.len(), &lines[0]["ready"]), (3, &true.into()));
+        assert_eq!(lines[1]["seconds"].as_array().unwrap().len(), 3);
+        assert_eq!(lines[1]["tokens_per_step"], 32);
+        // About so many features are active as were asked for.
+        let l0 = lines[2]["l0"].as_f64().unwrap();
+        assert!((2.0..10.0).contains(&l0), "{kind}: {l0}");
+        assert!(lines[2]["parts"]["backward"].as_f64().unwrap() > 0.0);
+    }
+    let floor =
+        succeeds(&sae(&["bench", "floor", &shape("e2e"), "--device", "cpu"], Path::new(".")));
+    let floor: serde_json::Value = serde_json::from_str(&floor).unwrap();
+    assert!(floor["products"].as_f64().unwrap() > 0.0 && floor["adam"].as_f64().unwrap() > 0.0);
+    let refused = sae(&["bench", "train", &shape("global")], Path::new("."));
+    fails(&refused, &["`global`", "local, e2e or e2e+ds"]);
+}

@@ -178,6 +178,107 @@ impl Bench {
     }
 }
 
+/// What a step cannot be faster than: its matrix products, each at the rate measured for its own shape, and the bytes that
+/// Adam reads and writes, at the rate of copying.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Floor {
+    /// Seconds of the matrix products of a step.
+    pub products: f64,
+    /// Seconds of Adam's bytes.
+    pub adam: f64,
+    /// Multiplications and additions of the products.
+    pub flops: f64,
+}
+
+/// A product of `[batch, m, k]` and `[batch, k, n]`, so many times.
+struct Product {
+    batch: usize,
+    m: usize,
+    k: usize,
+    n: usize,
+    times: f64,
+}
+
+impl Floor {
+    /// Measures the floor of a shape.
+    pub fn measure(shape: &Shape, device: Device) -> Result<Self, TrainError> {
+        if let Some(threads) = shape.threads {
+            tch::set_num_threads(threads);
+        }
+        let (mut products, mut flops) = (0.0, 0.0);
+        for Product { batch, m, k, n, times } in shape.products() {
+            let random = |size: [usize; 3]| {
+                Tensor::f_randn(size.map(|n| n as i64).as_slice(), (Kind::Float, device))
+            };
+            let (a, b) = (random([batch, m, k])?, random([batch, k, n])?);
+            products += times * best(|| a.f_bmm(&b).map(|_| ()))?;
+            flops += times * (2 * batch * m * k * n) as f64;
+        }
+        let features = (shape.expansion * shape.d_model as f64) as usize;
+        let parameters = shape.members * (2 * features * shape.d_model + features + shape.d_model);
+        // Read: parameter, gradient, two moments; written: parameter, two moments. A copy reads one and writes one.
+        let from = Tensor::f_zeros([1 << 25], (Kind::Float, device))?;
+        let mut to = from.f_zeros_like()?;
+        let copy = best(|| to.f_copy_(&from))? / f64::from(1 << 25);
+        Ok(Self { products, adam: 3.5 * copy * parameters as f64, flops })
+    }
+}
+
+/// The shortest of some tries, in seconds.
+fn best<E>(mut work: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let mut shortest = f64::INFINITY;
+    let began = Instant::now();
+    for tries in 0.. {
+        let start = Instant::now();
+        work()?;
+        shortest = shortest.min(start.elapsed().as_secs_f64());
+        if tries >= 5 && began.elapsed().as_secs_f64() > 0.3 {
+            break;
+        }
+    }
+    Ok(shortest)
+}
+
+impl Shape {
+    /// The matrix products that a step cannot do without. The causal half of attention's counts; of an SAE with few
+    /// active features only the encoder's has to be dense.
+    fn products(&self) -> Vec<Product> {
+        let (n, d, t) = (self.batch * self.context, self.d_model, self.context);
+        let (k, features) = (self.members as f64, (self.expansion * d as f64) as usize);
+        let spliced = if self.kind == "local" { 0 } else { self.layers - self.layer };
+        let clean = if self.kind == "local" { self.layer } else { self.layers };
+        let forward = clean as f64 + k * spliced as f64;
+        let backward = k * spliced as f64;
+        let one = |m, k, n, times| Product { batch: 1, m, k, n, times };
+        let heads = self.batch * self.heads;
+        let d_head = d / self.heads;
+        // Backward, attention has four products where forward there are two.
+        let attention = 0.5 * (forward + 2.0 * backward);
+        let mut products = vec![
+            one(n, d, 3 * d, forward),
+            one(n, 3 * d, d, backward),
+            one(n, d, d, forward + backward),
+            one(n, d, 4 * d, forward + backward),
+            one(n, 4 * d, d, forward + backward),
+            Product { batch: heads, m: t, k: d_head, n: t, times: attention },
+            Product { batch: heads, m: t, k: t, n: d_head, times: attention },
+            one(n, d, features, k),
+        ];
+        if self.active.is_none() {
+            products.extend([
+                one(n, features, d, k),
+                one(n, d, features, k),
+                one(features, n, d, 2.0 * k),
+            ]);
+        }
+        if self.kind != "local" {
+            products.push(one(n, d, self.vocab, 1.0 + k));
+            products.push(one(n, self.vocab, d, k));
+        }
+        products
+    }
+}
+
 /// The paper's three types, with coefficients of its order.
 fn loss(kind: &str) -> Result<LossConfig, TrainError> {
     let text = match kind {
