@@ -42,7 +42,12 @@ impl FromStr for DeviceChoice {
 impl DeviceChoice {
     /// Makes libtorch ready (once a process) and resolves the choice.
     pub fn resolve(self) -> Result<Device, ModelError> {
-        let cuda_library = start();
+        keep_large_buffers();
+        if self == Self::Cpu {
+            // The CUDA library alone takes 200 MB.
+            return Ok(Device::Cpu);
+        }
+        let cuda_library = open_cuda_library_once();
         let gpus = if cuda_library.is_ok() { tch::Cuda::device_count() as usize } else { 0 };
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -64,16 +69,10 @@ impl DeviceChoice {
     }
 }
 
-/// Opens libtorch's CUDA library, if the loader finds it, and raises the allocator's thresholds; once a process, before
-/// any other call into libtorch.
-fn start() -> Result<(), String> {
-    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-    STARTED
-        .get_or_init(|| {
-            keep_large_buffers();
-            open_cuda_library()
-        })
-        .clone()
+/// Opens libtorch's CUDA library, if the loader finds it, before any other call into libtorch.
+fn open_cuda_library_once() -> Result<(), String> {
+    static OPENED: OnceLock<Result<(), String>> = OnceLock::new();
+    OPENED.get_or_init(open_cuda_library).clone()
 }
 
 /// The binary links only libtorch's CPU part, so that it runs anywhere; the CUDA part registers itself when opened.
