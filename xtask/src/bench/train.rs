@@ -143,7 +143,10 @@ pub(crate) fn run(
             rows.push(row(sae, python, name, kind, device, rounds)?);
         }
     }
-    let body = body(&rows, rounds);
+    let mut body = body(&rows, rounds);
+    if device == "cpu" {
+        body.push_str("\n`gpt2-paper` is for a GPU and was not measured in this run.\n");
+    }
     tool::print(&body)?;
     let title =
         if device == "cpu" { "Training".to_owned() } else { format!("Training on {device}") };
