@@ -67,8 +67,9 @@ fn sae(c: &mut Criterion) {
 fn optimiser(c: &mut Criterion) {
     let [mut p, g, mut m, mut s] = [(); 4].map(|()| randn(&[6144, 768]).abs());
     let step = AdamStep {
-        beta_1: 0.9,
-        beta_2: 0.999,
+        mean_weight: 0.1,
+        square_weight: 0.001,
+        square_decay: 0.999,
         eps: 1e-8,
         rate: 1e-3,
         root_scale: 1.0,

@@ -264,10 +264,13 @@ fn exp(x: f32) -> f32 {
 /// What an Adam step multiplies and adds; see `sae-train::optim`.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamStep {
-    /// Decay of the mean.
-    pub beta_1: f32,
-    /// Decay of the mean square.
-    pub beta_2: f32,
+    /// What a gradient counts for in the mean, `1 − β₁`; taken in f64, because f32 has 0.999 only to 2e-8 and 0.001 from
+    /// it to 5e-5.
+    pub mean_weight: f32,
+    /// What a squared gradient counts for in the mean square, `1 − β₂`.
+    pub square_weight: f32,
+    /// What the mean square before counts for, `β₂`.
+    pub square_decay: f32,
     /// Added to the root.
     pub eps: f32,
     /// The learning rate over the mean's correction.
@@ -317,8 +320,8 @@ fn adam_loop(
 ) {
     for (((p, g), m), s) in parameter.iter_mut().zip(gradient).zip(mean).zip(square) {
         let g = g * step.gradient_scale;
-        *m = (g - *m).mul_add(1.0 - step.beta_1, *m);
-        *s = (g * g).mul_add(1.0 - step.beta_2, *s * step.beta_2);
+        *m = (g - *m).mul_add(step.mean_weight, *m);
+        *s = (g * g).mul_add(step.square_weight, *s * step.square_decay);
         let root = s.sqrt().mul_add(step.root_scale, step.eps);
         *p = (*p * step.decay) - step.rate * *m / root;
     }

@@ -79,8 +79,9 @@ impl Adam {
             let decay = 1.0 - lr * *weight_decay;
             if kernels::applies(&[parameter, gradient, mean, square]) {
                 let step = AdamStep {
-                    beta_1: beta_1 as f32,
-                    beta_2: beta_2 as f32,
+                    mean_weight: (1.0 - beta_1) as f32,
+                    square_weight: (1.0 - beta_2) as f32,
+                    square_decay: beta_2 as f32,
                     eps: eps as f32,
                     rate: (lr / correction_1) as f32,
                     root_scale: (1.0 / correction_2) as f32,
