@@ -266,3 +266,37 @@ fn models_and_data_come_from_the_hub() {
     assert_eq!(refused.status.code(), Some(1));
     says(&stderr(&refused), &["lab/nothing", "404"]);
 }
+
+#[test]
+fn a_run_goes_on_with_the_commits_that_it_began_with() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let place = place();
+    let at = place.path();
+    let read = |path: PathBuf| std::fs::read(path).unwrap();
+    let files = ["config.json", "model.safetensors", "tokenizer.json"]
+        .map(|name| (name, read(model().join(name))));
+    let before = vec![Shelf::new("models", "lab/tiny", &slices(&files))];
+    // Later, the branch stands for another commit, of a model that cannot be used.
+    let mut moved =
+        Shelf::new("models", "lab/tiny", &[("config.json", b"{}"), ("model.safetensors", b"")]);
+    moved.commit = "b2".repeat(20);
+    let after = vec![moved];
+    let has_moved = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&has_moved);
+    let server = Server::start(move |request| {
+        answer(if flag.load(Ordering::SeqCst) { &after } else { &before }, request)
+    });
+    let online = [("HF_ENDPOINT", server.url.as_str()), ("HF_HUB_OFFLINE", "0"), ("NO_PROXY", "*")];
+    std::fs::write(at.join("run.yaml"), yaml("lab/tiny", "data")).unwrap();
+    succeeds(&sae(&["train", "run.yaml", "--out", "run"], at, &online));
+    has_moved.store(true, Ordering::SeqCst);
+    let asked = server.requests().len();
+    std::fs::remove_file(at.join("run/summary.json")).unwrap();
+    succeeds(&sae(&["train", "run.yaml", "--out", "run"], at, &online));
+    succeeds(&sae(&["eval", "run"], at, &online));
+    assert_eq!(server.requests().len(), asked, "a commit's files are known and here");
+    // A new run begins with what the branch stands for now.
+    let refused = sae(&["train", "run.yaml", "--out", "other"], at, &online);
+    says(&stderr(&refused), &["config.json", "model_type is missing"]);
+}

@@ -542,18 +542,15 @@ impl RunConfig {
         self.train.n_samples.unwrap_or(0) / self.effective_batch_size()
     }
 
-    /// Everything that comes from the hub or a path: models (`true`) and data sets.
-    pub fn sources_mut(&mut self) -> impl Iterator<Item = (bool, &mut Source)> {
-        let models = [Some(&mut self.model.path), self.data.tokenizer.as_mut()];
-        let models = models.into_iter().flatten().chain(&mut self.sae.pretrained);
-        let data = [&mut self.data.train, &mut self.eval.data];
-        models.map(|source| (true, source)).chain(data.into_iter().map(|source| (false, source)))
-    }
-
     /// Takes over the commits that another configuration of the same sources was resolved to.
     pub fn adopt_commits(&mut self, resolved: &Self) {
-        let mut resolved = resolved.clone();
-        for ((_, own), (_, other)) in self.sources_mut().zip(resolved.sources_mut()) {
+        self.model.path.adopt_commit(&resolved.model.path);
+        self.data.train.adopt_commit(&resolved.data.train);
+        self.eval.data.adopt_commit(&resolved.eval.data);
+        if let (Some(own), Some(other)) = (&mut self.data.tokenizer, &resolved.data.tokenizer) {
+            own.adopt_commit(other);
+        }
+        for (own, other) in self.sae.pretrained.iter_mut().zip(&resolved.sae.pretrained) {
             own.adopt_commit(other);
         }
     }

@@ -230,10 +230,13 @@ impl Hub {
     /// listing, or, where there was none, those that the cache holds of it.
     pub fn files(&self, repository: &Repository) -> Result<Vec<String>, HubError> {
         let target = Target::new(repository, None)?;
+        // A commit's files never change; offline, a branch is where it was.
+        if (self.options.offline || cache::is_commit(repository.revision()))
+            && let Some(files) = self.kept_listing(&target)
+        {
+            return Ok(files);
+        }
         if self.options.offline {
-            if let Some(files) = self.kept_listing(&target) {
-                return Ok(files);
-            }
             let files = self.cached_files(&target)?;
             tracing::warn!(
                 "offline: {} was never fetched here; making do with the {} files in the cache, which may not be all",

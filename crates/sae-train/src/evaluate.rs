@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use crate::progress::{Event, Observer};
 use crate::setup::{Setup, Training, kind};
 use crate::trainer::Run;
-use crate::{TrainError, write_atomically};
+use crate::{Sources, TrainError, write_atomically};
 
 /// Evaluates all runs and adds a line to each log.
 pub(crate) fn log_evaluation(runs: &mut [Run], setup: &Setup, step: u64) -> Result<(), TrainError> {
@@ -88,7 +88,7 @@ pub fn evaluate_saes(
     observer: &mut dyn Observer,
 ) -> Result<Evaluation, TrainError> {
     config.check("the evaluation's configuration")?;
-    let setup = Setup::open(&[config], device)?;
+    let setup = Setup::open(&[config], Sources::default(), device)?;
     setup.check_disjoint(config)?;
     let member = member(config, saes, &setup, device)?;
     Ok(evaluate(&[&member], &setup, observer)?.remove(0))

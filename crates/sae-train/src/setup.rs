@@ -35,8 +35,12 @@ pub(crate) fn kind(config: &RunConfig) -> Kind {
 
 impl Setup {
     /// Opens the model and the evaluation data of runs, and checks that they belong together.
-    pub fn open(configs: &[&RunConfig], device: Device) -> Result<Self, TrainError> {
-        let (config, sources) = (configs[0], Sources::default());
+    pub fn open(
+        configs: &[&RunConfig],
+        sources: Sources,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let config = configs[0];
         let path = sources.model(&config.model.path)?;
         // Cheap mistakes first: the weights may take minutes.
         let sizes = load::config(&path)?;

@@ -121,24 +121,41 @@ impl Sources {
         }
     }
 
-    /// Puts the commits that branches stand for now in their place, so that a run goes on, and is evaluated, with what it
-    /// began with. The sources have been opened.
+    /// Puts the commits that branches stand for now in their place, before anything is opened: so a run reads one commit
+    /// of each repository, whatever happens there meanwhile, and goes on and is evaluated with what it began with.
     pub fn pin(&self, config: &mut RunConfig) -> Result<(), TrainError> {
-        let split = config.data.split.clone();
-        for (is_model, source) in config.sources_mut() {
-            let Source::Hub(source) = source else { continue };
+        for source in std::iter::once(&mut config.model.path).chain(&mut config.sae.pretrained) {
+            self.pin_one(source, listed)?;
+        }
+        if let Some(tokenizer) = &mut config.data.tokenizer
+            && let Err(error) = self.pin_one(tokenizer, listed)
+        {
+            // Windows need none; where text does, opening it says the same.
+            tracing::debug!("{error}");
+        }
+        let data = [
+            (&mut config.data.train, &config.data.split),
+            (&mut config.eval.data, &config.eval.split),
+        ];
+        for (source, split) in data {
+            // The parquet files may be those of the hub's own conversion.
+            self.pin_one(source, |hub, HubSource { repository, revision, path }| {
+                let (revision, split) = (revision.as_deref(), split.as_deref());
+                Ok(hub.parquet_files(repository, revision, split, path.as_deref())?.0)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn pin_one(
+        &self,
+        source: &mut Source,
+        asked: impl FnOnce(&Hub, &HubSource) -> Result<Repository, HubError>,
+    ) -> Result<(), TrainError> {
+        let Source::Hub(source) = source else { return Ok(()) };
+        if !source.is_pinned() {
             let hub = self.hub()?;
-            let repository = if is_model {
-                repository(source)
-            } else {
-                // Its parquet files may be those of the hub's own conversion.
-                let revision = source.revision.as_deref();
-                let pattern = source.path.as_deref();
-                hub.parquet_files(&source.repository, revision, split.as_deref(), pattern)
-                    .or_else(|_| hub.parquet_files(&source.repository, revision, None, Some("*")))?
-                    .0
-            };
-            if let Some(commit) = hub.commit_of(&repository)? {
+            if let Some(commit) = hub.commit_of(&asked(hub, source)?)? {
                 source.revision = Some(commit);
             }
         }
@@ -180,6 +197,12 @@ fn local(source: &Source) -> PathBuf {
 
 fn has_extension(path: &str, extension: &str) -> bool {
     Path::new(path).extension().is_some_and(|found| found == extension)
+}
+
+/// The repository of a source, listed.
+fn listed(hub: &Hub, source: &HubSource) -> Result<Repository, HubError> {
+    let repository = repository(source);
+    hub.files(&repository).map(|_| repository)
 }
 
 fn repository(source: &HubSource) -> Repository {

@@ -19,7 +19,7 @@ use crate::optim::{Adam, AdamOptions, clip_factor, global_norm};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
-use crate::{TrainError, checkpoint, evaluate};
+use crate::{Sources, TrainError, checkpoint, evaluate};
 
 /// A run to train.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,9 +54,16 @@ pub fn train(
     made_with: &Versions,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Summary>, TrainError> {
-    let mut open: Vec<RunSpec> =
-        specs.iter().filter(|spec| !spec.folder.summary().is_file()).cloned().collect();
-    for spec in specs {
+    // Runs that have begun say which commits of the hub's repositories they began with; so do the others go on.
+    let mut specs = specs.to_vec();
+    for begun in specs.clone().iter().map(|spec| spec.folder.config()).filter(|path| path.is_file())
+    {
+        let begun = RunConfig::load(&begun)?;
+        for spec in &mut specs {
+            spec.config.adopt_commits(&begun);
+        }
+    }
+    for spec in &specs {
         check_folder(spec)?;
         if spec.config.bank_key() != specs[0].config.bank_key() {
             return Err(TrainError::NotOneBank {
@@ -65,16 +72,18 @@ pub fn train(
             });
         }
     }
-    // Runs that have begun say which commits of the hub's repositories they began with; so do the others go on.
-    for begun in specs.iter().map(|spec| spec.folder.config()).filter(|path| path.is_file()) {
-        let begun = RunConfig::load(&begun)?;
-        for spec in &mut open {
-            spec.config.adopt_commits(&begun);
-        }
-    }
+    let mut open: Vec<RunSpec> =
+        specs.iter().filter(|spec| !spec.folder.summary().is_file()).cloned().collect();
     if !open.is_empty() {
+        let sources = Sources::default();
+        for index in 0..open.len() {
+            // What one has found out, the others need not ask for.
+            let first = open[0].config.clone();
+            open[index].config.adopt_commits(&first);
+            sources.pin(&mut open[index].config)?;
+        }
         let configs: Vec<&RunConfig> = open.iter().map(|spec| &spec.config).collect();
-        let setup = Setup::open(&configs, device)?;
+        let setup = Setup::open(&configs, sources, device)?;
         if configs[0].train.n_samples.is_none() {
             let all = setup.all_samples(configs[0])?;
             for RunSpec { id, config, .. } in &mut open {
@@ -111,9 +120,7 @@ fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
         return Ok(());
     }
     let found = RunConfig::load(&path)?;
-    let mut wanted = spec.config.clone();
-    wanted.adopt_commits(&found);
-    let wanted = &wanted;
+    let wanted = &spec.config;
     let resolved = |config: &RunConfig| {
         // The resolved configuration names the downstream sites and samples that the given one may leave to us.
         let mut config = config.clone();
@@ -161,7 +168,6 @@ fn start(spec: &RunSpec, setup: &Setup, step: u64) -> Result<Run, TrainError> {
             sites: term.sites.clone(),
         });
     }
-    setup.sources.pin(&mut resolved)?;
     std::fs::create_dir_all(spec.folder.path())
         .map_err(TrainError::file("create", spec.folder.path()))?;
     crate::write_atomically(&spec.folder.config(), resolved.to_toml()?.as_bytes())?;

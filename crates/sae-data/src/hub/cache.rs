@@ -137,7 +137,7 @@ pub(super) fn create_parent(path: &Path) -> Result<(), HubError> {
 }
 
 /// Whether a revision can never stand for anything else.
-fn is_commit(revision: &str) -> bool {
+pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.chars().all(|c| c.is_ascii_hexdigit())
 }
 
