@@ -2,49 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 
+mod support;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use sae_data::prepare::WindowWriter;
+use support::{fails, model, sae, succeeds, windows};
 use tempfile::TempDir;
-
-fn sae(arguments: &[&str], place: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sae"))
-        .args(arguments)
-        .current_dir(place)
-        .output()
-        .expect("the binary starts")
-}
-
-#[track_caller]
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[track_caller]
-fn fails(output: &Output, parts: &[&str]) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "`{part}` is missing from: {stderr}");
-    }
-}
-
-fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sae-model/tests/fixtures/gpt2")
-}
 
 /// A folder with windows of random-looking tokens and a run's configuration.
 fn place() -> TempDir {
     let place = TempDir::new().unwrap();
     for (name, n, step) in [("train", 200, 7), ("validation", 16, 11)] {
-        let mut writer = WindowWriter::create(&place.path().join(name), 16, 64).unwrap();
-        for window in 0..n {
-            let ids: Vec<u32> = (0..16).map(|t| (window * 13 + t * step) % 300).collect();
-            writer.push(&ids).unwrap();
-        }
-        writer.finish().unwrap();
+        windows(&place.path().join(name), n, step, 64);
     }
     let toml = format!(
         r#"

@@ -5,49 +5,13 @@
 #[path = "../../sae-data/tests/support/hub_server.rs"]
 #[allow(dead_code)] // Its other half is for the tests beside it.
 mod hub_server;
+mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
 
 use hub_server::{Server, Shelf, answer};
-use sae_data::prepare::WindowWriter;
+use support::{crates, fails, model, sae, sae_with, says, stderr, succeeds, windows};
 use tempfile::TempDir;
-
-fn crates() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn model() -> PathBuf {
-    crates().join("sae-model/tests/fixtures/gpt2").canonicalize().unwrap()
-}
-
-fn sae(arguments: &[&str], place: &Path, environment: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sae"))
-        .args(arguments)
-        .current_dir(place)
-        .env("HF_HOME", place.join("hf"))
-        .env("HF_HUB_OFFLINE", "1")
-        .envs(environment.iter().copied())
-        .output()
-        .expect("the binary starts")
-}
-
-#[track_caller]
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[track_caller]
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is missing from: {text}");
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// Windows of 16 tokens as `data/train-*.parquet` and `data/validation-*.parquet`.
 fn place() -> TempDir {
@@ -55,12 +19,7 @@ fn place() -> TempDir {
     std::fs::create_dir(place.path().join("data")).unwrap();
     for (name, n, step) in [("train", 120, 7), ("validation", 40, 11)] {
         let folder = place.path().join("made");
-        let mut writer = WindowWriter::create(&folder, 16, 256).unwrap();
-        for window in 0..n {
-            let ids: Vec<u32> = (0..16).map(|t| (window * 13 + t * step) % 300).collect();
-            writer.push(&ids).unwrap();
-        }
-        writer.finish().unwrap();
+        windows(&folder, n, step, 256);
         let to = place.path().join(format!("data/{name}-00000-of-00001.parquet"));
         std::fs::rename(folder.join("shard-00000.parquet"), to).unwrap();
         std::fs::remove_dir(folder).unwrap();
@@ -86,15 +45,15 @@ fn its_configuration_is_imported_and_trained() {
     let at = place.path();
     let text = yaml(&model().to_string_lossy(), "data");
     std::fs::write(at.join("run.yaml"), &text).unwrap();
-    let imported = sae(&["import", "run.yaml"], at, &[]);
+    let imported = sae(&["import", "run.yaml"], at);
     let toml = succeeds(&imported);
     says(&toml, &["processing = \"transformer_lens\"", "n_samples = 80", "skip = 40"]);
     says(&stderr(&imported), &["save_dir", "eval_data.seed", "first 40 windows are held out"]);
-    succeeds(&sae(&["import", "run.yaml", "--out", "run.toml"], at, &[]));
-    let printed = |config: &str| succeeds(&sae(&["train", config, "--print-config"], at, &[]));
+    succeeds(&sae(&["import", "run.yaml", "--out", "run.toml"], at));
+    let printed = |config: &str| succeeds(&sae(&["train", config, "--print-config"], at));
     assert_eq!(printed("run.yaml"), printed("run.toml"));
 
-    let trained = sae(&["train", "run.yaml", "--out", "runs/one"], at, &[]);
+    let trained = sae(&["train", "run.yaml", "--out", "runs/one"], at);
     succeeds(&trained);
     let summary = std::fs::read_to_string(at.join("runs/one/summary.json")).unwrap();
     let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
@@ -104,15 +63,14 @@ fn its_configuration_is_imported_and_trained() {
     let some = text
         .replace("  - blocks.1.hook_resid_pre\n  - blocks.2.hook_resid_pre", "  - hook_mlp_out");
     std::fs::write(at.join("some.yaml"), some).unwrap();
-    let toml = succeeds(&sae(&["import", "some.yaml"], at, &[]));
+    let toml = succeeds(&sae(&["import", "some.yaml"], at));
     says(&toml, &["blocks.0.hook_mlp_out", "blocks.1.hook_mlp_out", "blocks.2.hook_mlp_out"]);
 
     // A layer that is not there.
     let other = text.replace("- blocks.2.hook_resid_pre", "- blocks.7.hook_resid_pre");
     std::fs::write(at.join("other.yaml"), other).unwrap();
-    let refused = sae(&["train", "other.yaml", "--out", "runs/two"], at, &[]);
-    assert_eq!(refused.status.code(), Some(1));
-    says(&stderr(&refused), &["blocks.7.hook_resid_pre", "blocks.0 to blocks.2"]);
+    let refused = sae(&["train", "other.yaml", "--out", "runs/two"], at);
+    fails(&refused, &["blocks.7.hook_resid_pre", "blocks.0 to blocks.2"]);
 }
 
 #[test]
@@ -131,35 +89,32 @@ fn its_saes_are_evaluated_converted_and_heard() {
     std::fs::write(at.join("e2e_similar_ce_layer_6.yaml"), one_site).unwrap();
 
     let evaluate = |what: &str| -> serde_json::Value {
-        serde_json::from_str(&succeeds(&sae(&["eval", what], at, &[]))).unwrap()
+        serde_json::from_str(&succeeds(&sae(&["eval", what], at))).unwrap()
     };
     let found = evaluate("out/run/samples_400.pt");
     assert!(found["l0"].as_f64().unwrap() > 1.0, "{found}");
     assert!(found["ce_spliced"].as_f64().unwrap().is_finite());
     let alone = evaluate("e2e_similar_ce_layer_6.pt");
     assert!(alone["l0"].as_f64() < found["l0"].as_f64(), "{alone}");
-    let refused = sae(
-        &["eval", "e2e_similar_ce_layer_6.pt", "--config", "out/run/final_config.yaml"],
-        at,
-        &[],
-    );
+    let refused =
+        sae(&["eval", "e2e_similar_ce_layer_6.pt", "--config", "out/run/final_config.yaml"], at);
     says(&stderr(&refused), &["does not name its site", "a configuration with one site, not 2"]);
 
-    succeeds(&sae(&["convert", "out/run/samples_400.pt", "--out", "saes"], at, &[]));
+    succeeds(&sae(&["convert", "out/run/samples_400.pt", "--out", "saes"], at));
     for site in ["blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"] {
         let cfg = std::fs::read_to_string(at.join("saes").join(site).join("cfg.json")).unwrap();
         says(&cfg, &["\"d_sae\": 64", site]);
     }
     // The converted ones are the same to the model.
-    says(&stderr(&sae(&["eval", "saes"], at, &[])), &["saes/config.toml is missing", "--config"]);
-    let again = sae(&["eval", "saes", "--config", "out/run/final_config.yaml"], at, &[]);
+    says(&stderr(&sae(&["eval", "saes"], at)), &["saes/config.toml is missing", "--config"]);
+    let again = sae(&["eval", "saes", "--config", "out/run/final_config.yaml"], at);
     let again: serde_json::Value = serde_json::from_str(&succeeds(&again)).unwrap();
     let ce = |found: &serde_json::Value| found["ce_increase"].as_f64().unwrap();
     assert!((ce(&found) - ce(&again)).abs() < 1e-5, "{} {}", ce(&found), ce(&again));
 
     let arguments =
         ["generate", "out/run/samples_400.pt", "--prompt", "The quick", "--tokens", "8"];
-    let generate = |more: &[&str]| succeeds(&sae(&[&arguments[..], more].concat(), at, &[]));
+    let generate = |more: &[&str]| succeeds(&sae(&[&arguments[..], more].concat(), at));
     let shown = generate(&["--top-k", "20", "--top-p", "0.9", "--temperature", "0.8"]);
     says(&shown, &["The quick", "without SAEs", "| with SAEs"]);
     assert_eq!(shown, generate(&["--top-k", "20", "--top-p", "0.9", "--temperature", "0.8"]));
@@ -169,7 +124,7 @@ fn its_saes_are_evaluated_converted_and_heard() {
     let lonely = at.join("lonely");
     std::fs::create_dir(&lonely).unwrap();
     std::fs::copy(&fixture, lonely.join("x.pt")).unwrap();
-    let refused = sae(&["eval", "lonely/x.pt"], at, &[]);
+    let refused = sae(&["eval", "lonely/x.pt"], at);
     says(&stderr(&refused), &["x.yaml", "final_config.yaml", "--config"]);
 }
 
@@ -189,7 +144,7 @@ fn a_model_of_ones_own_and_pretrained_saes() {
         .replace("pretrained_sae_paths: null", &format!("pretrained_sae_paths: {}", saes.display()))
         .replace("  - blocks.1.hook", "  - blocks.0.hook_mlp_out\n  - blocks.1.hook");
     std::fs::write(at.join("run.yaml"), text).unwrap();
-    succeeds(&sae(&["train", "run.yaml", "--out", "runs/one"], at, &[]));
+    succeeds(&sae(&["train", "run.yaml", "--out", "runs/one"], at));
     let config = std::fs::read_to_string(at.join("runs/one/config.toml")).unwrap();
     says(&config, &["epoch_1.pt", "samples_400.pt", "blocks.0.hook_mlp_out"]);
 }
@@ -225,12 +180,11 @@ fn models_and_data_come_from_the_hub() {
     }
     std::fs::write(at.join("run.yaml"), &config).unwrap();
 
-    let offline = sae(&["train", "run.yaml", "--out", "runs/one"], at, &[]);
-    assert_eq!(offline.status.code(), Some(1));
-    says(&stderr(&offline), &["lab/tiny", "HF_HUB_OFFLINE"]);
+    let offline = sae(&["train", "run.yaml", "--out", "runs/one"], at);
+    fails(&offline, &["lab/tiny", "HF_HUB_OFFLINE"]);
 
     let online = [("HF_ENDPOINT", server.url.as_str()), ("HF_HUB_OFFLINE", "0"), ("NO_PROXY", "*")];
-    succeeds(&sae(&["train", "run.yaml", "--out", "runs/one"], at, &online));
+    succeeds(&sae_with(&["train", "run.yaml", "--out", "runs/one"], at, &online));
     let config = std::fs::read_to_string(at.join("runs/one/config.toml")).unwrap();
     // With the commits that the branches stood for.
     let commit = "a1".repeat(20);
@@ -239,32 +193,31 @@ fn models_and_data_come_from_the_hub() {
         format!("train = \"hf://lab/windows@{commit}\""),
     );
     says(&config, &[&tiny, &windows, "skip = 40"]);
-    let evaluated = sae(&["eval", "hf://lab/saes/e2e_layer_1.pt"], at, &online);
+    let evaluated = sae_with(&["eval", "hf://lab/saes/e2e_layer_1.pt"], at, &online);
     says(&succeeds(&evaluated), &["ce_increase"]);
 
     // All is in the cache now.
     let before = server.requests().len();
-    succeeds(&sae(&["train", "run.yaml", "--out", "runs/two"], at, &[]));
-    succeeds(&sae(&["eval", "hf://lab/saes/e2e_layer_1.pt"], at, &[]));
+    succeeds(&sae(&["train", "run.yaml", "--out", "runs/two"], at));
+    succeeds(&sae(&["eval", "hf://lab/saes/e2e_layer_1.pt"], at));
     assert_eq!(server.requests().len(), before);
     let metrics = |run: &str| std::fs::read_to_string(at.join(run).join("metrics.jsonl")).unwrap();
     assert_eq!(metrics("runs/one"), metrics("runs/two"));
 
     // A data set of the hub as an option.
     let other = ["eval", "runs/one", "--data", "hf://lab/windows", "--split", "validation"];
-    says(&succeeds(&sae(&other, at, &online)), &["ce_increase"]);
-    let mixed = sae(&["eval", "runs/one", "--data", "hf://lab/windows"], at, &online);
+    says(&succeeds(&sae_with(&other, at, &online)), &["ce_increase"]);
+    let mixed = sae_with(&["eval", "runs/one", "--data", "hf://lab/windows"], at, &online);
     says(&stderr(&mixed), &["several splits: train, validation", "--split"]);
     let prepared = ["prepare", "--shards", "hf://lab/windows", "--split", "train", "--tokenizer"];
     let rest = ["hf://lab/tiny", "--context-length", "8", "--out", "made"];
-    let refused = sae(&[&prepared[..], &rest[..]].concat(), at, &online);
+    let refused = sae_with(&[&prepared[..], &rest[..]].concat(), at, &online);
     says(&stderr(&refused), &["no column `text`", "input_ids"]);
 
     let missing = yaml("lab/nothing", "lab/windows");
     std::fs::write(at.join("missing.yaml"), missing).unwrap();
-    let refused = sae(&["train", "missing.yaml", "--out", "runs/three"], at, &online);
-    assert_eq!(refused.status.code(), Some(1));
-    says(&stderr(&refused), &["lab/nothing", "404"]);
+    let refused = sae_with(&["train", "missing.yaml", "--out", "runs/three"], at, &online);
+    fails(&refused, &["lab/nothing", "404"]);
 }
 
 #[test]
@@ -289,14 +242,14 @@ fn a_run_goes_on_with_the_commits_that_it_began_with() {
     });
     let online = [("HF_ENDPOINT", server.url.as_str()), ("HF_HUB_OFFLINE", "0"), ("NO_PROXY", "*")];
     std::fs::write(at.join("run.yaml"), yaml("lab/tiny", "data")).unwrap();
-    succeeds(&sae(&["train", "run.yaml", "--out", "run"], at, &online));
+    succeeds(&sae_with(&["train", "run.yaml", "--out", "run"], at, &online));
     has_moved.store(true, Ordering::SeqCst);
     let asked = server.requests().len();
     std::fs::remove_file(at.join("run/summary.json")).unwrap();
-    succeeds(&sae(&["train", "run.yaml", "--out", "run"], at, &online));
-    succeeds(&sae(&["eval", "run"], at, &online));
+    succeeds(&sae_with(&["train", "run.yaml", "--out", "run"], at, &online));
+    succeeds(&sae_with(&["eval", "run"], at, &online));
     assert_eq!(server.requests().len(), asked, "a commit's files are known and here");
     // A new run begins with what the branch stands for now.
-    let refused = sae(&["train", "run.yaml", "--out", "other"], at, &online);
+    let refused = sae_with(&["train", "run.yaml", "--out", "other"], at, &online);
     says(&stderr(&refused), &["config.json", "model_type is missing"]);
 }

@@ -4,6 +4,7 @@
 
 use tch::{TchError, Tensor};
 
+use crate::ModelConfig;
 use crate::linear::Linear;
 use crate::rotary::Angles;
 
@@ -27,6 +28,19 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
+    /// The attention of a block.
+    pub fn of(config: &ModelConfig, block: usize, qkv: Linear, out: Linear) -> Self {
+        Self {
+            qkv,
+            out,
+            n_heads: config.n_heads as i64,
+            n_kv_heads: config.n_kv_heads as i64,
+            d_head: config.d_head as i64,
+            scale: config.score_scale,
+            window: config.windows.get(block).copied().flatten().map(|window| window as i64),
+        }
+    }
+
     /// `[B, H, T, T]` is never stored. Rotary models give the angles of the positions.
     ///
     /// # Shapes

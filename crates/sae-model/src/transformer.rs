@@ -2,6 +2,8 @@
 //!
 //! `B` batch, `T` context length, `D` d_model, `V` vocabulary.
 
+use std::ops::Range;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -109,15 +111,12 @@ impl Transformer {
         for layer in 0..n_layers {
             blocks.push(Block {
                 norm_1: norm()?,
-                attention: Attention {
-                    qkv: linear(3 * d, d, std)?,
-                    out: linear(d, d, writing_std)?,
-                    n_heads: config.n_heads as i64,
-                    n_kv_heads: config.n_heads as i64,
-                    d_head: config.d_head as i64,
-                    scale: config.score_scale,
-                    window: config.windows.get(layer).copied().flatten().map(|n| n as i64),
-                },
+                attention: Attention::of(
+                    &config,
+                    layer,
+                    linear(3 * d, d, std)?,
+                    linear(d, d, writing_std)?,
+                ),
                 norm_2: norm()?,
                 mlp: Mlp {
                     up: linear(d_mlp, d, std)?,
@@ -150,9 +149,14 @@ impl Transformer {
         self.parts.token_embedding.device()
     }
 
-    /// The precision of the weights.
+    /// The precision of the blocks' weights, and of activations.
     pub fn kind(&self) -> Kind {
         self.parts.token_embedding.kind()
+    }
+
+    /// The precision of what is never lowered: the unembedding, and the final hidden state that it acts on.
+    pub fn full_kind(&self) -> Kind {
+        self.parts.unembedding.kind()
     }
 
     /// The residual stream before the first block.
@@ -181,12 +185,24 @@ impl Transformer {
         until: Option<Site>,
         hook: &mut Hook<'_>,
     ) -> Result<Option<Tensor>, ModelError> {
+        self.run_blocks(from..self.parts.blocks.len(), residual, until, hook)
+    }
+
+    /// The same for some of the blocks: returns the residual stream after the last of them.
+    pub fn run_blocks(
+        &self,
+        blocks: Range<usize>,
+        residual: Tensor,
+        until: Option<Site>,
+        hook: &mut Hook<'_>,
+    ) -> Result<Option<Tensor>, ModelError> {
         let angles = match &self.rotary {
             None => None,
             Some(rotary) => Some(rotary.angles(residual.size3()?.1, residual.kind())?),
         };
         let mut x = residual;
-        for (index, block) in self.parts.blocks.iter().enumerate().skip(from) {
+        let chosen = self.parts.blocks.iter().enumerate().take(blocks.end).skip(blocks.start);
+        for (index, block) in chosen {
             let mut visit = |kind: SiteKind, x: Tensor| -> Result<(Tensor, bool), ModelError> {
                 let site = Site { block: index, kind };
                 Ok((hook(site, x)?, until == Some(site)))
@@ -226,12 +242,12 @@ impl Transformer {
         Ok(Some(x))
     }
 
-    /// The final hidden state, on which the unembedding acts.
+    /// The final hidden state, on which the unembedding acts, in full precision.
     ///
     /// # Shapes
     /// `residual: [B, T, D]` → `[B, T, D]`.
     pub fn final_norm(&self, residual: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.parts.final_norm.forward(residual)?)
+        Ok(self.parts.final_norm.forward(&residual.f_to_kind(self.full_kind())?)?)
     }
 
     /// What turns a final hidden state into logits.

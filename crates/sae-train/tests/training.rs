@@ -2,126 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 
-use std::path::{Path, PathBuf};
+mod support;
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use sae_config::summary::{Status, Summary};
-use sae_config::{RunConfig, RunFolder};
-use sae_data::prepare::WindowWriter;
+use sae_config::RunConfig;
+use sae_config::summary::Status;
 use sae_train::progress::{Event, Observer, Silent};
 use sae_train::{RunSpec, TrainError, evaluate_saes, made_with, train};
-use tch::{Device, Tensor};
-use tempfile::TempDir;
-
-/// Windows of tokens from a small Markov chain, so that there is something to model.
-fn windows(path: &Path, n: usize, seed: u64) {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut writer = WindowWriter::create(path, 16, 64).unwrap();
-    for _ in 0..n {
-        let mut token = rng.random_range(0..300_u32);
-        let window: Vec<u32> = (0..16)
-            .map(|_| {
-                token = (token * 7 + rng.random_range(0..3)) % 300;
-                token
-            })
-            .collect();
-        writer.push(&window).unwrap();
-    }
-    writer.finish().unwrap();
-}
-
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        // One thread: what is compared here bit by bit must not depend on how work is split.
-        tch::set_num_threads(1);
-        let place = Self(TempDir::new().unwrap());
-        windows(&place.path("train"), 200, 1);
-        windows(&place.path("validation"), 16, 2);
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// 20 steps of 8 windows.
-    fn toml(&self) -> String {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sae-model/tests/fixtures/gpt2");
-        format!(
-            r#"
-            [model]
-            path = {model:?}
-            [data]
-            train = {train:?}
-            column = "input_ids"
-            context_length = 16
-            shuffle_buffer = 32
-            [sae]
-            sites = ["blocks.1.hook_resid_pre"]
-            expansion = 2
-            [loss]
-            sparsity = {{ coeff = 0.5 }}
-            kl = {{ coeff = 1.0 }}
-            [train]
-            n_samples = 160
-            batch_size = 8
-            lr = 5e-3
-            max_grad_norm = 1.0
-            [train.schedule]
-            warmup_samples = 32
-            [eval]
-            data = {validation:?}
-            n_samples = 16
-            alive_tokens = 500
-            [log]
-            every_n_steps = 1
-            "#,
-            train = self.path("train"),
-            validation = self.path("validation"),
-        )
-    }
-
-    fn spec(&self, id: &str, edits: &[(&str, &str)]) -> RunSpec {
-        let mut text = self.toml();
-        for (from, to) in edits {
-            assert!(text.contains(from), "{from}");
-            text = text.replacen(from, to, 1);
-        }
-        let config = RunConfig::parse(&text, id).unwrap();
-        RunSpec { id: id.to_owned(), folder: RunFolder::new(self.path(id)), config }
-    }
-}
-
-const DOWNSTREAM: (&str, &str) =
-    ("kl = { coeff = 1.0 }", "kl = { coeff = 0.5 }\ndownstream = { total_coeff = 2.5 }");
-const LOCAL: (&str, &str) = ("kl = { coeff = 1.0 }", "local = { coeff = 1.0 }");
-
-fn run(specs: &[RunSpec]) -> Result<Vec<Summary>, TrainError> {
-    train(specs, Device::Cpu, &made_with("test"), &mut Silent)
-}
-
-fn metrics(spec: &RunSpec) -> Vec<serde_json::Value> {
-    let text = std::fs::read_to_string(spec.folder.metrics()).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn weights(spec: &RunSpec) -> Vec<(String, Tensor)> {
-    let path = spec.folder.sae(spec.config.sae.sites[0]).join("sae_weights.safetensors");
-    let mut tensors = Tensor::read_safetensors(path).unwrap();
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    tensors
-}
-
-#[track_caller]
-fn same_run(a: &RunSpec, b: &RunSpec) {
-    assert_eq!(metrics(a), metrics(b));
-    for ((name, a), (_, b)) in weights(a).iter().zip(&weights(b)) {
-        assert!(a.equal(b), "{name}");
-    }
-}
+use support::{DOWNSTREAM, Interrupt, LOCAL, Place, metrics, run, same_run, weights, windows};
+use tch::Device;
 
 #[test]
 fn a_run_leaves_everything_and_learns() {
@@ -241,24 +129,6 @@ fn accumulation_is_one_large_batch() {
     for ((name, a), (_, b)) in weights(&large).iter().zip(&weights(&small)) {
         let difference = (a - b).abs().max().double_value(&[]);
         assert!(difference < 2e-3, "{name} {difference}");
-    }
-}
-
-/// Interrupts after so many steps.
-struct Interrupt {
-    after: u64,
-    done: u64,
-}
-
-impl Observer for Interrupt {
-    fn notice(&mut self, event: Event) {
-        if let Event::Advanced { done, .. } = event {
-            self.done = done;
-        }
-    }
-
-    fn interrupted(&self) -> bool {
-        self.done >= self.after
     }
 }
 
@@ -433,101 +303,6 @@ fn a_shard_lost_in_the_middle_costs_nothing() {
     same_run(&whole, &broken);
 }
 
-fn site_weights(spec: &RunSpec, site: &str) -> Vec<(String, Tensor)> {
-    let path = spec.folder.sae(site.parse().unwrap()).join("sae_weights.safetensors");
-    let mut tensors = Tensor::read_safetensors(path).unwrap();
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    tensors
-}
-
-fn largest_difference(a: &[(String, Tensor)], b: &[(String, Tensor)]) -> f64 {
-    let difference = |(a, b): (&(String, Tensor), &(String, Tensor))| {
-        (&a.1 - &b.1).abs().max().double_value(&[])
-    };
-    a.iter().zip(b).map(difference).fold(0.0, f64::max)
-}
-
-#[test]
-fn pretrained_saes_stay_as_they_are_or_are_trained_on() {
-    let place = Place::new();
-    let first = place.spec("first", &[]);
-    run(std::slice::from_ref(&first)).unwrap();
-    let with = |name: &str, rest: &str| {
-        let pretrained = format!(
-            "expansion = 2\npretrained = [{:?}]{rest}",
-            first.folder.path().to_string_lossy()
-        );
-        let sites = "\"blocks.0.hook_mlp_out\", \"blocks.1.hook_resid_pre\"";
-        place.spec(name, &[("\"blocks.1.hook_resid_pre\"", sites), ("expansion = 2", &pretrained)])
-    };
-    let (frozen, trained) = (with("frozen", ""), with("trained", "\nretrain = true"));
-    let summary = run(std::slice::from_ref(&frozen)).unwrap().remove(0);
-    assert_eq!(summary.alive.len(), 2);
-    run(std::slice::from_ref(&trained)).unwrap();
-
-    let (own, other) = ("blocks.1.hook_resid_pre", "blocks.0.hook_mlp_out");
-    let before = site_weights(&first, own);
-    let kept = largest_difference(&before, &site_weights(&frozen, own));
-    // The decoder's rows are stored at unit length, and are scaled to it once more.
-    assert!(kept < 1e-6, "{kept}");
-    assert!(largest_difference(&before, &site_weights(&trained, own)) > 1e-3);
-    let start = place.spec(
-        "start",
-        &[
-            ("n_samples = 160", "n_samples = 8"),
-            ("warmup_samples = 32", "warmup_samples = 8"),
-            ("\"blocks.1.hook_resid_pre\"", "\"blocks.0.hook_mlp_out\""),
-        ],
-    );
-    run(std::slice::from_ref(&start)).unwrap(); // One step at a rate of 0: the initial weights.
-    let moved = largest_difference(&site_weights(&start, other), &site_weights(&frozen, other));
-    assert!(moved > 1e-3, "the SAE beside the frozen one has not been trained: {moved}");
-
-    // Interrupted, it goes on to the same bits.
-    let broken = with("broken", "");
-    let mut interrupt = Interrupt { after: 7, done: 0 };
-    let specs = std::slice::from_ref(&broken);
-    train(specs, Device::Cpu, &made_with("test"), &mut interrupt).unwrap_err();
-    run(specs).unwrap();
-    assert_eq!(metrics(&frozen), metrics(&broken));
-
-    // An SAE for a site that the run does not have; nothing left to train.
-    let pretrained = format!("expansion = 2\npretrained = [{:?}]", first.folder.path());
-    let wrong = place.spec(
-        "wrong",
-        &[("blocks.1.hook_resid_pre", "blocks.0.hook_resid_pre"), ("expansion = 2", &pretrained)],
-    );
-    let error = run(std::slice::from_ref(&wrong)).unwrap_err().to_string();
-    assert!(error.contains("blocks.1.hook_resid_pre") && error.contains("sae.sites"), "{error}");
-    let nothing = place.spec("nothing", &[("expansion = 2", &pretrained)]);
-    let error = run(std::slice::from_ref(&nothing)).unwrap_err().to_string();
-    assert!(error.contains("no SAE is left to train"), "{error}");
-}
-
-#[test]
-fn the_references_saes_are_a_start() {
-    let place = Place::new();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../sae-nn/tests/fixtures/e2e_sae/samples_400.pt");
-    let sites = "\"blocks.1.hook_resid_pre\", \"blocks.2.hook_resid_pre\"";
-    let spec = place.spec(
-        "run",
-        &[
-            ("\"blocks.1.hook_resid_pre\"", sites),
-            ("expansion = 2", &format!("expansion = 2\npretrained = [{file:?}]\nretrain = true")),
-            ("n_samples = 160", "n_samples = 8"),
-            ("warmup_samples = 32", "warmup_samples = 8"),
-        ],
-    );
-    // One step at a rate of 0.
-    run(std::slice::from_ref(&spec)).unwrap();
-    let expected =
-        sae_nn::reference::load(&file, Device::Cpu, tch::Kind::Float).unwrap().remove(1).sae;
-    let stored = site_weights(&spec, "blocks.2.hook_resid_pre");
-    let w_enc = &stored.iter().find(|(name, _)| name == "W_enc").unwrap().1;
-    assert!(w_enc.tr().equal(expected.parameters()[0]));
-}
-
 #[test]
 fn without_a_number_of_samples_all_data_is_used_once() {
     let place = Place::new();
@@ -594,28 +369,4 @@ fn the_fast_paths_are_the_plain_ones() {
         // Initial numbers are drawn in double precision, so that f32 alone rounds.
         assert_ne!(single[0]["loss"], double[0]["loss"]);
     }
-}
-
-#[test]
-fn a_downstream_term_before_a_frozen_sae_trains_what_lies_before_it() {
-    let place = Place::new();
-    let first = place.spec("first", &[]);
-    run(std::slice::from_ref(&first)).unwrap();
-    let spec = place.spec(
-        "beside",
-        &[
-            (
-                "\"blocks.1.hook_resid_pre\"",
-                "\"blocks.0.hook_mlp_out\", \"blocks.1.hook_resid_pre\"",
-            ),
-            ("expansion = 2", &format!("expansion = 2\npretrained = [{:?}]", first.folder.path())),
-            (
-                "kl = { coeff = 1.0 }",
-                "downstream = { total_coeff = 1.0, sites = [\"blocks.1.hook_resid_pre\"] }",
-            ),
-        ],
-    );
-    run(std::slice::from_ref(&spec)).unwrap();
-    let losses = metrics(&spec);
-    assert!(losses[19]["downstream"].as_f64() < losses[0]["downstream"].as_f64());
 }

@@ -73,15 +73,12 @@ fn assemble(json: &Json, config: &ModelConfig, weights: &Weights) -> Result<Part
         let name = |rest: &str| format!("{prefix}h.{index}.{rest}");
         blocks.push(Block {
             norm_1: weights.norm(&name("ln_1"), config)?,
-            attention: Attention {
-                qkv: weights.linear_transposed(&name("attn.c_attn"), 3 * d, d)?,
-                out: weights.linear_transposed(&name("attn.c_proj"), d, d)?,
-                n_heads: config.n_heads as i64,
-                n_kv_heads: config.n_heads as i64,
-                d_head: config.d_head as i64,
-                scale: config.score_scale,
-                window: None,
-            },
+            attention: Attention::of(
+                config,
+                index,
+                weights.linear_transposed(&name("attn.c_attn"), 3 * d, d)?,
+                weights.linear_transposed(&name("attn.c_proj"), d, d)?,
+            ),
             norm_2: weights.norm(&name("ln_2"), config)?,
             mlp: Mlp {
                 up: weights.linear_transposed(&name("mlp.c_fc"), d_mlp, d)?,

@@ -97,15 +97,12 @@ fn assemble(json: &Json, config: &ModelConfig, weights: &Weights) -> Result<Part
         };
         blocks.push(Block {
             norm_1: weights.norm(&name("ln_1"), config)?,
-            attention: Attention {
-                qkv: concatenated(&[project("q")?, project("k")?, project("v")?])?,
-                out: weights.linear(&name("attn.attention.out_proj"), d, d, true)?,
-                n_heads: config.n_heads as i64,
-                n_kv_heads: config.n_heads as i64,
-                d_head: config.d_head as i64,
-                scale: config.score_scale,
-                window: config.windows[index].map(|window| window as i64),
-            },
+            attention: Attention::of(
+                config,
+                index,
+                concatenated(&[project("q")?, project("k")?, project("v")?])?,
+                weights.linear(&name("attn.attention.out_proj"), d, d, true)?,
+            ),
             norm_2: weights.norm(&name("ln_2"), config)?,
             mlp: Mlp {
                 up: weights.linear(&name("mlp.c_fc"), d_mlp, d, true)?,

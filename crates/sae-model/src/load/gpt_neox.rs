@@ -84,15 +84,12 @@ fn assemble(json: &Json, config: &ModelConfig, weights: &Weights) -> Result<Part
         let qkv = weights.linear(&name("attention.query_key_value"), 3 * d, d, bias)?;
         blocks.push(Block {
             norm_1: weights.norm(&name("input_layernorm"), config)?,
-            attention: Attention {
-                qkv: by_role(&qkv, config)?,
-                out: weights.linear(&name("attention.dense"), d, d, bias)?,
-                n_heads: config.n_heads as i64,
-                n_kv_heads: config.n_heads as i64,
-                d_head: config.d_head as i64,
-                scale: config.score_scale,
-                window: None,
-            },
+            attention: Attention::of(
+                config,
+                index,
+                by_role(&qkv, config)?,
+                weights.linear(&name("attention.dense"), d, d, bias)?,
+            ),
             norm_2: weights.norm(&name("post_attention_layernorm"), config)?,
             mlp: Mlp {
                 up: weights.linear(&name("mlp.dense_h_to_4h"), d_mlp, d, true)?,

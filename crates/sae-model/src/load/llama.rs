@@ -93,20 +93,17 @@ fn assemble(json: &Json, config: &ModelConfig, weights: &Weights) -> Result<Part
         };
         blocks.push(Block {
             norm_1: weights.norm(&name("input_layernorm"), config)?,
-            attention: Attention {
-                qkv: concatenated(&[project("q", h)?, project("k", kv)?, project("v", kv)?])?,
-                out: weights.linear(
+            attention: Attention::of(
+                config,
+                index,
+                concatenated(&[project("q", h)?, project("k", kv)?, project("v", kv)?])?,
+                weights.linear(
                     &name("self_attn.o_proj"),
                     d,
                     h * config.d_head,
                     raw.attention_bias,
                 )?,
-                n_heads: h as i64,
-                n_kv_heads: kv as i64,
-                d_head: config.d_head as i64,
-                scale: config.score_scale,
-                window: None,
-            },
+            ),
             norm_2: weights.norm(&name("post_attention_layernorm"), config)?,
             mlp: Mlp {
                 up: mlp("up", d_mlp, d)?,

@@ -70,18 +70,15 @@ pub(super) fn load(
         let out = weights.take(&name("attn.W_O"), &[h, d_head, d])?;
         blocks.push(Block {
             norm_1: norm(&name("ln1"))?,
-            attention: Attention {
-                qkv: concatenated(&[project('Q')?, project('K')?, project('V')?])?,
-                out: Linear {
+            attention: Attention::of(
+                &config,
+                index,
+                concatenated(&[project('Q')?, project('K')?, project('V')?])?,
+                Linear {
                     weight: out.f_reshape([-1, d as i64])?.f_tr()?.f_contiguous()?,
                     bias: Some(weights.take(&name("attn.b_O"), &[d])?),
                 },
-                n_heads: h as i64,
-                n_kv_heads: h as i64,
-                d_head: d_head as i64,
-                scale: None,
-                window: None,
-            },
+            ),
             norm_2: norm(&name("ln2"))?,
             mlp: Mlp {
                 up: Linear {
