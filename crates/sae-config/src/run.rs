@@ -181,6 +181,10 @@ pub struct TrainConfig {
     /// The precision of weights and activations.
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: Precision,
+    /// Whether the blocks after the SAE are computed a second time on the way back instead of being kept: a fraction of
+    /// the memory for about a third more time. (Smaller `batch_size`s, accumulated, need less memory at no cost.)
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub recompute: bool,
 }
 
 /// A floating-point precision.
@@ -192,6 +196,9 @@ pub enum Precision {
     F32,
     /// Double: for comparisons of implementations; twice the memory and slower.
     F64,
+    /// For GPUs: the language model and the SAEs' products in bfloat16; the SAEs' parameters, the optimiser, the
+    /// unembedding and the KL divergence in single precision.
+    Bf16,
 }
 
 /// The shape of the learning rate over the run.
@@ -567,7 +574,7 @@ impl RunConfig {
 
     /// Two runs with equal keys see the same model, batches and evaluation: they may train as members of one bank.
     pub fn bank_key(&self) -> BankKey {
-        let TrainConfig { n_samples, batch_size, precision, .. } = self.train;
+        let TrainConfig { n_samples, batch_size, precision, recompute, .. } = self.train;
         BankKey {
             model: self.model.clone(),
             data: self.data.clone(),
@@ -577,6 +584,7 @@ impl RunConfig {
             batch_size,
             effective_batch_size: self.effective_batch_size(),
             precision,
+            recompute,
         }
     }
 }
@@ -592,4 +600,5 @@ pub struct BankKey {
     batch_size: NonZeroUsize,
     effective_batch_size: u64,
     precision: Precision,
+    recompute: bool,
 }

@@ -29,6 +29,7 @@ mod linear;
 pub mod load;
 mod mlp;
 mod norm;
+mod precision;
 mod process;
 mod rotary;
 mod transformer;

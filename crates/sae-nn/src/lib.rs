@@ -20,9 +20,11 @@ mod error;
 mod init;
 pub mod kernels;
 pub mod loss;
+mod pass;
 pub mod reference;
 mod sae;
 pub mod weights;
 
 pub use error::SaeError;
+pub use pass::{Penalty, SaeGradients, SaePass};
 pub use sae::{Sae, SaeOutput};

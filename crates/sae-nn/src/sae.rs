@@ -28,7 +28,7 @@ pub struct SaeOutput {
 }
 
 /// Rows shorter than this are divided by it instead of by their norm, as `torch.nn.functional.normalize` does.
-const MIN_NORM: f64 = 1e-12;
+pub(crate) const MIN_NORM: f64 = 1e-12;
 
 impl Sae {
     /// The names of the parameters, in the order of [`Sae::parameters`].
@@ -112,12 +112,14 @@ impl Sae {
         [&self.w_enc, &self.b_enc, &self.w_dec, &self.b_dec]
     }
 
-    /// Feature activations.
+    /// Feature activations. The product is taken in the precision of `x`, here and in [`Sae::decode`].
     ///
     /// # Shapes
     /// `x: [..., D]` → `[..., F]`.
     pub fn encode(&self, x: &Tensor) -> Result<Tensor, SaeError> {
-        Ok(x.f_linear(&self.w_enc, Some(&self.b_enc))?.f_relu()?)
+        let kind = x.kind();
+        let (weight, bias) = (self.w_enc.f_to_kind(kind)?, self.b_enc.f_to_kind(kind)?);
+        Ok(x.f_linear(&weight, Some(&bias))?.f_relu()?)
     }
 
     /// The dictionary: decoder rows scaled to unit length.
@@ -125,8 +127,12 @@ impl Sae {
     /// # Shapes
     /// → `[F, D]`.
     pub fn dictionary(&self) -> Result<Tensor, SaeError> {
-        let norms = self.w_dec.f_norm_scalaropt_dim(2.0, [1], true)?.f_clamp_min(MIN_NORM)?;
-        Ok(self.w_dec.f_div(&norms)?)
+        Ok(self.w_dec.f_div(&self.norms()?)?)
+    }
+
+    /// What decoder rows are divided by to have unit length, `[F, 1]`.
+    pub(crate) fn norms(&self) -> Result<Tensor, SaeError> {
+        Ok(self.w_dec.f_norm_scalaropt_dim(2.0, [1], true)?.f_clamp_min(MIN_NORM)?)
     }
 
     /// The sum of dictionary elements that feature activations stand for.
@@ -134,7 +140,9 @@ impl Sae {
     /// # Shapes
     /// `features: [..., F]` → `[..., D]`.
     pub fn decode(&self, features: &Tensor) -> Result<Tensor, SaeError> {
-        Ok(features.f_linear(&self.dictionary()?.f_tr()?, Some(&self.b_dec))?)
+        let kind = features.kind();
+        let (weight, bias) = (self.dictionary()?.f_to_kind(kind)?, self.b_dec.f_to_kind(kind)?);
+        Ok(features.f_linear(&weight.f_tr()?, Some(&bias))?)
     }
 
     /// Encodes and decodes.

@@ -88,8 +88,8 @@ impl Member {
             let sae = if let Some(found) = pretrained.iter().rposition(|(at, _)| at == site) {
                 pretrained.swap_remove(found).1
             } else {
-                let d = lm.config().d_model;
-                Sae::random(d, features, seed, stream as u64, lm.device(), lm.kind())?
+                let (d, kind) = (lm.config().d_model, lm.full_kind());
+                Sae::random(d, features, seed, stream as u64, lm.device(), kind)?
             };
             saes.push((*site, sae));
         }

@@ -30,10 +30,11 @@ mod metrics;
 mod objective;
 pub mod profile;
 mod spliced;
+mod stretch;
 
 pub use bank::{DownstreamTerm, Member};
 pub use error::SpliceError;
 pub use frequency::FeatureCounts;
 pub use objective::{LossTerms, Outcome};
 pub use sae_config::summary::Evaluation;
-pub use spliced::{CleanPass, MemberPass, SaePass, SplicedModel};
+pub use spliced::{CleanPass, MemberPass, SaeSeen, SplicedModel};

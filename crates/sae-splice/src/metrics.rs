@@ -190,10 +190,11 @@ fn sae_sites(member: &Member) -> Vec<Site> {
     member.saes().iter().map(|(site, _)| *site).collect()
 }
 
-/// `[B, T, D]` → `[N, D]`.
+/// `[B, T, D]` → `[N, D]`, in single precision at least.
 fn flat(x: &Tensor) -> Result<Tensor, SpliceError> {
     let d = x.size().last().copied().unwrap_or(1);
-    Ok(x.f_reshape([-1, d])?)
+    let kind = if x.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+    Ok(x.f_reshape([-1, d])?.f_to_kind(kind)?)
 }
 
 /// The sum of all elements, in f64.

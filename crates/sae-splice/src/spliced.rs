@@ -3,10 +3,11 @@
 //! `B` batch, `T` context length, `D` width of the residual stream, `N = B·T`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use sae_config::Site;
-use sae_model::{ModelError, Transformer};
-use sae_nn::SaeOutput;
+use sae_model::{ModelError, Transformer, device};
+use sae_nn::{SaeError, SaeOutput};
 use tch::{Device, Tensor, no_grad};
 
 use crate::profile::{Part, time};
@@ -16,6 +17,10 @@ use crate::{Member, SpliceError};
 #[derive(Debug)]
 pub struct SplicedModel {
     model: Transformer,
+    recompute: bool,
+    /// Tokens in a chunk of logits; always the same, so that a run's numbers do not depend on what else uses memory
+    /// while it trains.
+    chunk: usize,
 }
 
 /// What one pass of the original model gives to all members of a bank.
@@ -37,16 +42,16 @@ impl CleanPass {
 #[derive(Debug)]
 pub struct MemberPass {
     /// Its SAEs, in the order of computation.
-    pub saes: Vec<SaePass>,
+    pub saes: Vec<SaeSeen>,
     /// The spliced model's activations at the recorded sites, `[B, T, D]`; where a site has an SAE, its input.
     pub recorded: Vec<(Site, Tensor)>,
     /// The final hidden state, `[N, D]`, where the pass went to the end.
     pub hidden: Option<Tensor>,
 }
 
-/// An SAE's part in a pass.
+/// What an SAE saw in a pass, and made of it.
 #[derive(Debug)]
-pub struct SaePass {
+pub struct SaeSeen {
     /// Where.
     pub site: Site,
     /// What it saw, `[B, T, D]`.
@@ -61,7 +66,19 @@ impl SplicedModel {
         for parameter in model.parameters() {
             let _ = parameter.tensor.set_requires_grad(false);
         }
-        Self { model }
+        let chunk = chunk(&model);
+        Self { model, recompute: false, chunk }
+    }
+
+    /// Whether gradients compute every block after the SAE a second time instead of keeping what the first left: the same
+    /// gradients for about a third more time and, where the model is deep, a fraction of the memory.
+    #[must_use]
+    pub fn with_recomputation(self, recompute: bool) -> Self {
+        Self { recompute, ..self }
+    }
+
+    pub(crate) fn recomputes(&self) -> bool {
+        self.recompute
     }
 
     /// The model.
@@ -90,7 +107,8 @@ impl SplicedModel {
                 }
                 Ok(x)
             })?;
-            Ok(CleanPass { activations, hidden: self.hidden(last)? })
+            let hidden = last.map(|last| self.hidden(&last)).transpose()?;
+            Ok(CleanPass { activations, hidden })
         })
     }
 
@@ -105,31 +123,57 @@ impl SplicedModel {
         record: &[Site],
         until: Option<Site>,
     ) -> Result<MemberPass, SpliceError> {
-        let start = clean.activation(Site::resid_pre(member.start()))?.shallow_clone();
+        let start = clean.activation(Site::resid_pre(member.start()))?;
         let (mut saes, mut recorded) = (Vec::new(), Vec::new());
-        let mut failed = None;
-        let last = self.model.run(member.start(), start, until, &mut |site, x| {
+        let mut see = |site: Site, x: &Tensor| {
             if record.contains(&site) {
                 recorded.push((site, x.shallow_clone()));
             }
-            let Some(sae) = member.sae(site) else { return Ok(x) };
-            match time(Part::Sae, || sae.forward(&x)) {
-                Ok(output) => {
-                    let replaced = output.reconstruction.shallow_clone();
-                    saes.push(SaePass { site, input: x, output });
-                    Ok(replaced)
+        };
+        let mut splice = |index: usize, input: Tensor| {
+            let (site, sae) = &member.saes()[index];
+            let output = time(Part::Sae, || sae.forward(&input))?;
+            let replaced = output.reconstruction.shallow_clone();
+            saes.push(SaeSeen { site: *site, input, output });
+            Ok(replaced)
+        };
+        let blocks = member.start()..self.model.config().n_layers;
+        let last = self.spliced_run(member, blocks, start, until, &mut see, &mut splice)?;
+        let hidden = last.map(|last| self.hidden(&last)).transpose()?;
+        Ok(MemberPass { saes, recorded, hidden })
+    }
+
+    /// Runs blocks with SAEs in: `see` is shown every activation as the model computes it, `splice` makes of the one at a
+    /// member's i-th site what the model goes on with. Returns the residual stream after the blocks, or `None` where it
+    /// stopped right after the site `until`.
+    pub(crate) fn spliced_run(
+        &self,
+        member: &Member,
+        blocks: Range<usize>,
+        start: &Tensor,
+        until: Option<Site>,
+        see: &mut dyn FnMut(Site, &Tensor),
+        splice: &mut dyn FnMut(usize, Tensor) -> Result<Tensor, SaeError>,
+    ) -> Result<Option<Tensor>, SpliceError> {
+        let mut failed = None;
+        let last =
+            self.model.run_blocks(blocks, start.shallow_clone(), until, &mut |site, x| {
+                see(site, &x);
+                let Some(index) = member.saes().iter().position(|(at, _)| *at == site) else {
+                    return Ok(x);
+                };
+                match splice(index, x.shallow_clone()) {
+                    Ok(replaced) => Ok(replaced),
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                        Ok(x)
+                    }
                 }
-                Err(sae_nn::SaeError::Torch(error)) => Err(ModelError::Torch(error)),
-                Err(error) => {
-                    failed = Some(error);
-                    Ok(x)
-                }
-            }
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
+            })?;
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok(last),
         }
-        Ok(MemberPass { saes, recorded, hidden: self.hidden(last)? })
     }
 
     /// The logits that follow a window, of the model with a member's SAEs spliced in, or of the model alone.
@@ -169,26 +213,36 @@ impl SplicedModel {
             .map(|(site, sae)| {
                 let input = clean.activation(*site)?.shallow_clone();
                 let output = time(Part::Sae, || sae.forward(&input))?;
-                Ok(SaePass { site: *site, input, output })
+                Ok(SaeSeen { site: *site, input, output })
             })
             .collect::<Result<_, SpliceError>>()?;
         Ok(MemberPass { saes, recorded: Vec::new(), hidden: None })
     }
 
-    fn hidden(&self, residual: Option<Tensor>) -> Result<Option<Tensor>, SpliceError> {
-        let Some(residual) = residual else { return Ok(None) };
-        let hidden = self.model.final_norm(&residual)?;
-        Ok(Some(hidden.f_reshape([-1, self.model.config().d_model as i64])?))
+    /// The final hidden state, `[N, D]`, of the residual stream after the last block.
+    pub(crate) fn hidden(&self, residual: &Tensor) -> Result<Tensor, SpliceError> {
+        let hidden = self.model.final_norm(residual)?;
+        Ok(hidden.f_reshape([-1, self.model.config().d_model as i64])?)
     }
 
-    /// Tokens in a chunk of logits. On a CPU about one and a half million logits at a time, which stay in cache; more
-    /// where the model is wide, because every chunk reads the whole unembedding. On a GPU enough to fill it.
+    /// Tokens in a chunk of logits.
     pub(crate) fn chunk(&self) -> usize {
-        let config = self.model.config();
-        match self.model.device() {
-            Device::Cpu => (3 << 19) / config.vocabulary.max(1),
-            _ => (1 << 27) / config.vocabulary.max(1),
-        }
-        .max(config.d_model / 8)
+        self.chunk
     }
+}
+
+/// Tokens in a chunk of logits. On a CPU about one and a half million logits at a time, which stay in cache; more where
+/// the model is wide, because every chunk reads the whole unembedding. On a GPU enough to fill it, but at most an eighth
+/// of the memory that is free when the model has been loaded, for the handful of buffers of that size.
+fn chunk(model: &Transformer) -> usize {
+    let config = model.config();
+    let v = config.vocabulary.max(1);
+    if model.device() == Device::Cpu {
+        return ((3 << 19) / v).max(config.d_model / 8);
+    }
+    let free = device::free_bytes(model.device()).map_or(usize::MAX, |bytes| bytes / 8);
+    let logits = (1 << 28).min(free / 4);
+    // A power of two: close to the same amount of free memory gives the same chunk.
+    let tokens = (logits / v).max(1);
+    1 << tokens.ilog2()
 }

@@ -64,6 +64,20 @@ pub enum TrainError {
     /// libtorch failed.
     #[error("libtorch failed: {0}")]
     Torch(#[from] TchError),
+    /// There is no memory left.
+    #[error(
+        "out of memory in a training step ({message}); what it takes, about: {uses}. Halve train.batch_size, \
+         keeping train.effective_batch_size at {effective}: the result is the same; or lower bank_size, or set \
+         train.recompute = true"
+    )]
+    OutOfMemory {
+        /// What libtorch said, its first line.
+        message: String,
+        /// The largest users.
+        uses: String,
+        /// The effective batch size.
+        effective: u64,
+    },
     /// A file of a run.
     #[error("cannot {action} {}: {message}", path.display())]
     File {

@@ -1,7 +1,7 @@
 //! Adam and AdamW with the update of PyTorch, the state our own: it is saved in checkpoints and restored exactly.
 
 use sae_nn::kernels::{self, AdamStep};
-use tch::{Kind, TchError, Tensor, no_grad};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 use crate::TrainError;
 
@@ -129,10 +129,23 @@ impl Adam {
     }
 }
 
-/// The Euclidean norm of all gradients together.
-pub fn global_norm(gradients: &[Tensor]) -> Result<f64, TchError> {
+/// The Euclidean norm of all gradients together, a scalar where the gradients are.
+pub fn global_norm(gradients: &[Tensor]) -> Result<Tensor, TchError> {
     let norms = gradients.iter().map(Tensor::f_norm).collect::<Result<Vec<_>, _>>()?;
-    Tensor::f_stack(&norms, 0)?.f_norm()?.f_to_kind(Kind::Double)?.f_double_value(&[])
+    Tensor::f_stack(&norms, 0)?.f_norm()
+}
+
+/// The values of scalars, brought from their device together: the one place where a step waits for a GPU.
+pub fn read(scalars: &[Tensor]) -> Result<Vec<f64>, TchError> {
+    let Some(device) = scalars.iter().map(Tensor::device).find(|&device| device != Device::Cpu)
+    else {
+        return scalars.iter().map(|scalar| scalar.f_double_value(&[])).collect();
+    };
+    let scalars = scalars
+        .iter()
+        .map(|scalar| scalar.f_detach()?.f_to_device(device)?.f_to_kind(Kind::Double))
+        .collect::<Result<Vec<_>, _>>()?;
+    Vec::try_from(Tensor::f_stack(&scalars, 0)?)
 }
 
 /// What gradients of this norm are multiplied by so that it is at most `max_norm`: `min(1, max_norm / (norm + 1e-6))`, as

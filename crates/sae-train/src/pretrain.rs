@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
 use crate::checkpoint::{self, State};
-use crate::optim::{Adam, AdamOptions, clip_factor, global_norm};
+use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
 use crate::{TrainError, batch_tensor};
@@ -169,7 +169,7 @@ fn train(
         let loss = next_token_loss(model, &batch_tensor(&batch, model.device())?, Reduction::Mean)?;
         let parameters: Vec<&Tensor> = optimiser.parameters().collect();
         let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
-        let norm = global_norm(&gradients)?;
+        let norm = read(&[global_norm(&gradients)?])?[0];
         let loss = loss.f_double_value(&[])?;
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");

@@ -25,10 +25,10 @@ pub(crate) struct Setup {
     device: Device,
 }
 
-/// The precision of a run's tensors.
+/// The precision of a run's parameters.
 pub(crate) fn kind(config: &RunConfig) -> Kind {
     match config.train.precision {
-        Precision::F32 => Kind::Float,
+        Precision::F32 | Precision::Bf16 => Kind::Float,
         Precision::F64 => Kind::Double,
     }
 }
@@ -72,9 +72,12 @@ impl Setup {
         sources: Sources,
         device: Device,
     ) -> Result<Self, TrainError> {
-        let model = load::load(path, config.model.processing, device, kind(config))?;
+        let mut model = load::load(path, config.model.processing, device, kind(config))?;
+        if config.train.precision == Precision::Bf16 {
+            model = model.into_bfloat16()?;
+        }
         Ok(Self {
-            model: SplicedModel::new(model),
+            model: SplicedModel::new(model).with_recomputation(config.train.recompute),
             evaluation: Vec::new(),
             sources,
             evaluation_shards: None,

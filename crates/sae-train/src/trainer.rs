@@ -15,11 +15,11 @@ use tch::{Device, Tensor, no_grad};
 
 use crate::checkpoint::{Diverged, State};
 use crate::log::MetricsLog;
-use crate::optim::{Adam, AdamOptions, clip_factor, global_norm};
+use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
-use crate::{Sources, TrainError, checkpoint, evaluate};
+use crate::{Sources, TrainError, checkpoint, evaluate, memory};
 
 /// A run to train.
 #[derive(Debug, Clone, PartialEq)]
@@ -258,7 +258,8 @@ fn train_steps(
                 save_all(runs, &batches, &before, step - 1)?;
                 tracing::error!("stopped after step {}, which is saved", step - 1);
             }
-            return Err(error);
+            let configs: Vec<&RunConfig> = runs.iter().map(|run| &run.spec.config).collect();
+            return Err(memory::explain(error, &configs, setup.model.model()));
         }
         let message = if logged { message(runs) } else { String::new() };
         observer.notice(Event::Advanced { done: step, message });
@@ -319,25 +320,39 @@ fn take_step(
             })?;
         }
     }
-    for ((index, gradients), terms) in active.into_iter().zip(sums).zip(terms) {
-        time(Part::Optimiser, || {
-            runs[index].update(&gradients, &LossTerms::mean(&terms)?, step, logged)
-        })?;
-    }
-    Ok(())
+    time(Part::Optimiser, || {
+        let terms =
+            terms.iter().map(|terms| LossTerms::mean(terms)).collect::<Result<Vec<_>, _>>()?;
+        let mut scalars = Vec::with_capacity(2 * active.len());
+        for (gradients, terms) in sums.iter().zip(&terms) {
+            scalars.extend([terms.total.shallow_clone(), global_norm(gradients)?]);
+        }
+        let scalars = read(&scalars)?;
+        for (place, index) in active.into_iter().enumerate() {
+            let found = Found {
+                gradients: &sums[place],
+                terms: &terms[place],
+                loss: scalars[2 * place],
+                norm: scalars[2 * place + 1],
+            };
+            runs[index].update(&found, step, logged)?;
+        }
+        Ok(())
+    })
+}
+
+/// What a step finds of a run before it updates it.
+struct Found<'a> {
+    gradients: &'a [Tensor],
+    terms: &'a LossTerms,
+    loss: f64,
+    norm: f64,
 }
 
 impl Run {
-    fn update(
-        &mut self,
-        gradients: &[Tensor],
-        terms: &LossTerms,
-        step: u64,
-        logged: bool,
-    ) -> Result<(), TrainError> {
+    fn update(&mut self, found: &Found<'_>, step: u64, logged: bool) -> Result<(), TrainError> {
         let train = &self.spec.config.train;
-        let norm = global_norm(gradients)?;
-        let loss = terms.total.f_double_value(&[])?;
+        let Found { gradients, terms, loss, norm } = *found;
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");
             let kept = self.good.0;

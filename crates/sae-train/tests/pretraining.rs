@@ -1,31 +1,19 @@
 //! Pretraining: an interrupted one goes on to the same bits; the card says what was measured.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 
+#[path = "support/interrupt.rs"]
+mod interrupt;
+
 use std::path::{Path, PathBuf};
 
 use sae_config::PretrainConfig;
 use sae_data::{ShardSet, prepare, train_tokenizer};
 use sae_train::TrainError;
 use sae_train::pretrain::pretrain;
-use sae_train::progress::{Event, Observer, Silent};
+use sae_train::progress::Silent;
 use tch::Device;
 
-struct Interrupt {
-    after: u64,
-    done: u64,
-}
-
-impl Observer for Interrupt {
-    fn notice(&mut self, event: Event) {
-        if let Event::Advanced { done, .. } = event {
-            self.done = done;
-        }
-    }
-
-    fn interrupted(&self) -> bool {
-        self.done >= self.after
-    }
-}
+use interrupt::Interrupt;
 
 /// Text shards of small functions, a tokeniser, and a configuration.
 fn config(place: &Path) -> PretrainConfig {

@@ -100,6 +100,7 @@ impl Importer<'_> {
                     min_lr_factor: self.number("min_lr_factor", config.min_lr_factor)?,
                 },
                 precision: Precision::F32,
+                recompute: false,
             },
             eval,
             log: LogConfig {

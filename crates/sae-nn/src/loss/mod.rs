@@ -4,7 +4,7 @@
 
 mod kl;
 
-use tch::{Reduction, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 use crate::SaeError;
 
@@ -18,9 +18,9 @@ pub fn sparsity(features: &Tensor, p: f64, d_model: usize) -> Result<Tensor, Sae
     // Features are never negative, so the 1-norm is their sum.
     #[allow(clippy::float_cmp)]
     let norms = if p == 1.0 {
-        features.f_sum_dim_intlist([-1_i64].as_slice(), false, None)?
+        features.f_sum_dim_intlist([-1_i64].as_slice(), false, wide(features))?
     } else {
-        features.f_norm_scalaropt_dim(p, [-1], false)?
+        features.f_to_kind(wide(features))?.f_norm_scalaropt_dim(p, [-1], false)?
     };
     Ok(norms.f_mean(None)?.f_div_scalar(d_model as f64)?)
 }
@@ -31,5 +31,11 @@ pub fn sparsity(features: &Tensor, p: f64, d_model: usize) -> Result<Tensor, Sae
 /// # Shapes
 /// `a, b: [..., D]` → scalar.
 pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor, SaeError> {
-    Ok(a.f_mse_loss(b, Reduction::Mean)?)
+    let kind = wide(a);
+    Ok(a.f_to_kind(kind)?.f_mse_loss(&b.f_to_kind(kind)?, Reduction::Mean)?)
+}
+
+/// The precision that sums are taken in: single at least.
+pub(crate) fn wide(x: &Tensor) -> Kind {
+    if x.kind() == Kind::Double { Kind::Double } else { Kind::Float }
 }

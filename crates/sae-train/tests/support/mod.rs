@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // No test needs all of it.
 
+mod interrupt;
+
 use std::path::{Path, PathBuf};
 
 use rand::{Rng, SeedableRng};
@@ -9,10 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use sae_config::summary::Summary;
 use sae_config::{RunConfig, RunFolder};
 use sae_data::prepare::WindowWriter;
-use sae_train::progress::{Event, Observer, Silent};
+use sae_train::progress::Silent;
 use sae_train::{RunSpec, TrainError, made_with, train};
 use tch::{Device, Tensor};
 use tempfile::TempDir;
+
+pub use interrupt::Interrupt;
 
 /// Windows of tokens from a small Markov chain, so that there is something to model.
 pub fn windows(path: &Path, n: usize, seed: u64) {
@@ -126,23 +130,5 @@ pub fn same_run(a: &RunSpec, b: &RunSpec) {
     assert_eq!(metrics(a), metrics(b));
     for ((name, a), (_, b)) in weights(a).iter().zip(&weights(b)) {
         assert!(a.equal(b), "{name}");
-    }
-}
-
-/// Interrupts after so many steps.
-pub struct Interrupt {
-    pub after: u64,
-    pub done: u64,
-}
-
-impl Observer for Interrupt {
-    fn notice(&mut self, event: Event) {
-        if let Event::Advanced { done, .. } = event {
-            self.done = done;
-        }
-    }
-
-    fn interrupted(&self) -> bool {
-        self.done >= self.after
     }
 }
