@@ -7,15 +7,15 @@ use std::time::Instant;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sae_config::Site;
-use sae_config::run::LossConfig;
-use sae_model::{ModelConfig, Transformer};
+use sae_config::run::{LossConfig, Precision};
+use sae_model::{ModelConfig, Transformer, device};
 use sae_splice::profile::{self, Part, time};
 use sae_splice::{Member, SplicedModel};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::TrainError;
-use crate::optim::{Adam, AdamOptions, clip_factor, global_norm};
+use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
 
 /// A shape to measure; the peer in `scripts/peer/train.py` takes the same.
 #[derive(Debug, Clone, Deserialize)]
@@ -53,6 +53,9 @@ pub struct Shape {
     pub lr: f64,
     /// Threads of libtorch; its own choice where left out.
     pub threads: Option<i32>,
+    /// As a run's `train.precision`.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 fn one() -> usize {
@@ -68,6 +71,9 @@ pub struct Measured {
     pub tokens_per_step: usize,
     /// The largest resident memory of the process so far.
     pub peak_bytes: u64,
+    /// What this process holds of a GPU's memory, which is the most that it has needed; by the card's own count, so that
+    /// it is right where nobody else uses the card. `None` on a CPU.
+    pub device_peak_bytes: Option<usize>,
     /// Active features a token of the first member, at the last step.
     pub l0: f64,
     /// Milliseconds a step of every part, from one more step, which is not among the others.
@@ -82,6 +88,8 @@ pub struct Bench {
     batches: Vec<Tensor>,
     next: usize,
     lr: f64,
+    /// Of a GPU's memory, free before anything was on it.
+    free_bytes: Option<usize>,
 }
 
 /// Batches made in advance, over and over.
@@ -95,6 +103,7 @@ impl Bench {
         if let Some(threads) = shape.threads {
             tch::set_num_threads(threads);
         }
+        let free_bytes = device::free_bytes(device);
         let mut config =
             ModelConfig::gpt2(shape.layers, shape.d_model, shape.heads, shape.context, shape.vocab);
         if shape.family == "gpt_neo" {
@@ -102,7 +111,11 @@ impl Bench {
             config.windows =
                 (0..shape.layers).map(|layer| (layer % 2 == 1).then_some(256)).collect();
         }
-        let model = SplicedModel::new(Transformer::random(config, 0, device, Kind::Float)?);
+        let mut model = Transformer::random(config, 0, device, Kind::Float)?;
+        if shape.precision == Precision::Bf16 {
+            model = model.into_bfloat16()?;
+        }
+        let model = SplicedModel::new(model);
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let batches = (0..BATCHES)
             .map(|_| {
@@ -128,7 +141,7 @@ impl Bench {
                 Ok((member, optimiser))
             })
             .collect::<Result<Vec<_>, TrainError>>()?;
-        let mut bench = Self { model, members, batches, next: 0, lr: shape.lr };
+        let mut bench = Self { model, members, batches, next: 0, lr: shape.lr, free_bytes };
         for _ in 0..shape.warmup_steps {
             bench.step()?;
         }
@@ -142,6 +155,7 @@ impl Bench {
         for _ in 0..steps {
             let began = Instant::now();
             l0 = self.step()?;
+            wait_for(self.model.model().device());
             seconds.push(began.elapsed().as_secs_f64());
         }
         profile::start(self.model.model().device());
@@ -156,6 +170,10 @@ impl Bench {
             seconds,
             tokens_per_step: self.batches[0].numel(),
             peak_bytes: peak_bytes(),
+            device_peak_bytes: self.free_bytes.and_then(|before| {
+                let now = device::free_bytes(self.model.model().device())?;
+                Some(before.saturating_sub(now))
+            }),
             l0,
         })
     }
@@ -166,15 +184,19 @@ impl Bench {
         self.next += 1;
         let members: Vec<&Member> = self.members.iter().map(|(member, _)| member).collect();
         let outcomes = self.model.gradients(&members, tokens, 1.0)?;
-        let mut l0 = 0.0;
-        for ((_, optimiser), outcome) in self.members.iter_mut().zip(outcomes) {
-            time(Part::Optimiser, || {
-                let scale = clip_factor(global_norm(&outcome.gradients)?, Some(10.0));
-                optimiser.step(&outcome.gradients, scale, self.lr)
-            })?;
-            l0 = outcome.terms.l0.f_double_value(&[])?;
-        }
-        Ok(l0)
+        time(Part::Optimiser, || {
+            let mut scalars = vec![outcomes[0].terms.l0.shallow_clone()];
+            for outcome in &outcomes {
+                scalars.push(global_norm(&outcome.gradients)?);
+            }
+            let scalars = read(&scalars)?;
+            for (((_, optimiser), outcome), norm) in
+                self.members.iter_mut().zip(&outcomes).zip(&scalars[1..])
+            {
+                optimiser.step(&outcome.gradients, clip_factor(*norm, Some(10.0)), self.lr)?;
+            }
+            Ok(scalars[0])
+        })
     }
 }
 
@@ -191,6 +213,7 @@ pub struct Floor {
 }
 
 /// A product of `[batch, m, k]` and `[batch, k, n]`, so many times.
+#[derive(Clone, Copy)]
 struct Product {
     batch: usize,
     m: usize,
@@ -206,12 +229,15 @@ impl Floor {
             tch::set_num_threads(threads);
         }
         let (mut products, mut flops) = (0.0, 0.0);
-        for Product { batch, m, k, n, times } in shape.products() {
+        for product @ Product { batch, m, k, n, times } in shape.products() {
+            // The unembedding's stay in single precision.
+            let lowered = shape.precision == Precision::Bf16 && !product.is_of(shape.vocab);
+            let kind = if lowered { Kind::BFloat16 } else { Kind::Float };
             let random = |size: [usize; 3]| {
-                Tensor::f_randn(size.map(|n| n as i64).as_slice(), (Kind::Float, device))
+                Tensor::f_randn(size.map(|n| n as i64).as_slice(), (kind, device))
             };
             let (a, b) = (random([batch, m, k])?, random([batch, k, n])?);
-            products += times * best(|| a.f_bmm(&b).map(|_| ()))?;
+            products += times * best(device, || a.f_bmm(&b).map(|_| ()))?;
             flops += times * (2 * batch * m * k * n) as f64;
         }
         let features = (shape.expansion * shape.d_model as f64) as usize;
@@ -219,18 +245,32 @@ impl Floor {
         // Read: parameter, gradient, two moments; written: parameter, two moments. A copy reads one and writes one.
         let from = Tensor::f_zeros([1 << 25], (Kind::Float, device))?;
         let mut to = from.f_zeros_like()?;
-        let copy = best(|| to.f_copy_(&from))? / f64::from(1 << 25);
+        let copy = best(device, || to.f_copy_(&from))? / f64::from(1 << 25);
         Ok(Self { products, adam: 3.5 * copy * parameters as f64, flops })
     }
 }
 
+impl Product {
+    fn is_of(&self, vocab: usize) -> bool {
+        self.n == vocab || self.k == vocab
+    }
+}
+
+/// A GPU works behind the program that asks it to.
+fn wait_for(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
 /// The shortest of some tries, in seconds.
-fn best<E>(mut work: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+fn best<E>(device: Device, mut work: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
     let mut shortest = f64::INFINITY;
     let began = Instant::now();
     for tries in 0.. {
         let start = Instant::now();
         work()?;
+        wait_for(device);
         shortest = shortest.min(start.elapsed().as_secs_f64());
         if tries >= 5 && began.elapsed().as_secs_f64() > 0.3 {
             break;
@@ -311,7 +351,7 @@ fn set_active(
             let clean = model.clean_pass(batch, &[site].into(), false)?;
             inputs.push(clean.activation(site)?.f_reshape([-1, d])?);
         }
-        let x = Tensor::f_cat(&inputs, 0)?;
+        let x = Tensor::f_cat(&inputs, 0)?.f_to_kind(w_enc.kind())?;
         let inactive = 1.0 - active as f64 / features as f64;
         let mut start = 0;
         while start < features {

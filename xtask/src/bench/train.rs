@@ -143,7 +143,7 @@ pub(crate) fn run(
             rows.push(row(sae, python, name, kind, device, rounds)?);
         }
     }
-    let mut body = body(&rows, rounds);
+    let mut body = body(&rows, rounds, device);
     if device == "cpu" {
         body.push_str("\n`gpt2-paper` is for a GPU and was not measured in this run.\n");
     }
@@ -168,9 +168,13 @@ fn row(
     // Small, so that as many features stay active as there were.
     settings["lr"] = 1e-5.into();
     settings["threads"] = threads.into();
+    let on_gpu = device != "cpu";
     let own = |members: usize, command: &str| {
         let mut settings = settings.clone();
         settings["members"] = members.into();
+        if on_gpu {
+            settings["precision"] = "bf16".into();
+        }
         let mut process = Command::new(sae);
         process.args(["--device", device, "bench", command]).arg(settings.to_string());
         process
@@ -190,26 +194,33 @@ fn row(
     let floor = peer::json(&mut own(1, "floor"))?;
     let seconds = |key: &str| floor[key].as_f64().unwrap_or(f64::NAN);
     let tokens = ours.last["tokens_per_step"].as_f64().unwrap_or(f64::NAN);
+    // On a GPU: what the card has given the process, against what PyTorch has allocated of it.
+    let peak = if on_gpu { "device_peak_bytes" } else { "peak_bytes" };
     Ok(Row {
         shape: name.to_owned(),
         kind,
         ours: ours.rate(1),
         bank: bank.rate(BANK),
         peers: peers.rate(1),
-        our_peak: ours.peak("peak_bytes"),
-        bank_peak: bank.peak("peak_bytes"),
-        peers_peak: peers.peak("peak_bytes"),
+        our_peak: ours.peak(peak),
+        bank_peak: bank.peak(peak),
+        peers_peak: peers.peak(peak),
         floor: tokens / (seconds("products") + seconds("adam")),
         parts: serde_json::from_value(ours.last["parts"].clone()).unwrap_or_default(),
     })
 }
 
-fn body(rows: &[Row], rounds: usize) -> String {
+fn body(rows: &[Row], rounds: usize, device: &str) -> String {
     let rate =
         |Spread { median, least, most }: Spread| format!("{median:.0} [{least:.0}, {most:.0}]");
+    let memory = if device == "cpu" {
+        "peak resident memory of the process"
+    } else {
+        "peak memory of the card: what it has given to our process, what PyTorch has allocated of it. Ours is in bf16 but \
+         for KL, the peer in f32, as the reference trains"
+    };
     let mut text = format!(
-        "Tokens a second, Adam and clipping included: medians of {rounds} rounds, least and most in brackets; peak \
-         resident memory of the process. The peer is PyTorch eager on TransformerLens. The bank has {BANK} SAEs, its rate is \
+        "Tokens a second, Adam and clipping included: medians of {rounds} rounds, least and most in brackets; {memory}. The peer is PyTorch eager on TransformerLens. The bank has {BANK} SAEs, its rate is \
          of all together, and its last column is its time against {BANK} single runs. The floor is the step's matrix \
          products, each at the rate of its own shape, and Adam's bytes.\n\n\
          | shape | type | one SAE | peer | ratio | GB | peer's GB | ratio | of the floor | bank | GB | time |\n\
