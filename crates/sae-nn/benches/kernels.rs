@@ -2,9 +2,9 @@
 #![allow(missing_docs, clippy::unwrap_used)] // Criterion's macros make items without docs; a panic is the report.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sae_nn::Sae;
-use sae_nn::kernels::{AdamStep, Distribution, adam};
+use sae_nn::kernels::{AdamStep, adam, compare, exponentials};
 use sae_nn::loss::kl_without_logits;
+use sae_nn::{Penalty, Sae};
 use tch::{Device, Kind, Tensor};
 
 const N: i64 = 512;
@@ -17,14 +17,13 @@ fn randn(shape: &[i64]) -> Tensor {
 
 fn kl(c: &mut Criterion) {
     let (original, spliced, w_u) = (randn(&[N, D]), randn(&[N, D]), randn(&[V, D]) * 0.1);
-    let chunk = (1 << 20) / V as usize;
     c.bench_function("kl_without_logits", |b| {
-        b.iter(|| kl_without_logits(&original, &[&spliced], &w_u, None, chunk).unwrap());
+        b.iter(|| kl_without_logits(&original, &[&spliced], &w_u, None, 128).unwrap());
     });
     if std::env::var_os("CHUNKS").is_some() {
         for (n, d) in [(2048, 64), (128, 768)] {
             let (original, spliced, w_u) = (randn(&[n, d]), randn(&[n, d]), randn(&[V, d]) * 0.1);
-            for chunk in [8, 16, 32, 64, 128, 256, 512] {
+            for chunk in [32, 64, 128, 256] {
                 c.bench_function(&format!("kl n {n} d {d} chunk {chunk}"), |b| {
                     b.iter(|| {
                         kl_without_logits(&original, &[&spliced], &w_u, None, chunk).unwrap()
@@ -33,22 +32,24 @@ fn kl(c: &mut Criterion) {
             }
         }
     }
-    let rows = chunk as i64;
-    let (a, b_) = (original.narrow(0, 0, rows), spliced.narrow(0, 0, rows));
-    let logits = Tensor::empty([rows, V], (Kind::Float, Device::Cpu));
-    c.bench_function("kl: logits of a chunk", |b| b.iter(|| a.mm_out(&logits, &w_u.tr())));
-    let mut p = Distribution::buffers(rows, V).unwrap();
-    c.bench_function("kl: softmax of a chunk", |b| b.iter(|| p.set(rows, |_| Ok(())).unwrap()));
-    p.set(rows, |buffer| {
-        let _ = a.mm_out(buffer, &w_u.tr());
-        Ok(())
-    })
-    .unwrap();
-    let mut q = b_.linear(&w_u, None::<&Tensor>);
-    c.bench_function("kl: value and gradient of a chunk", |b| {
-        b.iter(|| p.kl_and_gradient(&mut q).unwrap());
+    let (n, w) = (64, 2048);
+    let (a, b_, words) = (randn(&[n, D]), randn(&[n, D]), randn(&[w, D]) * 0.1);
+    let logits = Tensor::empty([n, w], (Kind::Float, Device::Cpu));
+    c.bench_function("kl: logits of a tile", |b| b.iter(|| a.mm_out(&logits, &words.tr())));
+    let mut exps = logits.empty_like();
+    c.bench_function("kl: exponentials of a tile", |b| {
+        b.iter(|| exponentials(&logits, &mut exps).unwrap());
     });
-    c.bench_function("kl: gradient of the hidden state of a chunk", |b| b.iter(|| q.matmul(&w_u)));
+    let other = b_.matmul(&words.tr());
+    let mut own = other.copy();
+    c.bench_function("kl: value of a tile, and a copy", |b| {
+        b.iter(|| {
+            own.copy_(&other);
+            compare(&mut own, &logits, &exps).unwrap()
+        });
+    });
+    let mut gradient = a.zeros_like();
+    c.bench_function("kl: gradient of a tile", |b| b.iter(|| gradient.addmm_(&own, &words)));
 }
 
 fn sae(c: &mut Criterion) {
@@ -56,10 +57,9 @@ fn sae(c: &mut Criterion) {
     let x = randn(&[2048, D]);
     c.bench_function("sae: forward and backward", |b| {
         b.iter(|| {
-            let out = sae.forward(&x).unwrap();
-            let loss =
-                out.reconstruction.mse_loss(&x, tch::Reduction::Mean) + out.features.mean(None);
-            Tensor::run_backward(&[loss], &sae.parameters(), false, false)
+            let pass = sae.pass(&x).unwrap();
+            let gradient = &pass.reconstruction - &x;
+            pass.backward(&sae, &gradient, Penalty { p: 1.0, weight: 1.0 }, false).unwrap()
         });
     });
 }

@@ -231,14 +231,13 @@ impl SplicedModel {
     }
 }
 
-/// Tokens in a chunk of logits. On a CPU about one and a half million logits at a time, which stay in cache; more where
-/// the model is wide, because every chunk reads the whole unembedding. On a GPU enough to fill it, but at most an eighth
-/// of the memory that is free when the model has been loaded, for the handful of buffers of that size.
+/// Tokens in a chunk of logits. On a CPU as many as make efficient products. On a GPU enough to fill it, but at most an
+/// eighth of the memory that is free when the model has been loaded, for the handful of buffers of that size.
 fn chunk(model: &Transformer) -> usize {
     let config = model.config();
     let v = config.vocabulary.max(1);
     if model.device() == Device::Cpu {
-        return ((3 << 19) / v).max(config.d_model / 8);
+        return 128;
     }
     let free = device::free_bytes(model.device()).map_or(usize::MAX, |bytes| bytes / 8);
     let logits = (1 << 28).min(free / 4);

@@ -1,7 +1,10 @@
-//! Softmax with its normaliser, and the KL divergence with its gradient, in one pass each.
+//! Softmax and the KL divergence of some tokens on a part of the vocabulary: each one pass over logits that are in cache,
+//! on the calling thread.
+//!
+//! Over parts with largest logits `m` and sums `s` of `exp(logit − m)`, the whole has `M = max m` and
+//! `S = Σ s · exp(m − M)` (the online softmax of Milakov and Gimelshein 2018, arXiv 1805.02867).
 
-use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::{LANES, applies, check, is_wide, numbers, numbers_mut, vectorised};
 use crate::SaeError;
@@ -9,132 +12,127 @@ use crate::SaeError;
 /// Terms summed in f32 before they join a sum in f64.
 const TERMS: usize = 512;
 
-/// A distribution over the vocabulary for every token, and the logarithm of what its logits were divided by; in buffers
-/// that are used again for the next tokens.
-#[derive(Debug)]
-pub struct Distribution {
-    /// Logits less their largest, `[n, V]`.
-    shifted: Tensor,
-    /// Their exponentials: what probabilities are a share of, `[n, V]`.
-    exp: Tensor,
-    /// `Σ exp(shifted)`, a number a row.
-    sums: Vec<f64>,
+/// What a part of the vocabulary has of a token's distribution.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// The largest logit.
+    pub largest: f32,
+    /// `Σ exp(logit − largest)`.
+    pub sum: f64,
+    /// `Σ e (logit of the original − logit)`, `e` the original's exponentials of this part; 0 for the original itself.
+    pub weighted: f64,
 }
 
-impl Distribution {
-    /// Room for `n` tokens; no distribution yet.
-    pub fn buffers(n: i64, v: i64) -> Result<Self, SaeError> {
-        let empty = || Tensor::f_empty([n, v], (Kind::Float, Device::Cpu));
-        Ok(Self { shifted: empty()?, exp: empty()?, sums: Vec::new() })
-    }
+vectorised!(exp_row => exp_loop(row: &[f32], out: &mut [f32]) -> Share);
+vectorised!(compare_row => compare_loop(row: &mut [f32], original: &[f32], exps: &[f32]) -> Share);
+vectorised!(subtract_row => subtract_loop(q: &mut [f32], p: &[f32], q_scale: f32, p_scale: f32));
 
-    /// Takes the softmax of the logits that `write` writes for the next `n` tokens, at most those that there is room for.
-    ///
-    /// # Shapes
-    /// `write` is given `[n, V]`.
-    pub fn set(
-        &mut self,
-        n: i64,
-        write: impl FnOnce(&Tensor) -> Result<(), SaeError>,
-    ) -> Result<(), SaeError> {
-        let (mut logits, mut exp) = (self.shifted.f_narrow(0, 0, n)?, self.exp.f_narrow(0, 0, n)?);
-        write(&logits)?;
-        check("softmax of f32 logits on a CPU", applies(&[&logits]))?;
-        let v = logits.size2()?.1 as usize;
-        self.sums = numbers_mut(&mut logits)
-            .par_chunks_mut(v)
-            .zip(numbers_mut(&mut exp).par_chunks_mut(v))
-            .map(|(row, exp)| exp_row(row, exp))
-            .collect();
-        Ok(())
-    }
-
-    /// `Σ_n KL(p ‖ q)` for the `q` of other logits, which become the gradient `q − p`.
-    ///
-    /// # Shapes
-    /// `logits: [n, V]`, of as many tokens as were set.
-    pub fn kl_and_gradient(&self, logits: &mut Tensor) -> Result<f64, SaeError> {
-        let v = self.exp.size2()?.1;
-        check(
-            "logits of the same shape, f32 on a CPU",
-            applies(&[logits]) && logits.size() == [self.sums.len() as i64, v],
-        )?;
-        let v = v as usize;
-        let rows: Vec<f64> = numbers_mut(logits)
-            .par_chunks_mut(v)
-            .zip(numbers(&self.shifted).par_chunks(v))
-            .zip(numbers(&self.exp).par_chunks(v))
-            .zip(&self.sums)
-            .map(|(((logits, shifted), exp), sum)| kl_row(logits, shifted, exp, *sum))
-            .collect();
-        // One after the other, so that the sum does not depend on how the rows were shared out.
-        Ok(rows.iter().sum())
-    }
+/// `exp(logit − largest)` of the original's logits, into `out`.
+///
+/// # Shapes
+/// `logits, out: [n, w]` → a share a row.
+pub fn exponentials(logits: &Tensor, out: &mut Tensor) -> Result<Vec<Share>, SaeError> {
+    let w = width(&[logits, out])?;
+    let rows = numbers(logits).chunks(w).zip(numbers_mut(out).chunks_mut(w));
+    Ok(rows.map(|(row, out)| exp_row(row, out)).collect())
 }
 
-vectorised!(exp_row => exp_loop(row: &mut [f32], out: &mut [f32]) -> f64);
-vectorised!(kl_row => kl_loop(logits: &mut [f32], shifted: &[f32], exps: &[f32], original_sum: f64) -> f64);
+/// The same of other logits, in place, weighing them against the original's.
+///
+/// # Shapes
+/// `logits, original, exps: [n, w]` → a share a row.
+pub fn compare(
+    logits: &mut Tensor,
+    original: &Tensor,
+    exps: &Tensor,
+) -> Result<Vec<Share>, SaeError> {
+    let w = width(&[logits, original, exps])?;
+    let rows = numbers_mut(logits)
+        .chunks_mut(w)
+        .zip(numbers(original).chunks(w))
+        .zip(numbers(exps).chunks(w));
+    Ok(rows.map(|((row, original), exps)| compare_row(row, original, exps)).collect())
+}
 
-/// Shifts a row by its largest number, and takes the exponentials; → their sum.
+/// `q − p` of exponentials, each times its row's scale, in place of those of `q`.
+///
+/// # Shapes
+/// `q, p: [n, w]`, n pairs of scales.
+pub fn subtract(q: &mut Tensor, p: &Tensor, scales: &[(f32, f32)]) -> Result<(), SaeError> {
+    let w = width(&[q, p])?;
+    check("a pair of scales a token", scales.len() * w == p.numel())?;
+    numbers_mut(q)
+        .chunks_mut(w)
+        .zip(numbers(p).chunks(w))
+        .zip(scales)
+        .for_each(|((q, p), (q_scale, p_scale))| subtract_row(q, p, *q_scale, *p_scale));
+    Ok(())
+}
+
+/// The rows' length, which all have.
+fn width(tensors: &[&Tensor]) -> Result<usize, SaeError> {
+    let alike = tensors.iter().all(|tensor| tensor.size() == tensors[0].size());
+    check("f32 logits of one shape on a CPU", alike && applies(tensors))?;
+    Ok(tensors[0].size2()?.1.max(1) as usize)
+}
+
 #[inline(always)]
-fn exp_loop(row: &mut [f32], out: &mut [f32]) -> f64 {
+fn exp_loop(row: &[f32], out: &mut [f32]) -> Share {
     let largest = largest(row);
     let mut sum = 0.0;
-    for (row, out) in row.chunks_mut(TERMS).zip(out.chunks_mut(TERMS)) {
-        let mut lanes = [0.0_f32; LANES];
-        let ((row, row_rest), (out, out_rest)) =
-            (row.as_chunks_mut::<LANES>(), out.as_chunks_mut::<LANES>());
-        for (row, out) in row.iter_mut().zip(out) {
+    for (row, out) in row.chunks(TERMS).zip(out.chunks_mut(TERMS)) {
+        let mut sums = [0.0_f32; LANES];
+        let (row, row_rest) = row.as_chunks::<LANES>();
+        let (out, out_rest) = out.as_chunks_mut::<LANES>();
+        for (row, out) in row.iter().zip(out) {
             for i in 0..LANES {
-                row[i] -= largest;
-                out[i] = exp(row[i]);
-                lanes[i] += out[i];
+                out[i] = exp(row[i] - largest);
+                sums[i] += out[i];
             }
         }
-        for (x, out) in row_rest.iter_mut().zip(out_rest) {
-            *x -= largest;
-            *out = exp(*x);
-            lanes[0] += *out;
+        for (x, out) in row_rest.iter().zip(out_rest) {
+            *out = exp(x - largest);
+            sums[0] += *out;
         }
-        sum += f64::from(lanes.iter().sum::<f32>());
+        sum += f64::from(sums.iter().sum::<f32>());
     }
-    sum
+    Share { largest, sum, weighted: 0.0 }
 }
 
-/// `Σ p (log p − log q)` with `p = exps / original_sum`; the logits of `q` become `q − p`.
 #[inline(always)]
-fn kl_loop(logits: &mut [f32], shifted: &[f32], exps: &[f32], original_sum: f64) -> f64 {
-    let largest = largest(logits);
+fn compare_loop(row: &mut [f32], original: &[f32], exps: &[f32]) -> Share {
+    let largest = largest(row);
     let (mut sum, mut weighted) = (0.0, 0.0);
-    for ((logits, shifted), exps) in
-        logits.chunks_mut(TERMS).zip(shifted.chunks(TERMS)).zip(exps.chunks(TERMS))
+    for ((row, original), exps) in
+        row.chunks_mut(TERMS).zip(original.chunks(TERMS)).zip(exps.chunks(TERMS))
     {
         let (mut sums, mut weights) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-        let (logits, logits_rest) = logits.as_chunks_mut::<LANES>();
-        let (shifted, shifted_rest) = shifted.as_chunks::<LANES>();
+        let (row, row_rest) = row.as_chunks_mut::<LANES>();
+        let (original, original_rest) = original.as_chunks::<LANES>();
         let (exps, exps_rest) = exps.as_chunks::<LANES>();
-        for ((logits, shifted), exps) in logits.iter_mut().zip(shifted).zip(exps) {
+        for ((row, original), exps) in row.iter_mut().zip(original).zip(exps) {
             for i in 0..LANES {
-                let b = logits[i] - largest;
-                weights[i] = exps[i].mul_add(shifted[i] - b, weights[i]);
-                logits[i] = exp(b);
-                sums[i] += logits[i];
+                weights[i] = exps[i].mul_add(original[i] - row[i], weights[i]);
+                row[i] = exp(row[i] - largest);
+                sums[i] += row[i];
             }
         }
-        for ((x, a), e) in logits_rest.iter_mut().zip(shifted_rest).zip(exps_rest) {
-            let b = *x - largest;
-            weights[0] = e.mul_add(a - b, weights[0]);
-            *x = exp(b);
+        for ((x, a), e) in row_rest.iter_mut().zip(original_rest).zip(exps_rest) {
+            weights[0] = e.mul_add(a - *x, weights[0]);
+            *x = exp(*x - largest);
             sums[0] += *x;
         }
         sum += f64::from(sums.iter().sum::<f32>());
         weighted += f64::from(weights.iter().sum::<f32>());
     }
-    let (scale, original_scale) = ((1.0 / sum) as f32, (1.0 / original_sum) as f32);
-    for (q, e) in logits.iter_mut().zip(exps) {
-        *q = q.mul_add(scale, -(e * original_scale));
+    Share { largest, sum, weighted }
+}
+
+#[inline(always)]
+fn subtract_loop(q: &mut [f32], p: &[f32], q_scale: f32, p_scale: f32) {
+    for (q, p) in q.iter_mut().zip(p) {
+        *q = q.mul_add(q_scale, -(p * p_scale));
     }
-    weighted / original_sum - original_sum.ln() + sum.ln()
 }
 
 #[inline(always)]

@@ -20,7 +20,7 @@ use crate::SaeError;
 pub use active::{Active, ActiveGradients};
 pub use adam::{AdamStep, adam};
 pub use dense::{RowSums, mask, project, relu, row_scales};
-pub use distribution::Distribution;
+pub use distribution::{Share, compare, exponentials, subtract};
 
 /// Whether the kernels can work on these tensors: f32, contiguous, on a CPU that has AVX2 and FMA.
 pub fn applies(tensors: &[&Tensor]) -> bool {

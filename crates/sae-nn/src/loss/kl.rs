@@ -1,11 +1,14 @@
 //! The KL divergence between two output distributions, and its gradient, without ever holding all logits.
 //!
-//! `N` tokens, `D` width of the final hidden state, `V` vocabulary.
+//! `N` tokens, `D` width of the final hidden state, `V` vocabulary, `n` tokens of a chunk, `w` words of a tile.
 
-use tch::{Kind, Tensor, no_grad};
+use std::sync::Once;
+
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::SaeError;
-use crate::kernels::{self, Distribution};
+use crate::kernels::{self, Share};
 
 /// KL of one spliced model.
 #[derive(Debug)]
@@ -15,6 +18,11 @@ pub struct KlTerm {
     /// Its gradient with respect to the spliced hidden state, `[N, D]`.
     pub gradient: Tensor,
 }
+
+/// Words of the vocabulary that a thread works on at a time: with a chunk's tokens their logits stay in its cache.
+const TILE: i64 = 1024;
+/// Sums over the vocabulary are made of so many parts, one after the other, however many threads there are.
+const PARTS: usize = 16;
 
 /// `mean_n Σ_v p_orig (log p_orig − log p_spliced)` for several spliced models against one original, each with its
 /// gradient `(p_spliced − p_orig) · W_U / N` with respect to its final hidden state (the reference's `logits_kl`, whose
@@ -33,26 +41,29 @@ pub fn kl_without_logits(
     chunk: usize,
 ) -> Result<Vec<KlTerm>, SaeError> {
     no_grad(|| {
-        let n = original.size()[0];
+        let n = original.size2()?.0;
+        let chunk = (chunk.max(1) as i64).min(n.max(1));
+        let mut tiles = kernels::applies(&[original, unembedding])
+            .then(|| Tile::all(unembedding, bias, spliced.len(), chunk))
+            .transpose()?;
         let mut sums = spliced
             .iter()
             .map(|hidden| Tensor::f_zeros([], (Kind::Double, hidden.device())))
             .collect::<Result<Vec<_>, _>>()?;
         let mut gradients =
             spliced.iter().map(|hidden| hidden.f_empty_like()).collect::<Result<Vec<_>, _>>()?;
-        let chunk = (chunk.max(1) as i64).min(n);
-        let mut work = Chunk::buffers(original, unembedding, chunk)?;
-        let mut start = 0;
-        while start < n {
-            let length = chunk.min(n - start);
-            let rows = |tensor: &Tensor| tensor.f_narrow(0, start, length);
-            work.set(&rows(original)?, unembedding, bias)?;
-            for ((hidden, sum), gradient) in spliced.iter().zip(&mut sums).zip(&gradients) {
-                let (kl, difference) = work.kl_and_gradient(&rows(hidden)?, unembedding, bias)?;
-                let _ = sum.f_add_(&kl)?;
-                let _ = difference.f_mm_out(&rows(gradient)?, unembedding)?;
+        for start in (0..n).step_by(chunk as usize) {
+            let rows = |tensor: &Tensor| tensor.f_narrow(0, start, chunk.min(n - start));
+            let hidden =
+                spliced.iter().map(|hidden| rows(hidden)).collect::<Result<Vec<_>, _>>()?;
+            let found = match &mut tiles {
+                Some(tiles) => tiled_terms(tiles, &rows(original)?, &hidden)?,
+                None => plain_terms(&rows(original)?, &hidden, unembedding, bias)?,
+            };
+            for ((found, sum), gradient) in found.into_iter().zip(&mut sums).zip(&gradients) {
+                let _ = sum.f_add_(&found.value)?;
+                rows(gradient)?.f_copy_(&found.gradient)?;
             }
-            start += length;
         }
         let scale = 1.0 / n as f64;
         sums.into_iter()
@@ -65,77 +76,243 @@ pub fn kl_without_logits(
     })
 }
 
-/// The original distribution of some tokens.
-enum Chunk {
-    /// In one pass, in buffers that every chunk uses again, where the kernels apply.
-    Fused { distribution: Distribution, logits: Tensor },
-    /// With libtorch's operations.
-    Plain { log_p: Tensor, p: Tensor },
-}
-
-impl Chunk {
-    fn buffers(hidden: &Tensor, unembedding: &Tensor, n: i64) -> Result<Self, SaeError> {
-        if kernels::applies(&[hidden, unembedding]) {
-            let v = unembedding.size2()?.0;
-            let logits = Tensor::f_empty([n, v], (Kind::Float, hidden.device()))?;
-            return Ok(Self::Fused { distribution: Distribution::buffers(n, v)?, logits });
-        }
-        Ok(Self::Plain { log_p: Tensor::new(), p: Tensor::new() })
-    }
-
-    fn set(
-        &mut self,
-        hidden: &Tensor,
-        unembedding: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<(), SaeError> {
-        match self {
-            Self::Fused { distribution, .. } => {
-                let n = hidden.size2()?.0;
-                distribution.set(n, |logits| write_logits(logits, hidden, unembedding, bias))
-            }
-            Self::Plain { log_p, p } => {
-                *log_p = hidden.f_linear(unembedding, bias)?.f_log_softmax(-1, None)?;
-                *p = log_p.f_exp()?;
-                Ok(())
-            }
-        }
-    }
-
-    /// `Σ_n KL` to the distribution of another hidden state, a scalar in f64, and `p_spliced − p_orig`.
-    fn kl_and_gradient(
-        &mut self,
-        hidden: &Tensor,
-        unembedding: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<(Tensor, Tensor), SaeError> {
-        match self {
-            Self::Fused { distribution, logits } => {
-                let mut logits = logits.f_narrow(0, 0, hidden.size2()?.0)?;
-                write_logits(&logits, hidden, unembedding, bias)?;
-                let kl = distribution.kl_and_gradient(&mut logits)?;
-                Ok((Tensor::from(kl), logits))
-            }
-            Self::Plain { log_p, p } => {
-                let log_q = hidden.f_linear(unembedding, bias)?.f_log_softmax(-1, None)?;
-                let kl = log_p.f_sub(&log_q)?.f_mul_(p)?.f_sum(Kind::Double)?;
-                Ok((kl, log_q.f_exp()?.f_sub_(p)?))
-            }
-        }
-    }
-}
-
-/// `hidden · W_Uᵀ + b_U` into a buffer.
-fn write_logits(
-    out: &Tensor,
-    hidden: &Tensor,
+/// The sums over a chunk's tokens, with libtorch's operations.
+fn plain_terms(
+    original: &Tensor,
+    spliced: &[Tensor],
     unembedding: &Tensor,
     bias: Option<&Tensor>,
-) -> Result<(), SaeError> {
-    let transposed = unembedding.f_tr()?;
-    let _ = match bias {
-        None => hidden.f_mm_out(out, &transposed)?,
-        Some(bias) => bias.f_addmm_out(out, hidden, &transposed)?,
-    };
-    Ok(())
+) -> Result<Vec<KlTerm>, SaeError> {
+    let log_softmax = |hidden: &Tensor| hidden.f_linear(unembedding, bias)?.f_log_softmax(-1, None);
+    let log_p = log_softmax(original)?;
+    let p = log_p.f_exp()?;
+    spliced
+        .iter()
+        .map(|hidden| {
+            let log_q = log_softmax(hidden)?;
+            let value = log_p.f_sub(&log_q)?.f_mul_(&p)?.f_sum(Kind::Double)?;
+            let gradient = log_q.f_exp()?.f_sub_(&p)?.f_mm(unembedding)?;
+            Ok(KlTerm { value, gradient })
+        })
+        .collect()
+}
+
+/// The sums over a chunk's tokens, by kernels. The threads share out the vocabulary and take their products by
+/// themselves: two pools of threads that took turns at every tile would wait for each other longer than they work.
+fn tiled_terms(
+    tiles: &mut [Tile],
+    original: &Tensor,
+    spliced: &[Tensor],
+) -> Result<Vec<KlTerm>, SaeError> {
+    use_one_thread_a_worker();
+    let n = original.size2()?.0;
+    for tile in &mut *tiles {
+        tile.original = original.shallow_clone();
+        tile.spliced = spliced.iter().map(Tensor::shallow_clone).collect();
+    }
+    let shares: Vec<TileShares> = tiles
+        .par_iter_mut()
+        .map_init(Vec::new, |buffer, tile| no_grad(|| tile.forward(n, buffer)))
+        .collect::<Result<_, _>>()?;
+    let of_p = Whole::all(shares.iter().map(|tile| &tile.original));
+    let of_q: Vec<Vec<Whole>> = (0..spliced.len())
+        .map(|model| Whole::all(shares.iter().map(|tile| &tile.spliced[model])))
+        .collect();
+    let part = tiles.len().div_ceil(PARTS).max(1);
+    let parts: Vec<Vec<Tensor>> = tiles
+        .par_chunks_mut(part)
+        .zip(shares.par_chunks(part))
+        .map(|(tiles, shares)| no_grad(|| part_of_gradients(tiles, shares, &of_p, &of_q)))
+        .collect::<Result<_, _>>()?;
+    of_q.iter()
+        .enumerate()
+        .map(|(model, of_q)| {
+            let mut value = 0.0;
+            for (row, (p, q)) in of_p.iter().zip(of_q).enumerate() {
+                let weighted = shares
+                    .iter()
+                    .map(|tile| tile.spliced[model][row].weighted * p.scale(&tile.original[row]));
+                value += weighted.sum::<f64>() - p.log_sum() + q.log_sum();
+            }
+            let mut gradient = parts[0][model].shallow_clone();
+            for part in &parts[1..] {
+                let _ = gradient.f_add_(&part[model])?;
+            }
+            Ok(KlTerm { value: Tensor::from(value), gradient })
+        })
+        .collect()
+}
+
+/// What some tiles add to the gradient of every model's hidden states, `[n, D]` each.
+fn part_of_gradients(
+    tiles: &mut [Tile],
+    shares: &[TileShares],
+    of_p: &[Whole],
+    of_q: &[Vec<Whole>],
+) -> Result<Vec<Tensor>, SaeError> {
+    let mut gradients =
+        tiles[0].spliced.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
+    for (tile, shares) in tiles.iter_mut().zip(shares) {
+        let scales: Vec<f32> = scales(of_p, &shares.original);
+        for (model, gradient) in gradients.iter_mut().enumerate() {
+            let own = scales_of(&of_q[model], &shares.spliced[model], &scales);
+            tile.backward(model, &own, gradient)?;
+        }
+    }
+    Ok(gradients)
+}
+
+fn scales(wholes: &[Whole], shares: &[Share]) -> Vec<f32> {
+    wholes.iter().zip(shares).map(|(whole, share)| whole.scale(share) as f32).collect()
+}
+
+fn scales_of(wholes: &[Whole], shares: &[Share], of_p: &[f32]) -> Vec<(f32, f32)> {
+    scales(wholes, shares).into_iter().zip(of_p.iter().copied()).collect()
+}
+
+/// libtorch's threads are for the thread that calls it; a worker of rayon's has no others.
+fn use_one_thread_a_worker() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // The number is the calling thread's, and what threads that libtorch has not met begin with.
+        let own = tch::get_num_threads();
+        rayon::broadcast(|_| tch::set_num_threads(1));
+        tch::set_num_threads(own);
+    });
+}
+
+/// Some words of the vocabulary, and what a chunk's tokens have there.
+struct Tile {
+    /// `[w, D]`.
+    weight: Tensor,
+    /// `[w]`.
+    bias: Option<Tensor>,
+    /// The original's hidden states, `[n, D]`.
+    original: Tensor,
+    /// Every spliced model's.
+    spliced: Vec<Tensor>,
+    /// The original's exponentials, room for `[n, w]`.
+    p: Tensor,
+    /// Every spliced model's.
+    q: Vec<Tensor>,
+}
+
+/// What a tile has of every token's distributions.
+struct TileShares {
+    original: Vec<Share>,
+    /// Of every spliced model.
+    spliced: Vec<Vec<Share>>,
+}
+
+impl Tile {
+    /// The tiles of a vocabulary, with room for `n` tokens.
+    fn all(
+        unembedding: &Tensor,
+        bias: Option<&Tensor>,
+        models: usize,
+        n: i64,
+    ) -> Result<Vec<Self>, SaeError> {
+        let v = unembedding.size2()?.0;
+        (0..v)
+            .step_by(TILE as usize)
+            .map(|first| {
+                let w = TILE.min(v - first);
+                let room = || Tensor::f_empty([n * w], (Kind::Float, Device::Cpu));
+                Ok(Self {
+                    weight: unembedding.f_narrow(0, first, w)?,
+                    bias: bias.map(|bias| bias.f_narrow(0, first, w)).transpose()?,
+                    original: Tensor::new(),
+                    spliced: Vec::new(),
+                    p: room()?,
+                    q: (0..models).map(|_| room()).collect::<Result<_, _>>()?,
+                })
+            })
+            .collect()
+    }
+
+    /// The exponentials of all models' logits; the buffer is this thread's.
+    fn forward(&mut self, n: i64, buffer: &mut Vec<Tensor>) -> Result<TileShares, SaeError> {
+        let w = self.weight.size2()?.0;
+        if buffer.is_empty() {
+            buffer.push(Tensor::f_empty([n * TILE], (Kind::Float, Device::Cpu))?);
+        }
+        let logits = first_numbers(&buffer[0], n, w)?;
+        self.write_logits(&logits, &self.original)?;
+        let mut p = first_numbers(&self.p, n, w)?;
+        let original = kernels::exponentials(&logits, &mut p)?;
+        let spliced = self
+            .spliced
+            .iter()
+            .zip(&self.q)
+            .map(|(hidden, q)| {
+                let mut q = first_numbers(q, n, w)?;
+                self.write_logits(&q, hidden)?;
+                kernels::compare(&mut q, &logits, &p)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(TileShares { original, spliced })
+    }
+
+    /// Adds `(q − p) · W` to a model's gradient, `[n, D]`.
+    fn backward(
+        &mut self,
+        model: usize,
+        scales: &[(f32, f32)],
+        gradient: &mut Tensor,
+    ) -> Result<(), SaeError> {
+        let (n, w) = (scales.len() as i64, self.weight.size2()?.0);
+        let mut q = first_numbers(&self.q[model], n, w)?;
+        kernels::subtract(&mut q, &first_numbers(&self.p, n, w)?, scales)?;
+        let _ = gradient.f_addmm_(&q, &self.weight)?;
+        Ok(())
+    }
+
+    /// `hidden · Wᵀ + b` into a buffer.
+    fn write_logits(&self, out: &Tensor, hidden: &Tensor) -> Result<(), SaeError> {
+        let transposed = self.weight.f_tr()?;
+        let _ = match &self.bias {
+            None => hidden.f_mm_out(out, &transposed)?,
+            Some(bias) => bias.f_addmm_out(out, hidden, &transposed)?,
+        };
+        Ok(())
+    }
+}
+
+/// A token's softmax over the whole vocabulary.
+struct Whole {
+    largest: f64,
+    /// `Σ exp(logit − largest)`.
+    sum: f64,
+}
+
+impl Whole {
+    /// Every token's, of the shares of all tiles.
+    fn all<'a>(tiles: impl Iterator<Item = &'a Vec<Share>>) -> Vec<Self> {
+        let tiles: Vec<&Vec<Share>> = tiles.collect();
+        let tokens = tiles.first().map_or(0, |tile| tile.len());
+        (0..tokens)
+            .map(|row| {
+                let tiles = || tiles.iter().map(|tile| tile[row]);
+                let largest = |share: Share| f64::from(share.largest);
+                let all = tiles().map(largest).fold(f64::NEG_INFINITY, f64::max);
+                let sum = tiles().map(|share| share.sum * (largest(share) - all).exp()).sum();
+                Self { largest: all, sum }
+            })
+            .collect()
+    }
+
+    /// What a tile's exponentials are multiplied by to be probabilities.
+    fn scale(&self, share: &Share) -> f64 {
+        (f64::from(share.largest) - self.largest).exp() / self.sum
+    }
+
+    /// `log Σ exp(logit)`.
+    fn log_sum(&self) -> f64 {
+        self.largest + self.sum.ln()
+    }
+}
+
+/// The first numbers of a buffer as `[n, w]`.
+fn first_numbers(buffer: &Tensor, n: i64, w: i64) -> Result<Tensor, SaeError> {
+    Ok(buffer.f_narrow(0, 0, n * w)?.f_view([n, w])?)
 }
