@@ -16,12 +16,13 @@ use crate::tool;
 ///
 /// The peers need `python3`; their packages are installed into a virtual environment under target/.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  cargo xtask bench data
-  cargo xtask bench train --shapes tiny")]
+#[command(after_help = "Examples:
+  cargo xtask bench                        # data, and training on the CPU
+  cargo xtask bench train --shapes tiny
+  cargo xtask bench train --device cuda --shapes gpt2,gpt2-paper")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
     /// Use this binary instead of building one
     #[arg(long, value_name = "PATH", global = true)]
     sae: Option<PathBuf>,
@@ -30,6 +31,9 @@ pub(crate) struct Arguments {
     rounds: std::num::NonZeroUsize,
 }
 
+/// The shapes that a CPU is measured at.
+const SHAPES: [&str; 3] = ["tiny", "ts1m", "gpt2"];
+
 #[derive(Debug, Subcommand)]
 enum What {
     /// Reading windows and tokenising text, against Hugging Face datasets and tokenizers
@@ -37,7 +41,7 @@ enum What {
     /// Training steps, against PyTorch on TransformerLens
     Train {
         /// The shapes to measure: tiny, ts1m, gpt2, and for a GPU gpt2-paper
-        #[arg(long, value_delimiter = ',', default_value = "tiny,ts1m,gpt2")]
+        #[arg(long, value_delimiter = ',', default_values = SHAPES)]
         shapes: Vec<String>,
         /// cpu, cuda or cuda:NUMBER, for both sides
         #[arg(long, default_value = "cpu")]
@@ -50,7 +54,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let python = peer::python()?;
     let rounds = arguments.rounds.get();
     match &arguments.what {
-        What::Data => data::run(&sae, &python, rounds),
-        What::Train { shapes, device } => train::run(&sae, &python, shapes, device, rounds),
+        Some(What::Data) => data::run(&sae, &python, rounds),
+        Some(What::Train { shapes, device }) => train::run(&sae, &python, shapes, device, rounds),
+        None => {
+            data::run(&sae, &python, rounds)?;
+            train::run(&sae, &python, &SHAPES.map(str::to_owned), "cpu", rounds)
+        }
     }
 }

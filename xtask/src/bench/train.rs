@@ -145,7 +145,10 @@ pub(crate) fn run(
     }
     let mut body = body(&rows, rounds, device);
     if device == "cpu" {
-        body.push_str("\n`gpt2-paper` is for a GPU and was not measured in this run.\n");
+        body.push_str(
+            "\n`gpt2-paper` is for a GPU and was not measured in this run: `cargo xtask bench train --device cuda --shapes \
+             gpt2,gpt2-paper` does.\n",
+        );
     }
     tool::print(&body)?;
     let title =
@@ -243,6 +246,11 @@ fn body(rows: &[Row], rounds: usize, device: &str) -> String {
         ];
         text.push_str(&cells(&line));
     }
+    text.push_str(
+        "\nWhat the floor leaves out: two exponentials a logit and the passes over them, attention's softmax, GELU and \
+         norms with their gradients, the SAE's dictionary and ReLU, clipping; and it takes the best time of each product \
+         by itself, where the table has medians of whole steps.\n",
+    );
     text.push_str("\nWhere a step's time goes, one SAE, in milliseconds:\n\n");
     let mut names: Vec<&String> = rows.iter().flat_map(|row| row.parts.keys()).collect();
     names.sort();
