@@ -33,6 +33,9 @@ pub struct SweepConfig {
     /// The most runs that train as one bank.
     #[serde(default = "bank_size")]
     pub bank_size: NonZeroUsize,
+    /// Values that replace the base's in every run, by dotted key.
+    #[serde(default)]
+    pub set: BTreeMap<String, toml::Value>,
     /// What differs from the base, one entry a type of SAE.
     pub variants: Vec<VariantConfig>,
     /// Values for any key, combined with every variant's own grid.
@@ -151,7 +154,8 @@ impl SweepConfig {
                         message,
                     })?;
                 }
-                let fixed = variant.set.iter().map(|(key, value)| (key.as_str(), value));
+                let fixed =
+                    self.set.iter().chain(&variant.set).map(|(key, value)| (key.as_str(), value));
                 for (key, value) in fixed.chain(point.iter().copied()) {
                     set(&mut table, key, value.clone()).map_err(|message| ConfigError::Parse {
                         origin: origin.clone(),

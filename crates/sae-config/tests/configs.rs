@@ -97,6 +97,7 @@ const SWEEP: &str = r#"
 name = "demo"
 base = "unused.toml"
 bank_size = 2
+set = { "sae.expansion" = 24 }
 [[variants]]
 name = "local"
 set = { "loss.local.coeff" = 1.0, "loss.kl.coeff" = 0.0 }
@@ -129,6 +130,7 @@ fn a_sweep_expands_to_banks_of_one_variant() {
     let run = &manifest.jobs[1].runs[1].config;
     assert_eq!((run.variant(), run.sae.seed), (Variant::Local, 1));
     assert!((run.loss.sparsity.coeff.get() - 2.5).abs() < 1e-12);
+    assert!(manifest.runs().all(|run| run.config.n_features(10) == 240));
 }
 
 #[test]
