@@ -18,6 +18,30 @@ pub enum AnalysisError {
         /// Runs of its manifest.
         runs: usize,
     },
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is damaged, of another format, or does not go with the others of its run.
+    #[error("cannot use {}: {message}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
+    /// Numbers that an analysis cannot be made of.
+    #[error("cannot {action}: {message}")]
+    Input {
+        /// What was being done.
+        action: &'static str,
+        /// What was expected, and what was found.
+        message: String,
+    },
     /// A file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {

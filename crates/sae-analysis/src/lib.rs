@@ -12,11 +12,20 @@
 //! # let _: Curve = curve;
 //! ```
 
+pub mod bootstrap;
+pub mod dictionary;
+pub mod embedding;
 mod error;
+pub mod features;
 pub mod frontier;
+pub mod histogram;
+pub mod matching;
+pub mod matrix;
+mod neighbors;
 mod plot;
 mod report;
 mod runs;
+pub mod similarity;
 mod style;
 mod tables;
 

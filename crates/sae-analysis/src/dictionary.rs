@@ -1,0 +1,61 @@
+//! The dictionary of a finished run at a site: what `features.parquet` says of its features, and the directions of those
+//! that are alive.
+//!
+//! Read are `features.parquet` and the decoder in `sae/<site>/sae_weights.safetensors`, whose rows the run has stored at
+//! unit length. Of the decoder only the alive rows are kept.
+//!
+//! Legend: F features, A alive ones, D model width.
+
+mod decoder;
+mod table;
+
+use sae_config::{RunFolder, Site};
+use serde::{Deserialize, Serialize};
+
+use crate::AnalysisError;
+use crate::matrix::Matrix;
+
+/// A feature, as `features.parquet` describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Feature {
+    /// Its row in the decoder, from 0.
+    pub index: u32,
+    /// The share of tokens that it is active on, from 0 to 1.
+    pub frequency: f64,
+    /// Whether it was active at least once on the tokens that the run counted on.
+    pub alive: bool,
+    /// The Euclidean norm of its row of `w_enc`.
+    pub encoder_norm: f64,
+    /// The Euclidean norm of its row of `w_dec` as trained; the stored row has unit length.
+    pub decoder_norm: f64,
+    /// Its encoder bias.
+    pub encoder_bias: f64,
+}
+
+/// A run's dictionary at a site.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dictionary {
+    /// The site.
+    pub site: Site,
+    /// All features, in their order: `[F]`.
+    pub features: Vec<Feature>,
+    /// The indices of the alive features, rising: `[A]`.
+    pub alive: Vec<u32>,
+    /// Their decoder rows: `[A, D]`.
+    pub rows: Matrix,
+}
+
+impl Dictionary {
+    /// Reads the dictionary of the run in `folder` at `site`.
+    pub fn load(folder: &RunFolder, site: Site) -> Result<Self, AnalysisError> {
+        let features = table::read(&folder.features(), site)?;
+        let alive: Vec<u32> =
+            features.iter().filter(|feature| feature.alive).map(|feature| feature.index).collect();
+        let path = folder.sae(site).join("sae_weights.safetensors");
+        let rows = decoder::read(&path, &features, &folder.features())?;
+        Ok(Self { site, features, alive, rows })
+    }
+}
+
+#[cfg(test)]
+mod tests;
