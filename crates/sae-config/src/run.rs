@@ -181,8 +181,8 @@ pub struct TrainConfig {
     /// The precision of weights and activations.
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: Precision,
-    /// Whether the blocks after the SAE are computed a second time on the way back instead of being kept: a fraction of
-    /// the memory for about a third more time. (Smaller `batch_size`s, accumulated, need less memory at no cost.)
+    /// Whether the blocks after the SAE are computed a second time on the way back, one by one, instead of all being kept:
+    /// less memory, for one more forward pass. (Smaller `batch_size`s, accumulated, need less memory too, at no cost.)
     #[serde(default, skip_serializing_if = "is_default")]
     pub recompute: bool,
 }

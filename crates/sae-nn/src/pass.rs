@@ -2,13 +2,7 @@
 //! nothing is kept or computed that they do not need, and only the encoder's product is dense where few features are
 //! active.
 //!
-//! `N` tokens (any leading dimensions), `D` width of the activation, `F` dictionary elements. With `g` the loss's
-//! gradient with respect to x̂, and ρ that of the sparsity term with respect to c (Goodfellow et al. 2016, section 6.5,
-//! of the formulas of [`Sae`]):
-//!
-//! - `∂pre = (g · dictᵀ + ρ)` where the feature is active, 0 elsewhere
-//! - `∂w_enc = ∂preᵀ · x`, `∂b_enc = Σ_n ∂pre`, `∂x = ∂pre · w_enc`
-//! - `∂dict = cᵀ · g`, `∂w_dec = (∂dict − dict (dict · ∂dict)) / ‖w_dec‖` row by row, `∂b_dec = Σ_n g`
+//! `N` tokens (any leading dimensions), `D` width of the activation, `F` dictionary elements.
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -17,11 +11,30 @@ use crate::sae::MIN_NORM;
 use crate::{Sae, SaeError, loss};
 
 /// Where fewer of the features are active than this share, they are worked on one by one. (Both ways take the same time
-/// at about 1/10 with F = 2 048, D = 128, and 1/16 with F = 3 200, D = 64, on two cores with AVX-512; the wider D, the
-/// higher.)
+/// at about 1/10 with F = 2 048, D = 128, and 1/16 with F = 3 200, D = 64, on two cores with AVX-512.)
 const FEW: f64 = 1.0 / 16.0;
 
 /// What a pass over some tokens gives, and what its way back needs.
+///
+/// With `g` the loss's gradient with respect to x̂, and ρ that of the sparsity term with respect to c (the chain rule on the
+/// formulas of [`Sae`]):
+///
+/// - `∂pre = g · dictᵀ + ρ` where the feature is active, 0 elsewhere
+/// - `∂w_enc = ∂preᵀ · x`, `∂b_enc = Σ_n ∂pre`, `∂x = ∂pre · w_enc`
+/// - `∂dict = cᵀ · g`, `∂w_dec = (∂dict − dict (dict · ∂dict)) / ‖w_dec‖` row by row, `∂b_dec = Σ_n g`
+///
+/// ```
+/// use sae_nn::{Penalty, Sae};
+/// use tch::{Device, Kind, Tensor};
+///
+/// let sae = Sae::random(8, 32, 0, 0, Device::Cpu, Kind::Float)?; // D = 8, F = 32
+/// let x = Tensor::ones([5, 8], (Kind::Float, Device::Cpu));
+/// let pass = sae.pass(&x)?;
+/// let gradient = (&pass.reconstruction - &x) * (2.0 / 40.0); // of the mean of (x̂ − x)²
+/// let found = pass.backward(&sae, &gradient, Penalty { p: 1.0, weight: 0.1 / 8.0 }, false)?;
+/// assert_eq!(found.parameters.map(|all| all[0].size()), Some(vec![32, 8]));
+/// # Ok::<(), sae_nn::SaeError>(())
+/// ```
 #[derive(Debug)]
 pub struct SaePass {
     /// The reconstruction x̂, `[..., D]`, in the precision of the input.

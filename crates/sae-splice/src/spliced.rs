@@ -70,8 +70,8 @@ impl SplicedModel {
         Self { model, recompute: false, chunk }
     }
 
-    /// Whether gradients compute every block after the SAE a second time instead of keeping what the first left: the same
-    /// gradients for about a third more time and, where the model is deep, a fraction of the memory.
+    /// Whether gradients compute every block after the SAE a second time, one by one, instead of keeping what the first
+    /// time left: the same gradients in less memory, for one more forward pass.
     #[must_use]
     pub fn with_recomputation(self, recompute: bool) -> Self {
         Self { recompute, ..self }
