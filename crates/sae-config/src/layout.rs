@@ -39,6 +39,11 @@ impl RunFolder {
         self.0.join("features.parquet")
     }
 
+    /// What its SAEs make of the activations at their sites, `activations.json`; only where that was measured.
+    pub fn activations(&self) -> PathBuf {
+        self.0.join("activations.json")
+    }
+
     /// The folder of checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.0.join("checkpoints")
@@ -68,4 +73,14 @@ pub fn report(sweep: &Path) -> PathBuf {
 /// A sweep's frontier, `frontier.json` and the same as `csv`, `svg` and `png`.
 pub fn frontier(sweep: &Path, extension: &str) -> PathBuf {
     sweep.join("frontier").with_extension(extension)
+}
+
+/// The model's activations at a site of a sweep, `activations/<site>.json`; only where they were measured.
+pub fn activations(sweep: &Path, site: Site) -> PathBuf {
+    sweep.join("activations").join(format!("{site}.json"))
+}
+
+/// A file that the analysis of a sweep writes into its folder, `<name>.<extension>`.
+pub fn analysis(sweep: &Path, name: &str, extension: &str) -> PathBuf {
+    sweep.join(format!("{name}.{extension}"))
 }

@@ -31,6 +31,7 @@
 //! # Ok::<(), sae_config::ConfigError>(())
 //! ```
 
+pub mod activations;
 mod error;
 pub mod estimate;
 pub mod layout;

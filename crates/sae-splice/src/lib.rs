@@ -23,6 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod activations;
 mod bank;
 mod error;
 mod frequency;
@@ -32,6 +33,7 @@ pub mod profile;
 mod spliced;
 mod stretch;
 
+pub use activations::Principal;
 pub use bank::{DownstreamTerm, Member};
 pub use error::SpliceError;
 pub use frequency::FeatureCounts;

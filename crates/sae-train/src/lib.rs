@@ -22,6 +22,7 @@ mod error;
 mod evaluate;
 pub mod generate;
 mod log;
+pub mod measure;
 mod memory;
 pub mod optim;
 pub mod pretrain;

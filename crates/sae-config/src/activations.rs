@@ -1,0 +1,48 @@
+//! What a measurement of activations finds: of the model at a site, and of a run's SAEs there; for the analysis.
+//!
+//! `T` positions of a window, `P` principal directions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Site;
+
+/// The clean activations x at a site, over an evaluation set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiteActivations {
+    /// Tokens measured on.
+    pub tokens: u64,
+    /// Mean of `‖x‖` at every position, T numbers.
+    pub norm: Vec<f64>,
+    /// The principal directions of all tokens' activations, the one with the most variance first.
+    pub directions: Vec<Direction>,
+    /// Mean over random directions of what resampling costs: what a direction of no importance costs.
+    pub random_resampling_kl: f64,
+}
+
+/// A principal direction, a unit vector u.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Direction {
+    /// Its share of the total variance.
+    pub variance_share: f64,
+    /// Mean of `u · (x − mean x)` at every position, T numbers.
+    pub by_position: Vec<f64>,
+    /// `KL(original ‖ resampled)` in nats a token when every token's component along u is replaced by another token's
+    /// (a seeded permutation of each batch).
+    pub resampling_kl: f64,
+}
+
+/// A run's SAEs, by site.
+pub type RunActivations = BTreeMap<Site, SaeActivations>;
+
+/// What an SAE makes of the activations at its site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SaeActivations {
+    /// Mean of `‖x̂‖ / ‖x‖` at every position, T numbers.
+    pub norm_ratio: Vec<f64>,
+    /// Mean cosine between x and x̂ at every position, T numbers.
+    pub cosine: Vec<f64>,
+    /// `1 − Σ (u · (x − x̂))² / Σ (u · (x − mean x))²` along every principal direction, P numbers.
+    pub explained_variance: Vec<f64>,
+}

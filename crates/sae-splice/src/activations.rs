@@ -1,0 +1,310 @@
+//! How activations lie, and what SAEs make of them: norms and cosines by position, principal directions, and what it
+//! costs to resample one.
+//!
+//! `B` batch, `T` context length, `N = B·T`, `D` width of the residual stream, `P` principal directions.
+
+use std::collections::BTreeSet;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use sae_config::Site;
+use sae_config::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
+use sae_model::Unembedding;
+use sae_nn::loss;
+use tch::{Kind, Tensor, no_grad};
+
+use crate::spliced::CleanPass;
+use crate::{Member, SpliceError, SplicedModel};
+
+/// The principal directions of a site's clean activations.
+#[derive(Debug)]
+pub struct Principal {
+    /// The site.
+    pub site: Site,
+    /// Mean activation, `[D]`, f64.
+    mean: Tensor,
+    /// Unit vectors, a row each, `[P, D]`, f64.
+    directions: Tensor,
+    /// Shares of the total variance.
+    shares: Vec<f64>,
+}
+
+/// Random directions that resampling is compared on.
+const RANDOM_DIRECTIONS: usize = 4;
+
+impl SplicedModel {
+    /// The first `count` principal directions of the clean activations at a site.
+    ///
+    /// # Shapes
+    /// `batches`: each `[B, T]`.
+    pub fn principal(
+        &self,
+        site: Site,
+        batches: &[Tensor],
+        count: usize,
+    ) -> Result<Principal, SpliceError> {
+        no_grad(|| {
+            let d = self.model().config().d_model as i64;
+            let options = (Kind::Double, self.model().device());
+            let (mut sum, mut products) =
+                (Tensor::f_zeros([d], options)?, Tensor::f_zeros([d, d], options)?);
+            let mut tokens = 0;
+            for batch in batches {
+                let x = self.clean_at(site, batch)?;
+                tokens += x.size()[0];
+                let _ =
+                    sum.f_add_(&x.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)?;
+                let _ = products.f_add_(&x.f_tr()?.f_mm(&x)?)?;
+            }
+            let n = tokens.max(1) as f64;
+            let mean = sum.f_div_scalar(n)?;
+            let covariance = products.f_div_scalar(n)?.f_sub(&mean.f_outer(&mean)?)?;
+            // Ascending; the last column belongs to the largest.
+            let (values, vectors) = covariance.f_linalg_eigh("L")?;
+            let count = (count as i64).min(d);
+            let directions = vectors.f_tr()?.f_flip([0])?.f_narrow(0, 0, count)?.f_contiguous()?;
+            let total = values.f_sum(Kind::Double)?;
+            let shares = values.f_flip([0])?.f_narrow(0, 0, count)?.f_div(&total)?;
+            Ok(Principal { site, mean, directions, shares: Vec::try_from(shares)? })
+        })
+    }
+
+    /// Measures the clean activations at a site. Every direction's component is permuted among the tokens of a batch by
+    /// numbers drawn from `seed`.
+    ///
+    /// # Shapes
+    /// `batches`: each `[B, T]`.
+    pub fn site_activations(
+        &self,
+        principal: &Principal,
+        batches: &[Tensor],
+        seed: u64,
+    ) -> Result<SiteActivations, SpliceError> {
+        no_grad(|| {
+            let site = principal.site;
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let random = self.random_directions(&mut rng)?;
+            let all = Tensor::f_cat(&[&principal.directions, &random], 0)?;
+            let mut norm = ByPosition::default();
+            let mut along: Vec<ByPosition> =
+                principal.shares.iter().map(|_| ByPosition::default()).collect();
+            let mut costs = vec![0.0; all.size()[0] as usize];
+            let mut tokens = 0;
+            for batch in batches {
+                let t = batch.size2()?.1;
+                let sites = BTreeSet::from([Site::resid_pre(site.block), site]);
+                let clean = self.clean_pass(batch, &sites, true)?;
+                let x = flat(clean.activation(site)?)?;
+                let n = x.size()[0];
+                tokens += n as u64;
+                norm.add(&norms(&x)?, t)?;
+                let centred = x.f_sub(&principal.mean)?;
+                let components = centred.f_mm(&all.f_tr()?)?;
+                for (index, along) in along.iter_mut().enumerate() {
+                    along.add(&components.f_select(1, index as i64)?, t)?;
+                }
+                for (index, cost) in costs.iter_mut().enumerate() {
+                    let mut order: Vec<i64> = (0..n).collect();
+                    order.shuffle(&mut rng);
+                    let order = Tensor::f_from_slice(&order)?.f_to_device(x.device())?;
+                    let own = components.f_select(1, index as i64)?;
+                    let change = own.f_index_select(0, &order)?.f_sub(&own)?;
+                    let change = change.f_outer(&all.f_select(0, index as i64)?)?;
+                    *cost += n as f64 * self.kl_after_change(&clean, site, &change)?;
+                }
+            }
+            let costs: Vec<f64> =
+                costs.into_iter().map(|cost| cost / tokens.max(1) as f64).collect();
+            let (own, random) = costs.split_at(principal.shares.len());
+            let directions = principal
+                .shares
+                .iter()
+                .zip(along)
+                .zip(own)
+                .map(|((&variance_share, along), &resampling_kl)| Direction {
+                    variance_share,
+                    by_position: along.means(),
+                    resampling_kl,
+                })
+                .collect();
+            Ok(SiteActivations {
+                tokens,
+                norm: norm.means(),
+                directions,
+                random_resampling_kl: random.iter().sum::<f64>() / random.len().max(1) as f64,
+            })
+        })
+    }
+
+    /// What a member's SAEs make of the activations at their sites, spliced in.
+    ///
+    /// # Shapes
+    /// `batches`: each `[B, T]`; a `Principal` for every site of the member.
+    pub fn sae_activations(
+        &self,
+        member: &Member,
+        principals: &[Principal],
+        batches: &[Tensor],
+    ) -> Result<RunActivations, SpliceError> {
+        no_grad(|| {
+            let mut found: Vec<SaeSums> =
+                member.saes().iter().map(|_| SaeSums::default()).collect();
+            let sites = BTreeSet::from([Site::resid_pre(member.start())]);
+            let last = member.saes().last().map(|(site, _)| *site);
+            for batch in batches {
+                let t = batch.size2()?.1;
+                let clean = self.clean_pass(batch, &sites, false)?;
+                let pass = self.spliced_pass(member, &clean, &[], last)?;
+                for (seen, sums) in pass.saes.iter().zip(&mut found) {
+                    let principal = principals.iter().find(|own| own.site == seen.site);
+                    let principal =
+                        principal.ok_or(SpliceError::NotRecorded { site: seen.site })?;
+                    sums.add(
+                        &flat(&seen.input)?,
+                        &flat(&seen.output.reconstruction)?,
+                        principal,
+                        t,
+                    )?;
+                }
+            }
+            Ok(member
+                .saes()
+                .iter()
+                .zip(found)
+                .map(|((site, _), sums)| (*site, sums.finish()))
+                .collect())
+        })
+    }
+}
+
+impl SplicedModel {
+    /// The clean activations at a site, `[N, D]`, f64.
+    fn clean_at(&self, site: Site, tokens: &Tensor) -> Result<Tensor, SpliceError> {
+        flat(self.clean_pass(tokens, &BTreeSet::from([site]), false)?.activation(site)?)
+    }
+
+    /// Unit vectors of random direction, `[RANDOM_DIRECTIONS, D]`, f64.
+    fn random_directions(&self, rng: &mut ChaCha8Rng) -> Result<Tensor, SpliceError> {
+        let d = self.model().config().d_model;
+        let numbers: Vec<f64> =
+            (0..RANDOM_DIRECTIONS * d).map(|_| StandardNormal.sample(rng)).collect();
+        let drawn = Tensor::f_from_slice(&numbers)?
+            .f_view([RANDOM_DIRECTIONS as i64, d as i64])?
+            .f_to_device(self.model().device())?;
+        Ok(drawn.f_div(&drawn.f_norm_scalaropt_dim(2.0, [1], true)?)?)
+    }
+
+    /// `KL(original ‖ changed)` in nats a token where the activation at a site is changed by this much.
+    ///
+    /// # Shapes
+    /// `change: [N, D]`.
+    fn kl_after_change(
+        &self,
+        clean: &CleanPass,
+        site: Site,
+        change: &Tensor,
+    ) -> Result<f64, SpliceError> {
+        let start = clean.activation(Site::resid_pre(site.block))?.shallow_clone();
+        let last = self.model().run(site.block, start, None, &mut |at, x| {
+            if at != site {
+                return Ok(x);
+            }
+            let change = change.f_view_as(&x)?.f_to_kind(x.kind())?;
+            Ok(x.f_add(&change)?)
+        })?;
+        let (Some(last), Some(original)) = (last, &clean.hidden) else {
+            return Err(SpliceError::NotRecorded { site });
+        };
+        let changed = self.hidden(&last)?;
+        let Unembedding { weight, bias } = self.model().unembedding();
+        let terms = loss::kl_without_logits(original, &[&changed], weight, bias, self.chunk())?;
+        Ok(terms[0].value.f_double_value(&[])?)
+    }
+}
+
+/// Sums of a number at every position of a window.
+#[derive(Default)]
+struct ByPosition {
+    sums: Vec<f64>,
+    windows: u64,
+}
+
+impl ByPosition {
+    /// # Shapes
+    /// `values: [N]`, windows of `t` one after the other.
+    fn add(&mut self, values: &Tensor, t: i64) -> Result<(), SpliceError> {
+        let values = values.f_view([-1, t])?;
+        let sums: Vec<f64> =
+            Vec::try_from(values.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)?;
+        self.sums.resize(sums.len(), 0.0);
+        self.sums.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        self.windows += values.size()[0] as u64;
+        Ok(())
+    }
+
+    fn means(self) -> Vec<f64> {
+        let n = self.windows.max(1) as f64;
+        self.sums.into_iter().map(|sum| sum / n).collect()
+    }
+}
+
+/// Sums of an SAE.
+#[derive(Default)]
+struct SaeSums {
+    ratio: ByPosition,
+    cosine: ByPosition,
+    residual: Vec<f64>,
+    variance: Vec<f64>,
+}
+
+impl SaeSums {
+    /// # Shapes
+    /// `x, x_hat: [N, D]`, windows of `t` one after the other.
+    fn add(
+        &mut self,
+        x: &Tensor,
+        x_hat: &Tensor,
+        principal: &Principal,
+        t: i64,
+    ) -> Result<(), SpliceError> {
+        let (length, length_hat) = (norms(x)?, norms(x_hat)?);
+        self.ratio.add(&length_hat.f_div(&length)?, t)?;
+        self.cosine.add(&Tensor::f_cosine_similarity(x, x_hat, -1, 1e-8)?, t)?;
+        let squares = |x: &Tensor| -> Result<Vec<f64>, SpliceError> {
+            let along = x.f_mm(&principal.directions.f_tr()?)?.f_square()?;
+            Ok(Vec::try_from(along.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)?)
+        };
+        add(&mut self.residual, &squares(&x.f_sub(x_hat)?)?);
+        add(&mut self.variance, &squares(&x.f_sub(&principal.mean)?)?);
+        Ok(())
+    }
+
+    fn finish(self) -> SaeActivations {
+        let along = self.residual.iter().zip(&self.variance);
+        SaeActivations {
+            norm_ratio: self.ratio.means(),
+            cosine: self.cosine.means(),
+            explained_variance: along
+                .map(|(residual, variance)| 1.0 - residual / variance)
+                .collect(),
+        }
+    }
+}
+
+fn add(total: &mut Vec<f64>, more: &[f64]) {
+    total.resize(more.len(), 0.0);
+    total.iter_mut().zip(more).for_each(|(total, more)| *total += more);
+}
+
+/// `[N, D]` → `[N]`.
+fn norms(x: &Tensor) -> Result<Tensor, SpliceError> {
+    Ok(x.f_norm_scalaropt_dim(2.0, [-1], false)?)
+}
+
+/// `[B, T, D]` → `[N, D]`, in f64.
+fn flat(x: &Tensor) -> Result<Tensor, SpliceError> {
+    let d = x.size().last().copied().unwrap_or(1);
+    Ok(x.f_reshape([-1, d])?.f_to_kind(Kind::Double)?)
+}

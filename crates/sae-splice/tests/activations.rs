@@ -1,0 +1,111 @@
+//! Measurements of activations against plain formulas: principal directions, resampling, norms by position.
+
+#![allow(clippy::unwrap_used)] // In a test, a panic is the report.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use sae_config::Site;
+use sae_config::run::{LossConfig, Processing};
+use sae_model::{Transformer, load};
+use sae_nn::Sae;
+use sae_splice::{Member, SplicedModel};
+use tch::{Device, Kind, Tensor};
+
+const SITE: &str = "blocks.1.hook_resid_pre";
+
+fn language_model() -> Transformer {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sae-model/tests/fixtures/gpt2");
+    load::load(&folder, Processing::None, Device::Cpu, Kind::Double).unwrap()
+}
+
+/// Two batches of windows of 9 tokens, of different sizes.
+fn batches(model: &SplicedModel) -> Vec<Tensor> {
+    let vocabulary = model.model().config().vocabulary as i64;
+    tch::manual_seed(2);
+    [5, 3].map(|b| Tensor::randint(vocabulary, [b, 9], (Kind::Int64, Device::Cpu))).into()
+}
+
+/// All tokens' clean activations, `[N, D]`.
+fn clean(model: &SplicedModel, site: Site, batches: &[Tensor]) -> Tensor {
+    let of = |batch: &Tensor| {
+        let clean = model.clean_pass(batch, &BTreeSet::from([site]), false).unwrap();
+        clean.activation(site).unwrap().flatten(0, 1)
+    };
+    Tensor::cat(&batches.iter().map(of).collect::<Vec<_>>(), 0)
+}
+
+#[track_caller]
+fn near(found: &[f64], expected: &Tensor, bound: f64) {
+    let expected: Vec<f64> = Vec::try_from(expected.to_kind(Kind::Double).flatten(0, -1)).unwrap();
+    assert_eq!(found.len(), expected.len());
+    for (a, b) in found.iter().zip(&expected) {
+        assert!((a - b).abs() < bound, "{found:?} {expected:?}");
+    }
+}
+
+#[test]
+fn the_model_at_a_site() {
+    let model = SplicedModel::new(language_model());
+    let (site, batches) = (SITE.parse::<Site>().unwrap(), batches(&model));
+    let x = clean(&model, site, &batches);
+    let principal = model.principal(site, &batches, 6).unwrap();
+    let found = model.site_activations(&principal, &batches, 0).unwrap();
+    assert_eq!((found.tokens, found.norm.len(), found.directions.len()), (72, 9, 6));
+    let mean = x.mean_dim([0_i64].as_slice(), true, Kind::Double);
+    let centred = &x - &mean;
+    // The singular values of the centred activations, another way to the same variances.
+    let (_, s, v) = centred.svd(true, true);
+    let v = v.tr();
+    let shares = s.square() / s.square().sum(Kind::Double);
+    let own: Vec<f64> = found.directions.iter().map(|one| one.variance_share).collect();
+    near(&own, &shares.narrow(0, 0, 6), 1e-10);
+    let norms = x.norm_scalaropt_dim(2.0, [1], false).view([8, 9]);
+    near(&found.norm, &norms.mean_dim([0_i64].as_slice(), false, Kind::Double), 1e-10);
+    for (index, direction) in found.directions.iter().enumerate() {
+        let along = centred.matmul(&v.get(index as i64)).view([8, 9]);
+        let along = along.mean_dim([0_i64].as_slice(), false, Kind::Double);
+        // A direction has no sign of its own.
+        let sign = (along.double_value(&[0]) * direction.by_position[0]).signum();
+        near(&direction.by_position, &(along * sign), 1e-9);
+        assert!(direction.by_position.iter().sum::<f64>().abs() < 1e-9);
+        assert!(direction.resampling_kl > 0.0);
+    }
+    assert!(found.random_resampling_kl > 0.0);
+    // Resampling what carries most costs more than resampling what carries little.
+    assert!(found.directions[0].resampling_kl > found.directions[5].resampling_kl);
+    // The seed decides.
+    assert_eq!(model.site_activations(&principal, &batches, 0).unwrap(), found);
+    assert_ne!(model.site_activations(&principal, &batches, 1).unwrap(), found);
+}
+
+/// Features +1 and −1 of every direction reproduce an activation; half of each dictionary element's activation halves it.
+#[test]
+fn an_sae_that_halves() {
+    let model = SplicedModel::new(language_model());
+    let (site, batches) = (SITE.parse::<Site>().unwrap(), batches(&model));
+    let eye = Tensor::eye(32, (Kind::Double, Device::Cpu));
+    let both = Tensor::cat(&[&eye, &-&eye], 0);
+    let zeros = |n| Tensor::zeros([n], (Kind::Double, Device::Cpu));
+    let sae = Sae::from_tensors(&both * 0.5, zeros(64), both, zeros(32)).unwrap();
+    let loss: LossConfig =
+        serde_json::from_str(r#"{"sparsity": {"coeff": 1.0}, "kl": {"coeff": 1.0}}"#).unwrap();
+    let member = Member::new(&model, vec![(site, sae)], &loss).unwrap();
+    let principals = [model.principal(site, &batches, 3).unwrap()];
+    let found =
+        model.sae_activations(&member, &principals, &batches).unwrap().remove(&site).unwrap();
+    near(&found.norm_ratio, &(zeros(9) + 0.5), 1e-12);
+    near(&found.cosine, &(zeros(9) + 1.0), 1e-12);
+    // 1 − Σ (u · x / 2)² / Σ (u · (x − mean))².
+    let x = clean(&model, site, &batches);
+    let mean = x.mean_dim([0_i64].as_slice(), true, Kind::Double);
+    let (_, _, v) = (&x - &mean).svd(true, true);
+    let v = v.tr();
+    let directions = v.narrow(0, 0, 3).tr();
+    let sums = |x: &Tensor| {
+        x.matmul(&directions).square().sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)
+    };
+    near(&found.explained_variance, &(1.0 - sums(&(&x * 0.5)) / sums(&(&x - &mean))), 1e-9);
+    // A site that was not prepared is an error.
+    assert!(model.sae_activations(&member, &[], &batches).is_err());
+}
