@@ -11,12 +11,26 @@ pub enum AnalysisError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// No run is finished.
-    #[error("{} has no finished run among its {runs}: run the sweep first", path.display())]
+    #[error(
+        "{} has no finished run among its {runs}: {}",
+        path.display(),
+        unreadable.as_deref().unwrap_or("run the sweep first")
+    )]
     NothingFinished {
         /// The sweep's folder.
         path: PathBuf,
         /// Runs of its manifest.
         runs: usize,
+        /// Why the first summary that is there cannot be read, if one is.
+        unreadable: Option<String>,
+    },
+    /// Runs of different models, which cannot be compared.
+    #[error("{} has runs of different models, expected one: {models}", path.display())]
+    SeveralModels {
+        /// The sweep's folder.
+        path: PathBuf,
+        /// The models, each with the first run that has it.
+        models: String,
     },
     /// A file could not be read.
     #[error("cannot read {}: {source}", path.display())]
@@ -59,6 +73,6 @@ pub enum AnalysisError {
         message: String,
     },
     /// Numbers could not be written as JSON.
-    #[error("cannot write frontier.json: {0}")]
+    #[error("cannot write what was found as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sae_config::{Site, Variant};
 use serde::{Deserialize, Serialize};
 
+use crate::facets::{self, Facets};
 use crate::{AnalysisError, Point};
 
 /// `frontier.json`.
@@ -12,8 +13,20 @@ use crate::{AnalysisError, Point};
 pub struct Frontier {
     /// A point a run and site.
     pub points: Vec<Point>,
-    /// Each type against `local`, by site.
+    /// Each type against `local`, by site and by the values of `facets`.
     pub summary: Vec<Comparison>,
+    /// The keys of the configuration whose values have frontiers of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facets: Vec<String>,
+}
+
+/// The points that one frontier a type is drawn through.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// The site.
+    pub site: Site,
+    /// The values of the frontier's facets.
+    pub facets: Facets,
 }
 
 /// A type against `local` at a site. Ratios are type ÷ local: below 1, the type needs less.
@@ -30,6 +43,9 @@ pub struct Comparison {
     pub ce_at_equal_l0: Ratio,
     /// CE increase at equal alive features (likewise).
     pub ce_at_equal_alive: Ratio,
+    /// The values of the frontier's facets.
+    #[serde(default, skip_serializing_if = "Facets::is_empty")]
+    pub facets: Facets,
 }
 
 /// A mean ratio of two curves at [`PLACES`] even places of the range that both cover.
@@ -113,29 +129,71 @@ pub fn ratio(curve: &Curve, base: &Curve) -> Ratio {
 impl Frontier {
     /// The frontiers of these points, and each type's comparison with `local` where there is one.
     pub fn of(points: &[Point]) -> Self {
-        let frontier = Self { points: points.to_vec(), summary: Vec::new() };
+        Self::by(points, &[])
+    }
+
+    /// The same, split by the values that the points have of the keys in `facets`.
+    pub fn by(points: &[Point], facets: &[String]) -> Self {
+        let frontier =
+            Self { points: points.to_vec(), summary: Vec::new(), facets: facets.to_vec() };
         let mut summary = Vec::new();
-        for site in frontier.sites() {
+        for group in frontier.groups() {
+            let missing = |variant| frontier.of_group(&group, variant).next().is_none();
+            if missing(Variant::Local) {
+                continue;
+            }
             for variant in frontier.variants() {
-                if variant == Variant::Local || frontier.of_type(site, variant).next().is_none() {
+                if variant == Variant::Local || missing(variant) {
                     continue;
                 }
-                if frontier.of_type(site, Variant::Local).next().is_none() {
-                    continue;
-                }
-                let l0 = |variant| frontier.curve(site, variant, |point| point.l0);
-                let alive = |variant| frontier.curve(site, variant, |point| point.alive as f64);
+                let l0 = |variant| frontier.group_curve(&group, variant, |point| point.l0);
+                let alive =
+                    |variant| frontier.group_curve(&group, variant, |point| point.alive as f64);
                 let (own, local) = (l0(variant), l0(Variant::Local));
                 summary.push(Comparison {
-                    site,
+                    site: group.site,
                     variant,
                     l0_at_equal_ce: ratio(&own.inverse(), &local.inverse()),
                     ce_at_equal_l0: ratio(&own, &local),
                     ce_at_equal_alive: ratio(&alive(variant), &alive(Variant::Local)),
+                    facets: group.facets.clone(),
                 });
             }
         }
         Self { summary, ..frontier }
+    }
+
+    /// What has frontiers of its own: every site, and there every combination of the facets' values that has a point.
+    pub fn groups(&self) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for point in &self.points {
+            let group = self.group_of(point);
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        groups.sort_by(|a, b| a.site.cmp(&b.site).then(facets::compare(&a.facets, &b.facets)));
+        groups
+    }
+
+    fn group_of(&self, point: &Point) -> Group {
+        Group { site: point.site, facets: facets::select(&point.facets, &self.facets) }
+    }
+
+    /// The points of a type in a group.
+    pub fn of_group<'a>(
+        &'a self,
+        group: &'a Group,
+        variant: Variant,
+    ) -> impl Iterator<Item = &'a Point> {
+        self.of_type(group.site, variant).filter(move |point| self.group_of(point) == *group)
+    }
+
+    /// The Pareto curve of CE increase against `x` of a type in a group.
+    pub fn group_curve(&self, group: &Group, variant: Variant, x: impl Fn(&Point) -> f64) -> Curve {
+        let points: Vec<(f64, f64)> =
+            self.of_group(group, variant).map(|point| (x(point), point.ce_increase)).collect();
+        pareto(&points)
     }
 
     /// The sites, in the order of computation.

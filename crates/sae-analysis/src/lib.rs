@@ -1,6 +1,8 @@
 //! From finished runs to evidence: Pareto frontiers, their comparison, tables, pictures and a report.
 //!
-//! Works from what the run folders say, and from nothing else; a run that is not finished is listed and left out.
+//! Works from what the run folders say, and from nothing else. A run that is not finished, diverged or cannot be read is
+//! listed and left out; so is what is missing of one that is. [`analyse`] does all of it for a sweep's folder; the
+//! modules serve those who want a single number.
 //!
 //! ```
 //! use sae_analysis::frontier::{Curve, pareto};
@@ -16,47 +18,69 @@ pub mod bootstrap;
 pub mod dictionary;
 pub mod embedding;
 mod error;
+pub mod evidence;
+pub mod facets;
 pub mod features;
 pub mod frontier;
+mod gather;
 pub mod histogram;
 pub mod matching;
 pub mod matrix;
 mod neighbors;
+mod number;
+mod options;
 mod plot;
 mod report;
 mod runs;
 pub mod similarity;
 mod style;
 mod tables;
+mod write;
 
 use std::path::{Path, PathBuf};
 
 pub use error::AnalysisError;
 pub use frontier::Frontier;
-pub use runs::{Point, SweepRuns};
+pub use options::AnalysisOptions;
+pub use runs::{FinishedRun, Point, SweepRuns};
 use sae_config::layout;
+
+use crate::evidence::Evidence;
 
 /// What [`analyse`] has made.
 #[derive(Debug)]
 pub struct Analysis {
-    /// The table and the summary, for a terminal.
+    /// The table, the summary and the notes, for a terminal.
     pub text: String,
     /// The report.
     pub report: PathBuf,
+    /// All files that were written.
+    pub files: Vec<PathBuf>,
+    /// All that was found, as it stands in `analysis.json`.
+    pub evidence: Evidence,
 }
 
-/// Reads a sweep's finished runs and writes `frontier.{json,csv,svg,png}` and `report.html` into its folder.
+/// Reads a sweep's finished runs and writes what is found into its folder, with the default options: see
+/// [`analyse_with`].
 pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
-    let runs = SweepRuns::load(sweep)?;
-    let frontier = Frontier::of(&runs.points);
-    let write = |path: PathBuf, text: &str| {
-        std::fs::write(&path, text).map_err(|source| AnalysisError::Write { path, source })
-    };
-    write(layout::frontier(sweep, "json"), &frontier.to_json()?)?;
-    write(layout::frontier(sweep, "csv"), &tables::csv(&frontier.points))?;
-    let svg = plot::svg(&frontier)?;
-    write(layout::frontier(sweep, "svg"), &svg)?;
-    plot::png(&frontier, &layout::frontier(sweep, "png"))?;
-    write(layout::report(sweep), &report::html(&runs, &frontier, &svg))?;
-    Ok(Analysis { text: tables::terminal(&runs, &frontier), report: layout::report(sweep) })
+    analyse_with(sweep, &AnalysisOptions::default())
+}
+
+/// Reads a sweep's finished runs and writes what is found into its folder:
+///
+/// - `analysis.json`: all of it, an [`Evidence`]
+/// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each type against `local`
+/// - `matches.{json,csv,md,tex}`: matched runs
+/// - `downstream`, `geometry`, `umap`, `activations`, `stability` and `features`, each as `csv`, `svg` and `png`, where
+///   the sweep has something to show; and `geometry_histograms.csv`
+/// - `report.html`
+///
+/// What is broken or missing does not stop it: it is left out, and said in the notes. Refused are a sweep without a
+/// manifest or without a finished run, runs of different models, facets that no run has, and options that are none.
+pub fn analyse_with(sweep: &Path, options: &AnalysisOptions) -> Result<Analysis, AnalysisError> {
+    let runs = SweepRuns::load(sweep, &options.facets)?;
+    let evidence = gather::evidence(&runs, options)?;
+    let files = write::everything(&runs, &evidence)?;
+    let text = tables::terminal(&evidence);
+    Ok(Analysis { text, report: layout::report(sweep), files, evidence })
 }

@@ -81,6 +81,18 @@ impl std::fmt::Display for MatchBy {
 }
 
 impl MatchBy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::CeIncrease, Self::L0, Self::Alive];
+
+    /// In words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::CeIncrease => "CE increase",
+            Self::L0 => "L0",
+            Self::Alive => "alive features",
+        }
+    }
+
     /// The quantity of a point.
     pub fn of(self, point: &Point) -> f64 {
         match self {

@@ -1,16 +1,21 @@
 //! A sweep's runs, read from their folders.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use sae_config::run::Processing;
 use sae_config::summary::Status;
 use sae_config::{Manifest, RunConfig, RunFolder, Site, Summary, Variant, layout};
 use serde::{Deserialize, Serialize};
 
 use crate::AnalysisError;
+use crate::facets::{Facets, differing, flatten, select};
 
 /// A sweep's finished runs, and the names of the others.
 #[derive(Debug)]
 pub struct SweepRuns {
+    /// The sweep's folder.
+    pub folder: PathBuf,
     /// The sweep's name.
     pub name: String,
     /// Finished runs, in the order of the manifest.
@@ -21,20 +26,31 @@ pub struct SweepRuns {
     pub unfinished: Vec<String>,
     /// Runs whose loss became non-finite; they are no points.
     pub diverged: Vec<String>,
+    /// Runs whose summary cannot be read, with the reason.
+    pub unreadable: Vec<(String, String)>,
+    /// Finished runs of which something is missing, in sentences.
+    pub incomplete: Vec<String>,
 }
 
 /// A finished run.
 #[derive(Debug)]
 pub struct FinishedRun {
-    /// Its folder.
+    /// Its id.
+    pub id: String,
+    /// Its folder, relative to the sweep's.
     pub folder: PathBuf,
     /// Its configuration.
     pub config: RunConfig,
     /// Its summary.
     pub summary: Summary,
+    /// All values of its configuration.
+    pub all_facets: Facets,
+    /// The values of the keys in which the finished runs differ.
+    pub facets: Facets,
 }
 
-/// A run at one of its sites. CE increase and KL are the run's; the rest is the site's.
+/// A run at one of its sites. CE increase and KL are the run's; the rest is the site's. Numbers that the summary has
+/// not are NaN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// The run's id.
@@ -49,37 +65,56 @@ pub struct Point {
     /// The sparsity coefficient.
     pub coeff: f64,
     /// Active features per token.
+    #[serde(deserialize_with = "crate::number::or_nan")]
     pub l0: f64,
     /// Alive features.
     pub alive: u64,
     /// Dictionary elements.
     pub n_features: u64,
     /// Cross-entropy increase, nats a token.
+    #[serde(deserialize_with = "crate::number::or_nan")]
     pub ce_increase: f64,
     /// KL divergence, nats a token.
+    #[serde(deserialize_with = "crate::number::or_nan")]
     pub kl: f64,
     /// Explained variance of the SAE's input.
+    #[serde(deserialize_with = "crate::number::or_nan")]
     pub explained_variance: f64,
     /// MSE of the SAE's output to its input.
+    #[serde(deserialize_with = "crate::number::or_nan")]
     pub mse: f64,
     /// Share of the cross-entropy lost to zero ablation that is recovered.
+    #[serde(deserialize_with = "crate::number::or_nan")]
     pub ce_recovered: f64,
     /// Share of tokens at which both models rank the same token first.
+    #[serde(deserialize_with = "crate::number::or_nan")]
     pub top1_agreement: f64,
     /// Tokens trained on.
     pub training_tokens: u64,
+    /// The values of the keys in which the sweep's finished runs differ, seed and sparsity coefficient left out, which
+    /// stand above; and of the keys that were asked for.
+    #[serde(default)]
+    pub facets: Facets,
 }
 
+/// The keys that a point has fields of.
+const FIELDS: [&str; 2] = ["sae.seed", "loss.sparsity.coeff"];
+
 impl SweepRuns {
-    /// Reads a sweep's folder.
-    pub fn load(sweep: &Path) -> Result<Self, AnalysisError> {
+    /// Reads a sweep's folder. Runs that are not finished, that diverged, or whose summary cannot be read are listed.
+    /// Refused are runs of different models, no finished run at all, and facets that no run has.
+    pub fn load(sweep: &Path, facets: &[String]) -> Result<Self, AnalysisError> {
         let manifest = Manifest::load(&layout::manifest(sweep))?;
+        one_model(sweep, &manifest)?;
         let mut runs = Self {
+            folder: sweep.to_owned(),
             name: manifest.sweep.clone(),
             finished: Vec::new(),
             points: Vec::new(),
             unfinished: Vec::new(),
             diverged: Vec::new(),
+            unreadable: Vec::new(),
+            incomplete: Vec::new(),
         };
         for run in manifest.runs() {
             let folder = RunFolder::new(sweep.join(&run.folder));
@@ -87,49 +122,174 @@ impl SweepRuns {
                 runs.unfinished.push(run.id.clone());
                 continue;
             }
-            let summary = Summary::load(&folder.summary())?;
+            let summary = match Summary::load(&folder.summary()) {
+                Ok(summary) => summary,
+                Err(error) => {
+                    runs.unreadable.push((run.id.clone(), error.to_string()));
+                    continue;
+                }
+            };
             if summary.status == Status::Diverged {
                 runs.diverged.push(run.id.clone());
                 continue;
             }
-            runs.points.extend(points(&run.config, &summary));
             runs.finished.push(FinishedRun {
+                id: run.id.clone(),
                 folder: run.folder.clone(),
                 config: run.config.clone(),
                 summary,
+                all_facets: flatten(&run.config)?,
+                facets: Facets::new(),
             });
         }
         if runs.finished.is_empty() {
             return Err(AnalysisError::NothingFinished {
                 path: sweep.to_owned(),
                 runs: manifest.runs().count(),
+                unreadable: runs.unreadable.first().map(|(_, error)| error.clone()),
             });
+        }
+        runs.tell_facets(facets)?;
+        let made: Vec<Made> = runs.finished.iter().map(|run| points(run, facets)).collect();
+        for Made { points, notes } in made {
+            runs.points.extend(points);
+            runs.incomplete.extend(notes);
         }
         Ok(runs)
     }
+
+    /// The finished run of this id.
+    pub fn run(&self, id: &str) -> Option<&FinishedRun> {
+        self.finished.iter().find(|run| run.id == id)
+    }
+
+    /// The folder of a finished run.
+    pub fn folder_of(&self, run: &FinishedRun) -> RunFolder {
+        RunFolder::new(self.folder.join(&run.folder))
+    }
+
+    /// What was left out, and why, in sentences.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.unfinished.is_empty() {
+            notes.push(format!("Not finished, left out: {}.", self.unfinished.join(", ")));
+        }
+        if !self.diverged.is_empty() {
+            notes.push(format!("Diverged, left out: {}.", self.diverged.join(", ")));
+        }
+        for (run, error) in &self.unreadable {
+            notes.push(format!("Unreadable, left out: {run} ({error})."));
+        }
+        notes.extend(self.incomplete.iter().cloned());
+        notes
+    }
+
+    fn tell_facets(&mut self, wanted: &[String]) -> Result<(), AnalysisError> {
+        let all: Vec<Facets> = self.finished.iter().map(|run| run.all_facets.clone()).collect();
+        let keys = differing(&all);
+        for key in wanted {
+            if !all.iter().any(|facets| facets.contains_key(key)) {
+                let known: Vec<&str> = keys.iter().map(String::as_str).collect();
+                return Err(AnalysisError::Input {
+                    action: "split the frontier",
+                    message: format!(
+                        "expected a dotted key of the configuration, found `{key}`, which no finished run has; the \
+                         runs differ in {}",
+                        if known.is_empty() { "nothing".to_owned() } else { known.join(", ") }
+                    ),
+                });
+            }
+        }
+        for run in &mut self.finished {
+            run.facets = select(&run.all_facets, &keys);
+        }
+        Ok(())
+    }
 }
 
-fn points(config: &RunConfig, summary: &Summary) -> Vec<Point> {
-    let found = &summary.evaluation;
-    found
-        .sites
-        .iter()
-        .map(|(site, at)| Point {
-            run: summary.id.clone(),
-            variant: summary.variant,
+/// Activations, and so everything that is compared here, are those of one model.
+fn one_model(sweep: &Path, manifest: &Manifest) -> Result<(), AnalysisError> {
+    let mut models: BTreeMap<String, &str> = BTreeMap::new();
+    for run in manifest.runs() {
+        let processing = match run.config.model.processing {
+            Processing::None => "weights as they are",
+            Processing::TransformerLens => "processed as by TransformerLens",
+        };
+        let model = format!("{} ({processing})", run.config.model.path);
+        models.entry(model).or_insert(&run.id);
+    }
+    if models.len() < 2 {
+        return Ok(());
+    }
+    let models = models.into_iter().map(|(model, run)| format!("{model}, as in run {run}"));
+    Err(AnalysisError::SeveralModels {
+        path: sweep.to_owned(),
+        models: models.collect::<Vec<_>>().join("; "),
+    })
+}
+
+struct Made {
+    points: Vec<Point>,
+    notes: Vec<String>,
+}
+
+fn points(run: &FinishedRun, wanted: &[String]) -> Made {
+    let found = &run.summary.evaluation;
+    let mut made = Made { points: Vec::new(), notes: Vec::new() };
+    let missing = |site: Site, what: &str| {
+        format!("{} is left out at {site}: its summary has no {what} there.", run.id)
+    };
+    for site in run.config.sae.sites.iter().filter(|site| !found.sites.contains_key(site)) {
+        made.notes.push(missing(*site, "evaluation"));
+    }
+    let keys = run.facets.keys().filter(|key| !FIELDS.contains(&key.as_str())).chain(wanted);
+    let facets = select(&run.all_facets, keys);
+    for (site, at) in &found.sites {
+        let Some(&alive) = run.summary.alive.get(site) else {
+            made.notes.push(missing(*site, "number of alive features"));
+            continue;
+        };
+        let point = Point {
+            run: run.id.clone(),
+            variant: run.summary.variant,
             site: *site,
-            seed: config.sae.seed,
-            coeff: config.loss.sparsity.coeff.get(),
+            seed: run.config.sae.seed,
+            coeff: run.config.loss.sparsity.coeff.get(),
             l0: at.l0,
-            alive: summary.alive.get(site).copied().unwrap_or(0),
-            n_features: summary.n_features,
+            alive,
+            n_features: run.summary.n_features,
             ce_increase: found.ce_increase,
             kl: found.kl,
             explained_variance: at.explained_variance,
             mse: at.mse,
             ce_recovered: found.ce_recovered_zero,
             top1_agreement: found.top1_agreement,
-            training_tokens: summary.training_tokens,
-        })
-        .collect()
+            training_tokens: run.summary.training_tokens,
+            facets: facets.clone(),
+        };
+        let none = not_finite(&point);
+        if !none.is_empty() {
+            made.notes.push(format!(
+                "{} has no finite {} at {site}; it is left out of what needs it.",
+                run.id,
+                none.join(", ")
+            ));
+        }
+        made.points.push(point);
+    }
+    made
+}
+
+/// The names of a point's numbers that are none.
+fn not_finite(point: &Point) -> Vec<&'static str> {
+    let numbers = [
+        ("L0", point.l0),
+        ("CE increase", point.ce_increase),
+        ("KL divergence", point.kl),
+        ("explained variance", point.explained_variance),
+        ("MSE", point.mse),
+        ("share of recovered cross-entropy", point.ce_recovered),
+        ("top-1 agreement", point.top1_agreement),
+    ];
+    numbers.into_iter().filter(|(_, number)| !number.is_finite()).map(|(name, _)| name).collect()
 }

@@ -1,9 +1,15 @@
-//! Colours and markers, the same in every picture; types are told apart without colour too.
+//! Colours, markers and strokes, the same in every picture; types are told apart without colour too.
 
 use plotters::style::RGBColor;
 use sae_config::Variant;
 
-/// A type's marker.
+/// Text and axes.
+pub(crate) const INK: RGBColor = RGBColor(40, 40, 40);
+
+/// The original model, and other things that are no type of SAE.
+pub(crate) const NEUTRAL: RGBColor = RGBColor(110, 110, 110);
+
+/// A marker at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Marker {
     Circle,
@@ -12,13 +18,65 @@ pub(crate) enum Marker {
     Cross,
 }
 
+/// A line's stroke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stroke {
+    Solid,
+    Dashed,
+    Dotted,
+}
+
+/// What something is drawn with wherever it appears.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Look {
+    pub colour: RGBColor,
+    pub marker: Marker,
+    pub stroke: Stroke,
+    /// 1 is solid.
+    pub opacity: f64,
+}
+
+impl Look {
+    /// A type's.
+    pub fn of(variant: Variant) -> Self {
+        let stroke = match variant {
+            Variant::Local | Variant::Other => Stroke::Solid,
+            Variant::E2e => Stroke::Dashed,
+            Variant::E2eDs => Stroke::Dotted,
+        };
+        Self { colour: colour(variant), marker: marker(variant), stroke, opacity: 1.0 }
+    }
+
+    /// Of what is numbered and has no type: colours, markers and strokes in turn.
+    pub fn numbered(number: usize) -> Self {
+        let (colour, marker, stroke) = match number % 4 {
+            0 => (RGBColor(86, 60, 140), Marker::Circle, Stroke::Solid),
+            1 => (RGBColor(204, 121, 167), Marker::Triangle, Stroke::Dashed),
+            2 => (RGBColor(150, 115, 0), Marker::Square, Stroke::Dotted),
+            _ => (RGBColor(86, 180, 233), Marker::Cross, Stroke::Solid),
+        };
+        Self { colour, marker, stroke, opacity: 1.0 }
+    }
+
+    /// The original model's.
+    pub fn neutral() -> Self {
+        Self { colour: NEUTRAL, marker: Marker::Cross, stroke: Stroke::Dashed, opacity: 1.0 }
+    }
+
+    /// The same, fainter.
+    #[must_use]
+    pub fn faint(self, opacity: f64) -> Self {
+        Self { opacity, ..self }
+    }
+}
+
 /// Colours that stay apart for colour-blind eyes (Okabe and Ito 2008).
 pub(crate) fn colour(variant: Variant) -> RGBColor {
     match variant {
         Variant::Local => RGBColor(0, 114, 178),
         Variant::E2e => RGBColor(213, 94, 0),
         Variant::E2eDs => RGBColor(0, 158, 115),
-        Variant::Other => RGBColor(110, 110, 110),
+        Variant::Other => NEUTRAL,
     }
 }
 

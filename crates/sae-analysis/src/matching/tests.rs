@@ -29,6 +29,7 @@ fn point(variant: Variant, run: &str, by: MatchBy, quantity: f64) -> Point {
         ce_recovered: 0.9,
         top1_agreement: 0.9,
         training_tokens: 1000,
+        facets: crate::facets::Facets::new(),
     }
 }
 

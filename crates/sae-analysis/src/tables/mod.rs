@@ -1,8 +1,15 @@
-//! The points as tables: for the terminal and as CSV.
+//! What was found as tables: for the terminal, as CSV, Markdown and LaTeX.
+
+mod csv;
+pub(crate) mod evidence;
+pub(crate) mod matches;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use sae_config::Variant;
+use sae_config::{Site, Variant};
 
+use self::csv::{Csv, number};
+use crate::evidence::Evidence;
+use crate::facets::{Facets, describe as describe_facets};
 use crate::frontier::{Comparison, Ratio};
 use crate::{Frontier, Point, SweepRuns};
 
@@ -33,8 +40,9 @@ pub(crate) fn sorted(points: &[Point]) -> Vec<&Point> {
     sorted
 }
 
-/// The table and the summary.
-pub(crate) fn terminal(runs: &SweepRuns, frontier: &Frontier) -> String {
+/// The table, the summary and the notes.
+pub(crate) fn terminal(evidence: &Evidence) -> String {
+    let frontier = &evidence.frontier;
     let mut table = Table::new();
     table
         .load_preset(presets::UTF8_BORDERS_ONLY)
@@ -52,32 +60,34 @@ pub(crate) fn terminal(runs: &SweepRuns, frontier: &Frontier) -> String {
     }
     let mut text = table.to_string();
     text.push('\n');
-    for line in sentences(runs, frontier) {
+    for line in comparisons(frontier).iter().chain(&evidence.notes) {
         text.push('\n');
-        text.push_str(&line);
+        text.push_str(line);
     }
     text
 }
 
 /// What the frontiers say, and what is missing, in sentences.
 pub(crate) fn sentences(runs: &SweepRuns, frontier: &Frontier) -> Vec<String> {
+    let mut lines = comparisons(frontier);
+    lines.extend(runs.notes());
+    lines
+}
+
+/// What the frontiers say, in sentences.
+fn comparisons(frontier: &Frontier) -> Vec<String> {
     let mut lines: Vec<String> = frontier.summary.iter().flat_map(comparison).collect();
     if frontier.summary.is_empty() {
         lines
             .push("Nothing to compare: the sweep has no `local` runs, or nothing else.".to_owned());
     }
     lines.extend(flat(frontier));
-    if !runs.unfinished.is_empty() {
-        lines.push(format!("Not finished, left out: {}.", runs.unfinished.join(", ")));
-    }
-    if !runs.diverged.is_empty() {
-        lines.push(format!("Diverged, left out: {}.", runs.diverged.join(", ")));
-    }
     lines
 }
 
 fn comparison(comparison: &Comparison) -> Vec<String> {
-    let Comparison { site, variant, .. } = comparison;
+    let Comparison { variant, .. } = comparison;
+    let site = where_at(comparison.site, &comparison.facets);
     let line = |what: &str, at: &str, ratio: Ratio, decimals: usize| match (ratio.mean, ratio.range)
     {
         (Some(mean), Some([low, high])) => format!(
@@ -94,6 +104,14 @@ fn comparison(comparison: &Comparison) -> Vec<String> {
         line("CE increase", "L0", comparison.ce_at_equal_l0, 1),
         line("CE increase", "alive features", comparison.ce_at_equal_alive, 0),
     ]
+}
+
+fn where_at(site: Site, facets: &Facets) -> String {
+    if facets.is_empty() {
+        site.to_string()
+    } else {
+        format!("{site}, {}", describe_facets(facets))
+    }
 }
 
 /// Where the second frontier says nothing, because no feature dies.
@@ -113,34 +131,49 @@ fn flat(frontier: &Frontier) -> Option<String> {
     ))
 }
 
-/// Every number of every point.
+/// Every number of every point, and a column a facet.
 pub(crate) fn csv(points: &[Point]) -> String {
-    let mut text = String::from(
-        "run,type,site,seed,coeff,l0,alive,n_features,ce_increase,kl,explained_variance,mse,ce_recovered,\
-         top1_agreement,training_tokens\n",
-    );
+    let fields = [
+        "run",
+        "type",
+        "site",
+        "seed",
+        "coeff",
+        "l0",
+        "alive",
+        "n_features",
+        "ce_increase",
+        "kl",
+        "explained_variance",
+        "mse",
+        "ce_recovered",
+        "top1_agreement",
+        "training_tokens",
+    ];
+    // All points of a sweep have the same facets.
+    let facets = points.first().into_iter().flat_map(|point| point.facets.keys());
+    let mut csv = Csv::new(fields.into_iter().chain(facets.map(String::as_str)));
     for p in sorted(points) {
-        let values: [&dyn std::fmt::Display; 15] = [
-            &p.run,
-            &p.variant,
-            &p.site,
-            &p.seed,
-            &p.coeff,
-            &p.l0,
-            &p.alive,
-            &p.n_features,
-            &p.ce_increase,
-            &p.kl,
-            &p.explained_variance,
-            &p.mse,
-            &p.ce_recovered,
-            &p.top1_agreement,
-            &p.training_tokens,
+        let values = [
+            p.run.clone(),
+            p.variant.to_string(),
+            p.site.to_string(),
+            p.seed.to_string(),
+            number(p.coeff),
+            number(p.l0),
+            p.alive.to_string(),
+            p.n_features.to_string(),
+            number(p.ce_increase),
+            number(p.kl),
+            number(p.explained_variance),
+            number(p.mse),
+            number(p.ce_recovered),
+            number(p.top1_agreement),
+            p.training_tokens.to_string(),
         ];
-        text.push_str(&values.map(ToString::to_string).join(","));
-        text.push('\n');
+        csv.row(values.into_iter().chain(p.facets.values().cloned()));
     }
-    text
+    csv.finish()
 }
 
 /// A type in words.

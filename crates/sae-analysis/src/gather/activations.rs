@@ -1,0 +1,68 @@
+//! What was measured of activations: files beside the runs, which a sweep may have or not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sae_config::activations::{RunActivations, SiteActivations};
+use sae_config::{Site, layout};
+use serde::de::DeserializeOwned;
+
+use super::Notes;
+use crate::SweepRuns;
+use crate::evidence::SiteEvidence;
+
+/// By site: what was measured of the model there, and of every run.
+pub(super) fn read(
+    runs: &SweepRuns,
+    sites: &[Site],
+    notes: &mut Notes,
+) -> BTreeMap<Site, SiteEvidence> {
+    let mut found = BTreeMap::new();
+    for &site in sites {
+        let path = layout::activations(&runs.folder, site);
+        if let Some(model) = read_json::<SiteActivations>(&path, notes) {
+            found.insert(site, SiteEvidence { model, runs: BTreeMap::new() });
+        }
+    }
+    for run in &runs.finished {
+        let path = runs.folder_of(run).activations();
+        let Some(measured) = read_json::<RunActivations>(&path, notes) else { continue };
+        for (site, activations) in measured {
+            match found.get_mut(&site) {
+                Some(at) => {
+                    at.runs.insert(run.id.clone(), activations);
+                }
+                None => notes.add(format!(
+                    "Activations of {} were measured at {site}, but those of the model were not: left out.",
+                    run.id
+                )),
+            }
+        }
+    }
+    let missing: Vec<String> =
+        sites.iter().filter(|site| !found.contains_key(site)).map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        notes.add(format!("Activations were not measured at {}.", missing.join(", ")));
+    }
+    for (site, at) in &found {
+        if at.runs.is_empty() {
+            notes.add(format!("At {site} activations were measured of the model, and of no run."));
+        }
+    }
+    found
+}
+
+/// The file's content; none where there is no file, and with a note where it cannot be used.
+fn read_json<T: DeserializeOwned>(path: &Path, notes: &mut Notes) -> Option<T> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            notes.add(format!("Cannot read {}, left out: {error}.", path.display()));
+            return None;
+        }
+    };
+    serde_json::from_str(&text)
+        .map_err(|error| notes.add(format!("Cannot use {}, left out: {error}.", path.display())))
+        .ok()
+}

@@ -1,0 +1,148 @@
+//! From a sweep's runs to all that is found in them, a part of the evidence in each file.
+//!
+//! What is missing or broken in one run is noted and left out; the rest is computed without it.
+
+mod activations;
+mod chosen;
+mod dictionaries;
+mod seeds;
+
+use sae_config::Site;
+
+pub(crate) use self::chosen::Chosen;
+use crate::evidence::{Downstream, DownstreamLayer, Evidence, Geometry, RunFacts};
+use crate::matching::{MatchBy, matches};
+use crate::options::AnalysisOptions;
+use crate::runs::FinishedRun;
+use crate::{AnalysisError, Frontier, SweepRuns, bootstrap};
+
+/// The ratio above which matched runs are far enough apart for a note.
+const FAR: f64 = 1.25;
+
+/// All that is found. Refused are options that are none.
+pub(crate) fn evidence(
+    runs: &SweepRuns,
+    options: &AnalysisOptions,
+) -> Result<Evidence, AnalysisError> {
+    // Of a single value no interval is computed, but the options are looked at.
+    bootstrap::mean(&[0.0], options.bootstrap)?;
+    let frontier = Frontier::by(&runs.points, &options.facets);
+    let mut notes = Notes(runs.notes());
+    let sites: Vec<Site> = frontier.sites().into_iter().collect();
+    let mut evidence = Evidence {
+        sweep: runs.name.clone(),
+        notes: Vec::new(),
+        runs: runs.finished.iter().map(|run| facts(runs, run)).collect::<Result<_, _>>()?,
+        frontier,
+        matches: MatchBy::ALL.into_iter().flat_map(|by| matches(&runs.points, by)).collect(),
+        match_by: options.match_by,
+        downstream: Vec::new(),
+        geometry: Geometry { within: Vec::new(), differences: Vec::new(), across: Vec::new() },
+        embeddings: Vec::new(),
+        activations: activations::read(runs, &sites, &mut notes),
+        stability: seeds::side_by_side(runs),
+        features: Vec::new(),
+    };
+    note_matches(&evidence, &sites, &mut notes);
+    if evidence.stability.is_empty() {
+        notes.add("No two runs differ in the seed alone: nothing is said of stability.");
+    }
+    for &site in &sites {
+        let chosen = chosen::at(&runs.points, site, options.match_by);
+        if let Some(note) = chosen.note() {
+            notes.add(note);
+        }
+        evidence.downstream.extend(downstream(runs, &chosen, &mut notes));
+        dictionaries::study(runs, &chosen, options, &mut evidence, &mut notes)?;
+    }
+    evidence.notes = notes.0;
+    Ok(evidence)
+}
+
+/// What a reader has to know, each once.
+pub(crate) struct Notes(Vec<String>);
+
+impl Notes {
+    pub fn add(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        if !self.0.contains(&note) {
+            self.0.push(note);
+        }
+    }
+}
+
+fn facts(runs: &SweepRuns, run: &FinishedRun) -> Result<RunFacts, AnalysisError> {
+    // The run's own file has what was resolved when it began; a folder without it has the manifest's.
+    let config = match std::fs::read_to_string(runs.folder_of(run).config()) {
+        Ok(config) => config,
+        Err(_) => run.config.to_toml()?,
+    };
+    Ok(RunFacts {
+        run: run.id.clone(),
+        variant: run.summary.variant,
+        folder: run.folder.display().to_string(),
+        config,
+        facets: run.facets.clone(),
+        versions: run.summary.versions.clone(),
+    })
+}
+
+fn note_matches(evidence: &Evidence, sites: &[Site], notes: &mut Notes) {
+    for &site in sites {
+        let found = |by| evidence.matches.iter().find(move |m| m.site == site && m.by == by);
+        let none: Vec<&str> = MatchBy::ALL
+            .into_iter()
+            .filter(|by| found(*by).is_none())
+            .map(MatchBy::describe)
+            .collect();
+        if !none.is_empty() {
+            notes.add(format!(
+                "At {site} no runs of two types could be matched by {}.",
+                none.join(", nor by ")
+            ));
+        }
+        for by in MatchBy::ALL {
+            if let Some(found) = found(by)
+                && found.ratio > FAR
+            {
+                notes.add(format!(
+                    "At {site} the runs matched by {} are not equal: the largest is {:.2} × the smallest.",
+                    by.describe(),
+                    found.ratio
+                ));
+            }
+        }
+    }
+}
+
+/// The chosen runs' reconstruction at every site after theirs.
+fn downstream(runs: &SweepRuns, chosen: &Chosen, notes: &mut Notes) -> Vec<Downstream> {
+    let mut found = Vec::new();
+    for point in &chosen.points {
+        let Some(run) = runs.run(&point.run) else { continue };
+        let later = run.summary.evaluation.downstream.iter().filter(|(at, _)| **at > chosen.site);
+        let mut layers = Vec::new();
+        for (&site, at) in later {
+            if at.mse.is_finite() && at.explained_variance.is_finite() {
+                let explained_variance = at.explained_variance;
+                layers.push(DownstreamLayer { site, mse: at.mse, explained_variance });
+            } else {
+                notes.add(format!(
+                    "{} has no finite reconstruction at {site}; it is left out there.",
+                    run.id
+                ));
+            }
+        }
+        if layers.is_empty() {
+            notes.add(format!("{} tells of no reconstruction after {}.", run.id, chosen.site));
+            continue;
+        }
+        found.push(Downstream {
+            run: run.id.clone(),
+            variant: point.variant,
+            site: chosen.site,
+            layers,
+        });
+    }
+    found
+}

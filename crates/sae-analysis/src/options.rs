@@ -1,0 +1,35 @@
+//! What an analysis may be asked for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bootstrap::BootstrapOptions;
+use crate::embedding::EmbeddingOptions;
+use crate::matching::MatchBy;
+
+/// How a sweep is analysed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnalysisOptions {
+    /// What the runs are equal in of which reconstruction downstream, cosines across dictionaries, embeddings and
+    /// features are shown. Tables of matches and differences of means are made for every [`MatchBy`] whatever it is.
+    pub match_by: MatchBy,
+    /// Dotted keys of the configuration, `sae.expansion` for example: runs in which they differ stand on frontiers
+    /// of their own.
+    pub facets: Vec<String>,
+    /// How intervals are computed.
+    pub bootstrap: BootstrapOptions,
+    /// How pairs of dictionaries are embedded.
+    pub embedding: EmbeddingOptions,
+}
+
+impl Default for AnalysisOptions {
+    /// Runs of equal CE increase, no facets, intervals as scipy's default has them, and pictures of up to 4000 rows: so
+    /// many are as much as a picture shows.
+    fn default() -> Self {
+        Self {
+            match_by: MatchBy::CeIncrease,
+            facets: Vec::new(),
+            bootstrap: BootstrapOptions::default(),
+            embedding: EmbeddingOptions { max_rows: 4000, ..EmbeddingOptions::default() },
+        }
+    }
+}

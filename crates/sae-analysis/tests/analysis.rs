@@ -1,0 +1,277 @@
+//! Whole analyses of sweeps written by hand: what is written, and the numbers in it.
+
+#![allow(clippy::unwrap_used)] // In a test, a panic is the report.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use sae_analysis::evidence::{AcrossWhat, Evidence};
+use sae_analysis::matching::{Match, MatchBy};
+use sae_analysis::{AnalysisOptions, Frontier, analyse_with};
+use sae_config::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
+use sae_config::{Variant, layout};
+use support::{LATER, SITES, Sweep, quick};
+
+const TYPES: [Variant; 3] = [Variant::Local, Variant::E2e, Variant::E2eDs];
+
+fn whole() -> Sweep {
+    let sweep = Sweep::of(&TYPES, &[0, 1], &[1.0, 2.0, 4.0]);
+    sweep.write();
+    write_activations(&sweep);
+    sweep
+}
+
+fn write_activations(sweep: &Sweep) {
+    let write = |path: &Path, json: String| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, json).unwrap();
+    };
+    let direction =
+        Direction { variance_share: 0.5, by_position: vec![9.0, -1.0, 0.5], resampling_kl: 0.2 };
+    let model = SiteActivations {
+        tokens: 24,
+        norm: vec![100.0, 3.0, 4.0],
+        directions: vec![direction.clone(), Direction { resampling_kl: 0.1, ..direction }],
+        random_resampling_kl: 0.01,
+    };
+    for site in SITES {
+        let path = layout::activations(sweep.path(), site);
+        write(&path, serde_json::to_string(&model).unwrap());
+    }
+    for run in sweep.runs.iter().take(4) {
+        let found = SaeActivations {
+            norm_ratio: vec![0.9, 0.8, 0.8],
+            cosine: vec![0.95, 0.9, 0.9],
+            explained_variance: vec![0.75, 0.5],
+        };
+        let found: RunActivations = SITES.iter().map(|&site| (site, found.clone())).collect();
+        write(&sweep.run(&run.id).activations(), serde_json::to_string(&found).unwrap());
+    }
+}
+
+/// The cells of a table without quotes, header first.
+fn cells(path: &Path) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
+}
+
+fn near(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 1e-9, "{found}, expected {expected}");
+}
+
+#[test]
+fn a_whole_sweep_leaves_every_file() {
+    let sweep = whole();
+    let found = analyse_with(sweep.path(), &quick()).unwrap();
+    let written: BTreeSet<String> = found
+        .files
+        .iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let pictures =
+        ["frontier", "downstream", "geometry", "umap", "activations", "stability", "features"];
+    for name in pictures {
+        for extension in ["csv", "svg", "png"] {
+            let file = format!("{name}.{extension}");
+            assert!(written.contains(&file), "{file} is missing of {written:?}");
+        }
+        let svg = std::fs::read_to_string(layout::analysis(sweep.path(), name, "svg")).unwrap();
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{name}");
+        assert!(!svg.contains("NaN"), "{name}");
+        let png = std::fs::read(layout::analysis(sweep.path(), name, "png")).unwrap();
+        assert!(png.starts_with(b"\x89PNG"), "{name}");
+    }
+    for file in [
+        "analysis.json",
+        "frontier.json",
+        "matches.json",
+        "matches.csv",
+        "matches.md",
+        "matches.tex",
+        "geometry_histograms.csv",
+        "report.html",
+    ] {
+        assert!(written.contains(file), "{file} is missing of {written:?}");
+    }
+    let json = std::fs::read_to_string(layout::analysis(sweep.path(), "analysis", "json")).unwrap();
+    assert_eq!(serde_json::from_str::<Evidence>(&json).unwrap(), found.evidence);
+    let evidence = &found.evidence;
+    assert_eq!((evidence.runs.len(), evidence.frontier.points.len()), (18, 36));
+    assert_eq!(evidence.geometry.within.len(), 36);
+    assert_eq!(evidence.matches.len(), 6);
+    // A run a type and site; pairs of types and of seeds.
+    assert_eq!((evidence.downstream.len(), evidence.features.len()), (6, 6));
+    assert_eq!((evidence.embeddings.len(), evidence.geometry.across.len()), (12, 24));
+    assert_eq!(evidence.activations.len(), 2);
+    assert_eq!(evidence.activations[&SITES[0]].runs.len(), 4);
+    let seeds = evidence.geometry.across.iter().filter(|found| found.what == AcrossWhat::Seeds);
+    assert_eq!(seeds.count(), 12);
+}
+
+#[test]
+fn csv_and_json_agree() {
+    let sweep = whole();
+    let evidence = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    let file = |name: &str, extension: &str| layout::analysis(sweep.path(), name, extension);
+    let json = std::fs::read_to_string(file("frontier", "json")).unwrap();
+    let frontier: Frontier = serde_json::from_str(&json).unwrap();
+    assert_eq!(frontier, evidence.frontier);
+    let table = cells(&file("frontier", "csv"));
+    assert_eq!(table.len(), 1 + frontier.points.len());
+    let column = |name: &str| table[0].iter().position(|head| head == name).unwrap();
+    for row in &table[1..] {
+        let same = |point: &&sae_analysis::Point| {
+            point.run == row[column("run")] && point.site.to_string() == row[column("site")]
+        };
+        let point = frontier.points.iter().find(same).unwrap();
+        for (name, value) in [
+            ("l0", point.l0),
+            ("ce_increase", point.ce_increase),
+            ("kl", point.kl),
+            ("mse", point.mse),
+            ("coeff", point.coeff),
+        ] {
+            near(row[column(name)].parse().unwrap(), value);
+        }
+        assert_eq!(row[column("loss.kl.coeff")], point.facets["loss.kl.coeff"]);
+    }
+    let json = std::fs::read_to_string(file("matches", "json")).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<Match>>(&json).unwrap(), evidence.matches);
+    let rows: usize = evidence.matches.iter().map(|found| found.points.len()).sum();
+    assert_eq!(cells(&file("matches", "csv")).len(), 1 + rows);
+    let markdown = std::fs::read_to_string(file("matches", "md")).unwrap();
+    assert_eq!(markdown.lines().filter(|line| line.starts_with("| blocks")).count(), rows);
+    let latex = std::fs::read_to_string(file("matches", "tex")).unwrap();
+    assert_eq!(latex.lines().filter(|line| line.starts_with("blocks")).count(), rows);
+    assert!(latex.contains(r"blocks.1.hook\_resid\_pre & CE increase & e2e+ds & "), "{latex}");
+    let layers: usize = evidence.downstream.iter().map(|run| run.layers.len()).sum();
+    assert_eq!(cells(&file("downstream", "csv")).len(), 1 + layers);
+}
+
+#[test]
+fn downstream_and_seeds_by_hand() {
+    let sweep = whole();
+    let evidence = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    // CE increase is 0.1 of the coefficient whatever the type; 2 is in the middle of 1, 2 and 4.
+    let first: Vec<&str> =
+        evidence.downstream.iter().take(3).map(|found| found.run.as_str()).collect();
+    assert_eq!(
+        first,
+        ["local_sparsity-2_seed-0", "e2e_sparsity-2_seed-0", "e2e+ds_sparsity-2_seed-0"]
+    );
+    let local = &evidence.downstream[0];
+    assert_eq!(local.layers.iter().map(|layer| layer.site).collect::<Vec<_>>(), LATER);
+    // 0.25 · 2 · (1, 2, 3) / 2, and 1 − 0.125 of it.
+    for (layer, mse) in local.layers.iter().zip([0.25, 0.5, 0.75]) {
+        near(layer.mse, mse);
+        near(layer.explained_variance, 1.0 - 0.125 * mse);
+    }
+    // The SAE at the second site has one later site less.
+    let second = evidence.downstream.iter().find(|found| found.site == SITES[1]).unwrap();
+    assert_eq!(second.layers.iter().map(|layer| layer.site).collect::<Vec<_>>(), LATER[1..]);
+    assert_eq!(evidence.stability.len(), 18);
+    let seeds = &evidence.stability[0];
+    assert_eq!((seeds.variant, seeds.site), (Variant::Local, SITES[0]));
+    let expected = [(0, "local_sparsity-1_seed-0"), (1, "local_sparsity-1_seed-1")];
+    assert_eq!(seeds.runs, expected.map(|(seed, run)| (seed, run.to_owned())));
+    for (name, values) in [("l0", [40.0, 40.4]), ("alive", [21.0; 2]), ("kl", [0.15; 2])] {
+        for (found, expected) in seeds.metrics[name].iter().zip(values) {
+            near(*found, expected);
+        }
+    }
+}
+
+#[test]
+fn differences_of_means_by_hand() {
+    let mut sweep = Sweep::empty(4, 2);
+    for variant in [Variant::Local, Variant::E2e] {
+        let run = sweep.add(&variant.to_string(), support::config(variant, 1.0, 0, 2.0));
+        run.summary.alive = SITES.iter().map(|&site| (site, 3)).collect();
+    }
+    sweep.write();
+    for site in SITES {
+        // The first feature is dead. The largest cosines of the other three: 0.8, 0.8, 0.6.
+        sweep.write_rows(&sweep.run("local"), site, &[9.0, 9.0, 1.0, 0.0, 0.8, 0.6, 0.0, 1.0]);
+        // Two at right angles and one opposite: 0, 0, 0.
+        sweep.write_rows(&sweep.run("e2e"), site, &[9.0, 9.0, 1.0, 0.0, 0.0, 1.0, -1.0, 0.0]);
+    }
+    let evidence = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    let local = evidence.geometry.within.iter().find(|found| found.run == "local").unwrap();
+    assert_eq!((local.alive, local.cosines.n), (3, 3));
+    assert!((local.mean.value - 2.2 / 3.0).abs() < 1e-6, "{}", local.mean.value);
+    for by in [MatchBy::CeIncrease, MatchBy::L0, MatchBy::Alive] {
+        let mut found = evidence.geometry.differences.iter().filter(|found| found.by == by);
+        let found = found.find(|found| found.site == SITES[0]).unwrap();
+        assert_eq!((found.of, found.less), (Variant::E2e, Variant::Local));
+        assert!((found.estimate.value + 2.2 / 3.0).abs() < 1e-6);
+        assert_eq!(found.estimate.options, quick().bootstrap);
+    }
+    // To local's (1, 0), (0.8, 0.6), (0, 1) are nearest: 1, 1, and of (−1, 0) the one at right angles, 0.
+    let across = &evidence.geometry.across[1];
+    assert_eq!((across.from.as_str(), across.to.as_str()), ("e2e", "local"));
+    assert!((across.cosines.mean.unwrap() - 2.0 / 3.0).abs() < 1e-6);
+}
+
+#[test]
+fn facets_split_the_frontier() {
+    let mut sweep = Sweep::empty(24, 6);
+    for variant in [Variant::Local, Variant::E2e] {
+        for expansion in [4.0, 16.0] {
+            for coeff in [1.0, 2.0, 4.0] {
+                let config = support::config(variant, coeff, 0, expansion);
+                let run = sweep.add(&format!("{variant}-{expansion}-{coeff}"), config);
+                // The larger dictionary is twice as good for both types.
+                if expansion > 4.0 {
+                    run.summary.evaluation.ce_increase /= 2.0;
+                }
+            }
+        }
+    }
+    sweep.write();
+    let facets = vec!["sae.expansion".to_owned()];
+    let options = AnalysisOptions { facets, ..quick() };
+    let evidence = analyse_with(sweep.path(), &options).unwrap().evidence;
+    let groups = evidence.frontier.groups();
+    let values: Vec<&str> =
+        groups.iter().map(|group| group.facets["sae.expansion"].as_str()).collect();
+    assert_eq!(values, ["4", "16", "4", "16"]);
+    assert_eq!(evidence.frontier.summary.len(), 4);
+    for comparison in &evidence.frontier.summary {
+        // At every coefficient local has the CE increase of e2e at twice the L0.
+        near(comparison.l0_at_equal_ce.mean.unwrap(), 0.5);
+        assert!(comparison.facets.contains_key("sae.expansion"));
+    }
+    let svg = std::fs::read_to_string(layout::frontier(sweep.path(), "svg")).unwrap();
+    assert!(svg.contains("sae.expansion = 16"));
+    let table = cells(&layout::frontier(sweep.path(), "csv"));
+    assert!(table[0].contains(&"sae.expansion".to_owned()));
+    // Without the facet, one frontier a site.
+    let plain = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    assert_eq!(plain.frontier.groups().len(), 2);
+    assert!(plain.frontier.points[0].facets.contains_key("sae.expansion"));
+    let facets = vec!["sae.expansoin".to_owned()];
+    let message = analyse_with(sweep.path(), &AnalysisOptions { facets, ..quick() }).unwrap_err();
+    let message = message.to_string();
+    assert!(message.contains("`sae.expansoin`") && message.contains("sae.expansion"), "{message}");
+}
+
+#[test]
+fn many_seeds_and_long_names_still_draw() {
+    let mut sweep = Sweep::empty(24, 6);
+    for seed in 0..9 {
+        for variant in TYPES {
+            let id = format!("{variant}_{}_seed-{seed}", "a-long-word-".repeat(12));
+            sweep.add(&id, support::config(variant, 2.0, seed, 4.0));
+        }
+    }
+    sweep.write();
+    let evidence = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    // Each matched run to eight others and back, and three pairs of types, at two sites.
+    assert_eq!(evidence.geometry.across.len(), 2 * (3 * 8 * 2 + 3 * 2));
+    // But one pair of seeds a run is embedded.
+    assert_eq!(evidence.embeddings.len(), 2 * (3 + 3));
+    let svg = std::fs::read_to_string(layout::analysis(sweep.path(), "geometry", "svg")).unwrap();
+    assert!(svg.contains("more"), "the legend has no room for 48 names");
+}
