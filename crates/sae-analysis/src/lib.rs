@@ -30,7 +30,7 @@ mod neighbors;
 mod number;
 mod options;
 mod plot;
-mod report;
+pub mod report;
 mod runs;
 pub mod similarity;
 mod style;
@@ -44,6 +44,7 @@ pub use frontier::Frontier;
 pub use options::AnalysisOptions;
 pub use runs::{FinishedRun, Point, SweepRuns};
 use sae_config::layout;
+use sae_config::progress::Event;
 
 use crate::evidence::Evidence;
 
@@ -63,7 +64,7 @@ pub struct Analysis {
 /// Reads a sweep's finished runs and writes what is found into its folder, with the default options: see
 /// [`analyse_with`].
 pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
-    analyse_with(sweep, &AnalysisOptions::default())
+    analyse_with(sweep, &AnalysisOptions::default(), &mut |_| {})
 }
 
 /// Reads a sweep's finished runs and writes what is found into its folder:
@@ -75,11 +76,17 @@ pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
 ///   the sweep has something to show; and `geometry_histograms.csv`
 /// - `report.html`
 ///
+/// `notice` is told of the progress through the dictionaries, most of the work.
+///
 /// What is broken or missing does not stop it: it is left out, and said in the notes. Refused are a sweep without a
 /// manifest or without a finished run, runs of different models, facets that no run has, and options that are none.
-pub fn analyse_with(sweep: &Path, options: &AnalysisOptions) -> Result<Analysis, AnalysisError> {
+pub fn analyse_with(
+    sweep: &Path,
+    options: &AnalysisOptions,
+    notice: &mut dyn FnMut(Event),
+) -> Result<Analysis, AnalysisError> {
     let runs = SweepRuns::load(sweep, &options.facets)?;
-    let evidence = gather::evidence(&runs, options)?;
+    let evidence = gather::evidence(&runs, options, notice)?;
     let files = write::everything(&runs, &evidence)?;
     let text = tables::terminal(&evidence);
     Ok(Analysis { text, report: layout::report(sweep), files, evidence })

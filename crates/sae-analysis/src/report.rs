@@ -1,95 +1,159 @@
-//! `report.html`: the picture, the summary, the table and every run's configuration, in one file without a network.
+//! `report.html`: a sweep's evidence on one page, in one file that opens without a network.
+//!
+//! Rust writes the text and every table; so the page says all it knows where scripts are off, and on paper. What moves
+//! is JavaScript (`assets/report/`, no framework): it reads the evidence from a block of JSON and draws the charts, and
+//! sorts and filters the tables that are there already.
+//!
+//! All text from data (names of runs, configurations, notes) is escaped where it becomes HTML, and becomes text nodes
+//! where the script writes it. A content security policy forbids everything that is not in the file.
 
-use sae_config::Variant;
+mod data;
+mod frontiers;
+mod markup;
+mod sections;
 
-use crate::tables::{COLUMNS, describe, sentences, sorted};
-use crate::{Frontier, SweepRuns};
+use std::collections::BTreeSet;
 
+use markup::{escape, fill, type_name};
+use sae_config::{Site, Variant};
+
+use crate::evidence::Evidence;
+use crate::tables::{comparisons, describe};
+
+const TEMPLATE: &str = include_str!("../assets/report.html");
 const STYLE: &str = include_str!("../assets/report.css");
 
+/// The script's parts, which share one scope.
+const SCRIPT: [&str; 9] = [
+    include_str!("../assets/report/core.js"),
+    include_str!("../assets/report/scales.js"),
+    include_str!("../assets/report/chart.js"),
+    include_str!("../assets/report/frontiers.js"),
+    include_str!("../assets/report/geometry.js"),
+    include_str!("../assets/report/clouds.js"),
+    include_str!("../assets/report/activations.js"),
+    include_str!("../assets/report/stability.js"),
+    include_str!("../assets/report/page.js"),
+];
+
+/// A part of the page.
+struct Section {
+    id: &'static str,
+    title: &'static str,
+    body: Body,
+}
+
+/// What a section has to show.
+enum Body {
+    /// HTML.
+    Shown(String),
+    /// Nothing, and why.
+    LeftOut(&'static str),
+}
+
 /// The page.
-pub(crate) fn html(runs: &SweepRuns, frontier: &Frontier, svg: &str) -> String {
-    let title = format!("Sweep {}", escape(&runs.name));
-    let notes: String = sentences(runs, frontier)
-        .iter()
-        .map(|line| format!("<li>{}</li>\n", escape(line)))
-        .collect();
-    let types: String = frontier.variants().into_iter().map(definition).collect();
-    let header: String = COLUMNS.iter().map(|(name, _)| format!("<th>{name}</th>")).collect();
-    let rows: String = sorted(&frontier.points)
+pub fn html(evidence: &Evidence) -> String {
+    let mut notes: Vec<String> = evidence.notes.iter().map(|note| escape(note)).collect();
+    let (mut contents, mut body) = (Vec::new(), Vec::new());
+    for Section { id, title, body: found } in sections::all(evidence) {
+        match found {
+            Body::Shown(html) => {
+                contents.push(format!("<li><a href=\"#{id}\">{title}</a></li>\n"));
+                body.push(format!(
+                    "<section id=\"{id}\" aria-labelledby=\"{id}-title\">\n<h2 id=\"{id}-title\">{title}</h2>\n\
+                     {html}</section>\n"
+                ));
+            }
+            Body::LeftOut(why) => notes.push(format!("Not on this page: {title}. {why}")),
+        }
+    }
+    let script = SCRIPT.concat();
+    fill(
+        TEMPLATE,
+        &[
+            ("title", &escape(&evidence.sweep)),
+            ("opening", &opening(evidence)),
+            ("types", &types(evidence)),
+            ("findings", &findings(evidence)),
+            ("notes", &if notes.is_empty() { String::new() } else { noted(notes) }),
+            ("contents", &contents.concat()),
+            ("sections", &body.concat()),
+            ("versions", &versions(evidence)),
+            ("style", STYLE),
+            ("script", &script),
+            ("data", &data::json(evidence)),
+        ],
+    )
+}
+
+/// How many runs of what.
+fn opening(evidence: &Evidence) -> String {
+    let count = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+    format!(
+        "{} at {}.",
+        count(evidence.runs.len(), "finished run"),
+        count(evidence.frontier.sites().len(), "site")
+    )
+}
+
+/// What the frontiers say, in sentences, those on a site (and its facets) under its name.
+fn findings(evidence: &Evidence) -> String {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    let mut others = Vec::new();
+    for line in comparisons(&evidence.frontier) {
+        let place = line.split_once(": ").filter(|(place, _)| names_site(place));
+        match (place, groups.last_mut()) {
+            (Some((place, rest)), Some((last, lines))) if last == place => lines.push(escape(rest)),
+            (Some((place, rest)), _) => groups.push((place.to_owned(), vec![escape(rest)])),
+            (None, _) => others.push(escape(&line)),
+        }
+    }
+    let mut html: String = groups
         .into_iter()
-        .map(|point| {
-            let cells: String = COLUMNS
-                .iter()
-                .map(|(_, write)| format!("<td>{}</td>", escape(&write(point))))
-                .collect();
-            format!("<tr>{cells}</tr>\n")
+        .map(|(place, lines)| format!("<h3>{}</h3>\n{}", escape(&place), list(lines)))
+        .collect();
+    if !others.is_empty() {
+        html.push_str(&list(others));
+    }
+    html
+}
+
+/// Whether a sentence's beginning says where, as in `blocks.2.hook_resid_pre, train.lr = 0.001`.
+fn names_site(place: &str) -> bool {
+    place.split(", ").next().is_some_and(|site| site.parse::<Site>().is_ok())
+}
+
+fn types(evidence: &Evidence) -> String {
+    let types: BTreeSet<Variant> = evidence.runs.iter().map(|run| run.variant).collect();
+    types
+        .into_iter()
+        .map(|variant| {
+            format!("<dt>{}</dt><dd>{}</dd>\n", type_name(variant), escape(describe(variant)))
+        })
+        .collect()
+}
+
+fn noted(notes: Vec<String>) -> String {
+    format!("<h2 id=\"notes\">Notes</h2>\n{}", list(notes))
+}
+
+fn list(items: impl IntoIterator<Item = String>) -> String {
+    let items: String = items.into_iter().map(|item| format!("<li>{item}</li>\n")).collect();
+    format!("<ul>\n{items}</ul>\n")
+}
+
+/// What the runs were made with, each combination once.
+fn versions(evidence: &Evidence) -> String {
+    let lines: BTreeSet<String> = evidence
+        .runs
+        .iter()
+        .map(|run| {
+            let versions = &run.versions;
+            format!(
+                "sae {} ({}), libtorch {}, on {}",
+                versions.sae, versions.commit, versions.libtorch, versions.device
+            )
         })
         .collect();
-    let details: String = runs.finished.iter().map(run).collect();
-    let versions = runs.finished.first().map_or_else(String::new, |run| {
-        let versions = &run.summary.versions;
-        format!(
-            "sae {} ({}), libtorch {}, on {}",
-            escape(&versions.sae),
-            escape(&versions.commit),
-            escape(&versions.libtorch),
-            escape(&versions.device)
-        )
-    });
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n\
-         <p>{} finished runs. Cross-entropy (CE) increase is the next-token loss with the SAE spliced in, less the \
-         original model's, in nats per token.</p>\n\
-         <figure>{}</figure>\n<dl>{types}</dl>\n<h2>Against local</h2>\n<ul>\n{notes}</ul>\n\
-         <h2>Runs</h2>\n<div class=\"wide\"><table>\n<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}</tbody>\n\
-         </table></div>\n<h2>Configurations</h2>\n{details}<footer>{versions}</footer>\n</main>\n</body>\n</html>\n",
-        runs.finished.len(),
-        scalable(svg),
-    )
-}
-
-fn definition(variant: Variant) -> String {
-    format!("<dt>{variant}</dt><dd>{}</dd>", escape(describe(variant)))
-}
-
-fn run(run: &crate::runs::FinishedRun) -> String {
-    let config = run.config.to_toml().unwrap_or_default();
-    format!(
-        "<details><summary>{}</summary><p>{}</p><pre>{}</pre></details>\n",
-        escape(&run.summary.id),
-        escape(&run.folder.display().to_string()),
-        escape(&config)
-    )
-}
-
-/// The picture scales with the page: its size in pixels becomes a view box.
-fn scalable(svg: &str) -> String {
-    let start = svg.find("<svg").unwrap_or(0);
-    let end = svg.find("viewBox").unwrap_or(start);
-    format!("<svg role=\"img\" aria-label=\"Pareto frontiers\" {}", &svg[end..])
-}
-
-fn escape(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-        out
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn text_from_data_is_escaped() {
-        assert_eq!(super::escape("<a href='x'>&"), "&lt;a href=&#39;x&#39;&gt;&amp;");
-    }
+    lines.iter().map(|line| format!("<p>{}</p>\n", escape(line))).collect()
 }

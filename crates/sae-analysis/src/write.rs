@@ -18,7 +18,7 @@ pub(crate) fn everything(
     folder.text("analysis", "json", &serde_json::to_string(evidence)?)?;
     folder.text("frontier", "json", &evidence.frontier.to_json()?)?;
     folder.text("frontier", "csv", &tables::csv(&evidence.frontier.points))?;
-    let frontier = folder.picture(&plot::frontier::figure(&evidence.frontier))?;
+    folder.picture(&plot::frontier::figure(&evidence.frontier))?;
     let matches = &evidence.matches;
     folder.text("matches", "json", &serde_json::to_string_pretty(matches)?)?;
     folder.text("matches", "csv", &tables::matches::csv(matches))?;
@@ -33,7 +33,7 @@ pub(crate) fn everything(
     folder.both(&plot::activations::figure(evidence), &tables::evidence::activations(evidence))?;
     folder.both(&plot::stability::figure(evidence), &tables::evidence::stability(evidence))?;
     folder.both(&plot::features::figure(evidence), &tables::evidence::features(evidence))?;
-    folder.text("report", "html", &report::html(runs, &evidence.frontier, &frontier))?;
+    folder.text("report", "html", &report::html(evidence))?;
     Ok(folder.written)
 }
 

@@ -64,7 +64,7 @@ fn near(found: f64, expected: f64) {
 #[test]
 fn a_whole_sweep_leaves_every_file() {
     let sweep = whole();
-    let found = analyse_with(sweep.path(), &quick()).unwrap();
+    let found = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap();
     let written: BTreeSet<String> = found
         .files
         .iter()
@@ -113,7 +113,7 @@ fn a_whole_sweep_leaves_every_file() {
 #[test]
 fn csv_and_json_agree() {
     let sweep = whole();
-    let evidence = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    let evidence = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
     let file = |name: &str, extension: &str| layout::analysis(sweep.path(), name, extension);
     let json = std::fs::read_to_string(file("frontier", "json")).unwrap();
     let frontier: Frontier = serde_json::from_str(&json).unwrap();
@@ -153,7 +153,7 @@ fn csv_and_json_agree() {
 #[test]
 fn downstream_and_seeds_by_hand() {
     let sweep = whole();
-    let evidence = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    let evidence = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
     // CE increase is 0.1 of the coefficient whatever the type; 2 is in the middle of 1, 2 and 4.
     let first: Vec<&str> =
         evidence.downstream.iter().take(3).map(|found| found.run.as_str()).collect();
@@ -197,7 +197,7 @@ fn differences_of_means_by_hand() {
         // Two at right angles and one opposite: 0, 0, 0.
         sweep.write_rows(&sweep.run("e2e"), site, &[9.0, 9.0, 1.0, 0.0, 0.0, 1.0, -1.0, 0.0]);
     }
-    let evidence = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    let evidence = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
     let local = evidence.geometry.within.iter().find(|found| found.run == "local").unwrap();
     assert_eq!((local.alive, local.cosines.n), (3, 3));
     assert!((local.mean.value - 2.2 / 3.0).abs() < 1e-6, "{}", local.mean.value);
@@ -232,7 +232,7 @@ fn facets_split_the_frontier() {
     sweep.write();
     let facets = vec!["sae.expansion".to_owned()];
     let options = AnalysisOptions { facets, ..quick() };
-    let evidence = analyse_with(sweep.path(), &options).unwrap().evidence;
+    let evidence = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap().evidence;
     let groups = evidence.frontier.groups();
     let values: Vec<&str> =
         groups.iter().map(|group| group.facets["sae.expansion"].as_str()).collect();
@@ -248,11 +248,12 @@ fn facets_split_the_frontier() {
     let table = cells(&layout::frontier(sweep.path(), "csv"));
     assert!(table[0].contains(&"sae.expansion".to_owned()));
     // Without the facet, one frontier a site.
-    let plain = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    let plain = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
     assert_eq!(plain.frontier.groups().len(), 2);
     assert!(plain.frontier.points[0].facets.contains_key("sae.expansion"));
     let facets = vec!["sae.expansoin".to_owned()];
-    let message = analyse_with(sweep.path(), &AnalysisOptions { facets, ..quick() }).unwrap_err();
+    let message = analyse_with(sweep.path(), &AnalysisOptions { facets, ..quick() }, &mut |_| {})
+        .unwrap_err();
     let message = message.to_string();
     assert!(message.contains("`sae.expansoin`") && message.contains("sae.expansion"), "{message}");
 }
@@ -267,7 +268,7 @@ fn many_seeds_and_long_names_still_draw() {
         }
     }
     sweep.write();
-    let evidence = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    let evidence = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
     // Each matched run to eight others and back, and three pairs of types, at two sites.
     assert_eq!(evidence.geometry.across.len(), 2 * (3 * 8 * 2 + 3 * 2));
     // But one pair of seeds a run is embedded.

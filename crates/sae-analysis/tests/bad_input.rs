@@ -14,7 +14,7 @@ const TYPES: [Variant; 3] = [Variant::Local, Variant::E2e, Variant::E2eDs];
 
 /// The evidence, which is read back from its file as well.
 fn analysed(sweep: &Sweep) -> Evidence {
-    let evidence = analyse_with(sweep.path(), &quick()).unwrap().evidence;
+    let evidence = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
     let json = std::fs::read_to_string(layout::analysis(sweep.path(), "analysis", "json")).unwrap();
     let again: Evidence = serde_json::from_str(&json).unwrap();
     assert_eq!(again.notes, evidence.notes);
@@ -119,7 +119,7 @@ fn one_run_and_one_type_alone() {
     noted(&evidence, &["Activations were not measured"]);
     assert_eq!((evidence.downstream.len(), evidence.features.len()), (2, 2));
     assert!(!layout::analysis(sweep.path(), "umap", "svg").exists());
-    let text = analyse_with(sweep.path(), &quick()).unwrap().text;
+    let text = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().text;
     assert!(text.contains("no `local` runs"), "{text}");
     // Of three runs of a type the middle one stands for it.
     let sweep = Sweep::of(&[Variant::Other], &[0], &[1.0, 2.0, 4.0]);
@@ -165,6 +165,6 @@ fn activations_that_cannot_be_used_and_options_that_are_none() {
     noted(&evidence, &["Cannot use", run, "activations.json"]);
     let mut options = AnalysisOptions::default();
     options.bootstrap.n_resamples = 0;
-    let message = analyse_with(sweep.path(), &options).unwrap_err().to_string();
+    let message = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap_err().to_string();
     assert!(message.contains("at least one resample"), "{message}");
 }

@@ -17,7 +17,7 @@ use support::Sweep;
 
 fn timed(folder: &Path) -> Analysis {
     let start = Instant::now();
-    let found = analyse_with(folder, &AnalysisOptions::default()).unwrap();
+    let found = analyse_with(folder, &AnalysisOptions::default(), &mut |_| {}).unwrap();
     eprintln!("{}: {:.1} s", folder.display(), start.elapsed().as_secs_f64());
     found
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Chosen, Notes};
+use super::{Chosen, Notes, Progress};
 use crate::dictionary::Dictionary;
 use crate::embedding::embed;
 use crate::evidence::{
@@ -31,17 +31,19 @@ pub(super) fn study(
     options: &AnalysisOptions,
     evidence: &mut Evidence,
     notes: &mut Notes,
+    progress: &mut Progress<'_>,
 ) -> Result<(), AnalysisError> {
-    let pairs = seed_pairs(chosen, evidence);
+    let pairs = pairs(chosen, evidence);
     let kept = |run: &str| {
         chosen.points.iter().any(|point| point.run == run)
-            || pairs.iter().any(|(own, other)| own.run == run || other.run == run)
+            || pairs.iter().any(|pair| pair.a.run == run || pair.b.run == run)
     };
     let mut cosines: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut shelf: BTreeMap<&str, Matrix> = BTreeMap::new();
     let points: Vec<&Point> =
         runs.points.iter().filter(|point| point.site == chosen.site).collect();
     for &point in &points {
+        progress.step(&point.run);
         let Some(dictionary) = load(runs, point, notes) else { continue };
         if chosen.points.iter().any(|other| other.run == point.run) {
             evidence.features.push(features(point, &dictionary, notes)?);
@@ -56,15 +58,31 @@ pub(super) fn study(
     }
     evidence.features.sort_by_key(|features| (features.site, features.variant));
     differences(chosen, &cosines, options, evidence)?;
-    let types = chosen.points.iter().enumerate().flat_map(|(i, a)| {
-        chosen.points[i + 1..].iter().map(move |b| (a.clone(), b.clone(), AcrossWhat::Types))
-    });
-    let seeds = pairs.iter().map(|(a, b)| (a.clone(), b.clone(), AcrossWhat::Seeds));
-    for (a, b, what) in types.chain(seeds) {
-        let (Some(of_a), Some(of_b)) = (shelf.get(&*a.run), shelf.get(&*b.run)) else { continue };
-        compare(&a, of_a, &b, of_b, what, options, evidence, notes)?;
+    for pair in pairs {
+        progress.step(&format!("{} and {}", pair.a.run, pair.b.run));
+        let (Some(of_a), Some(of_b)) = (shelf.get(&*pair.a.run), shelf.get(&*pair.b.run)) else {
+            continue;
+        };
+        compare(&pair, [of_a, of_b], options, evidence, notes)?;
     }
     Ok(())
+}
+
+/// Two runs whose dictionaries are compared.
+pub(super) struct Pair {
+    a: Point,
+    b: Point,
+    what: AcrossWhat,
+}
+
+/// The pairs at a site: the chosen runs of every two types, and each chosen run beside those of other seeds.
+pub(super) fn pairs(chosen: &Chosen, evidence: &Evidence) -> Vec<Pair> {
+    let pair = |a: &Point, b: &Point, what| Pair { a: a.clone(), b: b.clone(), what };
+    let types = chosen.points.iter().enumerate().flat_map(|(i, a)| {
+        chosen.points[i + 1..].iter().map(move |b| pair(a, b, AcrossWhat::Types))
+    });
+    let seeds = seed_pairs(chosen, evidence);
+    types.chain(seeds.iter().map(|(a, b)| pair(a, b, AcrossWhat::Seeds))).collect()
 }
 
 /// Each chosen run beside the others that differ from it in the seed alone.
@@ -175,17 +193,14 @@ fn differences(
 }
 
 /// Cosines across two dictionaries, in both directions, and their embedding.
-#[expect(clippy::too_many_arguments, reason = "two runs, each with its rows, and where it goes")]
 fn compare(
-    a: &Point,
-    of_a: &Matrix,
-    b: &Point,
-    of_b: &Matrix,
-    what: AcrossWhat,
+    pair: &Pair,
+    [of_a, of_b]: [&Matrix; 2],
     options: &AnalysisOptions,
     evidence: &mut Evidence,
     notes: &mut Notes,
 ) -> Result<(), AnalysisError> {
+    let Pair { a, b, what } = pair;
     let left_out = |error: AnalysisError| {
         format!("{} and {} at {} are not compared: {error}.", a.run, b.run, a.site)
     };
@@ -201,13 +216,13 @@ fn compare(
             site: a.site,
             from: from.run.clone(),
             to: to.run.clone(),
-            what,
+            what: *what,
             cosines: summarise(cosines, edges())?,
         });
     }
     // One pair of seeds a run is enough to look at, however many there are.
     let seen = |pair: &PairEmbedding| pair.site == a.site && pair.runs[0] == a.run;
-    if what == AcrossWhat::Seeds
+    if *what == AcrossWhat::Seeds
         && evidence.embeddings.iter().any(|pair| seen(pair) && pair.types[0] == pair.types[1])
     {
         return Ok(());

@@ -8,6 +8,7 @@ mod dictionaries;
 mod seeds;
 
 use sae_config::Site;
+use sae_config::progress::Event;
 
 pub(crate) use self::chosen::Chosen;
 use crate::evidence::{Downstream, DownstreamLayer, Evidence, Geometry, RunFacts};
@@ -23,6 +24,7 @@ const FAR: f64 = 1.25;
 pub(crate) fn evidence(
     runs: &SweepRuns,
     options: &AnalysisOptions,
+    notice: &mut dyn FnMut(Event),
 ) -> Result<Evidence, AnalysisError> {
     // Of a single value no interval is computed, but the options are looked at.
     bootstrap::mean(&[0.0], options.bootstrap)?;
@@ -47,14 +49,19 @@ pub(crate) fn evidence(
     if evidence.stability.is_empty() {
         notes.add("No two runs differ in the seed alone: nothing is said of stability.");
     }
-    for &site in &sites {
-        let chosen = chosen::at(&runs.points, site, options.match_by);
+    let chosen: Vec<Chosen> =
+        sites.iter().map(|site| chosen::at(&runs.points, *site, options.match_by)).collect();
+    let pairs: usize =
+        chosen.iter().map(|chosen| dictionaries::pairs(chosen, &evidence).len()).sum();
+    let mut progress = Progress::begin(notice, runs.points.len() + pairs);
+    for chosen in chosen {
         if let Some(note) = chosen.note() {
             notes.add(note);
         }
         evidence.downstream.extend(downstream(runs, &chosen, &mut notes));
-        dictionaries::study(runs, &chosen, options, &mut evidence, &mut notes)?;
+        dictionaries::study(runs, &chosen, options, &mut evidence, &mut notes, &mut progress)?;
     }
+    progress.end();
     evidence.notes = notes.0;
     Ok(evidence)
 }
@@ -68,6 +75,29 @@ impl Notes {
         if !self.0.contains(&note) {
             self.0.push(note);
         }
+    }
+}
+
+/// Tells how far the work is: a step is a dictionary, or two that are compared.
+pub(crate) struct Progress<'a> {
+    notice: &'a mut dyn FnMut(Event),
+    begun: u64,
+}
+
+impl<'a> Progress<'a> {
+    fn begin(notice: &'a mut dyn FnMut(Event), steps: usize) -> Self {
+        notice(Event::began("analyse", steps as u64, 0));
+        Self { notice, begun: 0 }
+    }
+
+    /// The next step begins, and with it the one before has ended.
+    fn step(&mut self, what: &str) {
+        (self.notice)(Event::Advanced { done: self.begun, message: what.to_owned() });
+        self.begun += 1;
+    }
+
+    fn end(self) {
+        (self.notice)(Event::Ended);
     }
 }
 

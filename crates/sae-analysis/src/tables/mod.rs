@@ -4,29 +4,60 @@ mod csv;
 pub(crate) mod evidence;
 pub(crate) mod matches;
 
+use std::collections::BTreeSet;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use sae_config::{Site, Variant};
 
 use self::csv::{Csv, number};
 use crate::evidence::Evidence;
-use crate::facets::{Facets, describe as describe_facets};
+use crate::facets::{ABSENT, Facets, describe as describe_facets};
 use crate::frontier::{Comparison, Ratio};
-use crate::{Frontier, Point, SweepRuns};
+use crate::{Frontier, Point};
 
-/// A column's name, and how its cells are written.
-type Column = (&'static str, fn(&Point) -> String);
+/// A column's name, how its cells are written, and whether they are numbers.
+struct Column<'a> {
+    name: &'a str,
+    write: Box<dyn Fn(&Point) -> String + 'a>,
+    number: bool,
+}
 
-/// The columns of the table of points.
-pub(crate) const COLUMNS: [Column; 8] = [
-    ("type", |p| p.variant.to_string()),
-    ("coeff", |p| format!("{}", p.coeff)),
-    ("L0", |p| format!("{:.1}", p.l0)),
-    ("alive", |p| format!("{}/{}", p.alive, p.n_features)),
-    ("CE increase", |p| format!("{:.4}", p.ce_increase)),
-    ("KL", |p| format!("{:.4}", p.kl)),
-    ("expl. var.", |p| format!("{:.3}", p.explained_variance)),
-    ("site", |p| p.site.to_string()),
-];
+impl<'a> Column<'a> {
+    fn text(name: &'a str, write: impl Fn(&Point) -> String + 'a) -> Self {
+        Self { name, write: Box::new(write), number: false }
+    }
+
+    fn number(name: &'a str, write: impl Fn(&Point) -> String + 'a) -> Self {
+        Self { name, write: Box::new(write), number: true }
+    }
+}
+
+/// The columns of the table of points: seeds where there are several, and what splits the frontiers.
+fn columns(frontier: &Frontier) -> Vec<Column<'_>> {
+    let mut columns = vec![
+        Column::text("type", |p| p.variant.to_string()),
+        Column::number("coeff", |p| p.coeff.to_string()),
+    ];
+    let seeds: BTreeSet<u64> = frontier.points.iter().map(|point| point.seed).collect();
+    if seeds.len() > 1 && !frontier.facets.iter().any(|key| key == "sae.seed") {
+        columns.push(Column::number("seed", |p| p.seed.to_string()));
+    }
+    columns.extend([
+        Column::number("L0", |p| format!("{:.1}", p.l0)),
+        Column::number("alive", |p| format!("{}/{}", p.alive, p.n_features)),
+        Column::number("CE increase", |p| format!("{:.4}", p.ce_increase)),
+        Column::number("KL", |p| format!("{:.4}", p.kl)),
+        Column::number("expl. var.", |p| format!("{:.3}", p.explained_variance)),
+        Column::text("site", |p| p.site.to_string()),
+    ]);
+    let value = |key: &String, point: &Point| {
+        point.facets.get(key).map_or(ABSENT, String::as_str).to_owned()
+    };
+    for key in &frontier.facets {
+        columns.push(Column::text(key, move |point| value(key, point)));
+    }
+    columns
+}
 
 /// All points, by type and coefficient.
 pub(crate) fn sorted(points: &[Point]) -> Vec<&Point> {
@@ -47,14 +78,13 @@ pub(crate) fn terminal(evidence: &Evidence) -> String {
     table
         .load_preset(presets::UTF8_BORDERS_ONLY)
         .set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(COLUMNS.map(|(name, _)| name));
+    let columns = columns(frontier);
+    table.set_header(columns.iter().map(|column| column.name));
     for point in sorted(&frontier.points) {
-        table.add_row(COLUMNS.map(|(_, write)| write(point)));
+        table.add_row(columns.iter().map(|column| (column.write)(point)));
     }
-    for (index, (name, _)) in COLUMNS.iter().enumerate() {
-        if !matches!(*name, "type" | "site")
-            && let Some(column) = table.column_mut(index)
-        {
+    for (index, _) in columns.iter().enumerate().filter(|(_, column)| column.number) {
+        if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -67,15 +97,8 @@ pub(crate) fn terminal(evidence: &Evidence) -> String {
     text
 }
 
-/// What the frontiers say, and what is missing, in sentences.
-pub(crate) fn sentences(runs: &SweepRuns, frontier: &Frontier) -> Vec<String> {
-    let mut lines = comparisons(frontier);
-    lines.extend(runs.notes());
-    lines
-}
-
 /// What the frontiers say, in sentences.
-fn comparisons(frontier: &Frontier) -> Vec<String> {
+pub(crate) fn comparisons(frontier: &Frontier) -> Vec<String> {
     let mut lines: Vec<String> = frontier.summary.iter().flat_map(comparison).collect();
     if frontier.summary.is_empty() {
         lines
