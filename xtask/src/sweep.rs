@@ -21,7 +21,7 @@ use sae_config::{
 use crate::view::View;
 use crate::{corpus, tool};
 
-/// Run a sweep: expand, train, evaluate, draw; without a configuration, the paper's three types on the embedded model
+/// Run a sweep: expand, train, evaluate, analyse; without a configuration, the paper's three types on the embedded model
 ///
 /// A second call goes on where the first was interrupted, and skips finished runs.
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let failed = Launcher::new(&manifest, &path, &folder, &sae, arguments.jobs)?.run()?;
     let mut command = Command::new(&sae);
-    command.arg("--quiet").arg("frontier").arg(&folder);
+    command.arg("analyze").arg(&folder);
     let drawn = tool::run(&mut command);
     if !failed.is_empty() {
         bail!(

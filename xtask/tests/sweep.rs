@@ -144,9 +144,13 @@ fn a_sweep_is_interrupted_goes_on_and_ends_with_the_picture() {
     }
     assert_eq!(std::fs::read_to_string(folder.join("frontier.csv")).unwrap().lines().count(), 7);
     assert!(std::fs::read(folder.join("frontier.png")).unwrap().starts_with(b"\x89PNG"));
+    assert!(folder.join("activations/blocks.3.hook_resid_pre.json").is_file());
+    assert!(folder.join("local_sparsity-1/activations.json").is_file());
+    for part in ["downstream", "geometry", "umap", "activations", "features"] {
+        assert!(folder.join(format!("{part}.png")).is_file(), "{part}: {stdout}");
+    }
     let report = std::fs::read_to_string(folder.join("report.html")).unwrap();
-    let outside = report.replace("http://www.w3.org/2000/svg", "");
-    assert!(report.contains("<svg") && !outside.contains("http"), "the report needs no network");
+    assert!(report.contains("e2e+ds_sparsity-4") && !report.contains("https://"));
 
     // Nothing is left to do; another sweep of the same name is refused.
     let again = sweep(&config, &out).output().unwrap();

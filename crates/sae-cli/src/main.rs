@@ -1,10 +1,10 @@
 //! The command `sae`: arguments → a validated configuration → one call into a library.
 
+mod analyze;
 mod bench;
 mod configuration;
 mod convert;
 mod eval;
-mod frontier;
 mod generate;
 mod import;
 mod prepare;
@@ -56,7 +56,7 @@ enum Command {
     Pretrain(pretrain::Arguments),
     Train(train::Arguments),
     Eval(eval::Arguments),
-    Frontier(frontier::Arguments),
+    Analyze(analyze::Arguments),
     Import(import::Arguments),
     Convert(convert::Arguments),
     Generate(generate::Arguments),
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Command::Pretrain(arguments) => pretrain::run(arguments, cli.global.device, &mut telemetry),
         Command::Train(arguments) => train::run(arguments, cli.global.device, &mut telemetry),
         Command::Eval(arguments) => eval::run(arguments, cli.global.device, &mut telemetry),
-        Command::Frontier(arguments) => frontier::run(arguments),
+        Command::Analyze(arguments) => analyze::run(arguments, cli.global.device, &mut telemetry),
         Command::Bench(arguments) => bench::run(arguments, cli.global.device),
         Command::Import(arguments) => import::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),

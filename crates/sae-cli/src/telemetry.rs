@@ -126,8 +126,10 @@ impl Telemetry {
         // Only a phase that goes on where another call stopped begins with more than one unit done.
         let before = *phase.before.get_or_insert(if done > 1 { done } else { 0 });
         let here = done.saturating_sub(before);
-        let rate =
-            format!("{} tokens/s", thousands((here * phase.tokens_per_unit) as f64 / seconds));
+        let rate = match phase.tokens_per_unit {
+            0 => format!("{:.1}/s", here as f64 / seconds),
+            tokens => format!("{} tokens/s", thousands((here * tokens) as f64 / seconds)),
+        };
         if let Some(bar) = &phase.bar {
             bar.set_position(done);
             if !message.is_empty() {

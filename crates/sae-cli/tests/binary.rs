@@ -7,6 +7,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sae_config::SweepConfig;
 use support::{fails, model, sae, succeeds, windows};
 use tempfile::TempDir;
 
@@ -37,7 +38,7 @@ fn every_command_explains_itself_with_an_example() {
     let help = succeeds(&sae(&["--help"], here));
     assert!(help.contains("Exit codes"), "{help}");
     for command in
-        ["prepare", "pretrain", "train", "eval", "frontier", "import", "convert", "generate"]
+        ["prepare", "pretrain", "train", "eval", "analyze", "import", "convert", "generate"]
     {
         assert!(help.contains(command), "{command}");
         let help = succeeds(&sae(&[command, "--help"], here));
@@ -70,6 +71,60 @@ fn train_then_eval() {
 }
 
 #[test]
+fn a_sweep_is_trained_and_analysed() {
+    let place = place();
+    let at = place.path();
+    let sweep = format!(
+        r#"
+        name = "small"
+        base = {:?}
+        [[variants]]
+        name = "e2e"
+        grid = {{ "loss.sparsity.coeff" = [0.5, 2.0], "sae.seed" = [0, 1] }}
+        "#,
+        at.join("run.toml")
+    );
+    std::fs::write(at.join("sweep.toml"), sweep).unwrap();
+    let manifest = SweepConfig::load(&at.join("sweep.toml")).unwrap().expand().unwrap();
+    std::fs::create_dir_all(at.join("runs/small")).unwrap();
+    manifest.save(&at.join("runs/small/manifest.json")).unwrap();
+    succeeds(&sae(&["train", "--manifest", "runs/small/manifest.json", "--job", "0"], at));
+
+    // Without the model first: all but the activations.
+    let few = succeeds(&sae(&["analyze", "runs/small", "--no-activations"], at));
+    assert!(few.contains("Activations were not measured"), "{few}");
+    let printed =
+        succeeds(&sae(&["analyze", "runs/small", "--match", "l0", "--facet", "sae.seed"], at));
+    assert!(!printed.contains("Activations were not measured"), "{printed}");
+    for part in ["CE increase", "expl. var.", "0.5", "sae.seed"] {
+        assert!(printed.contains(part), "`{part}` is missing from: {printed}");
+    }
+    let analysis = std::fs::read_to_string(at.join("runs/small/analysis.json")).unwrap();
+    let analysis: serde_json::Value = serde_json::from_str(&analysis).unwrap();
+    assert_eq!(analysis["match_by"], "l0");
+    assert_eq!(analysis["frontier"]["facets"], serde_json::json!(["sae.seed"]));
+    assert_eq!(
+        analysis["activations"]["blocks.1.hook_resid_pre"]["runs"].as_object().unwrap().len(),
+        4
+    );
+    assert!(at.join("runs/small/report.html").is_file());
+
+    fails(&sae(&["analyze", "runs/small", "--facet", "sae.sede"], at), &["`sae.sede`", "sae.seed"]);
+    let wrong = sae(&["analyze", "runs/small", "--match", "kl"], at);
+    assert_eq!(wrong.status.code(), Some(2));
+    // The model has gone: a warning, and what was measured stays.
+    let text = std::fs::read_to_string(at.join("runs/small/manifest.json")).unwrap();
+    let text = text.replace(&model().display().to_string(), "nowhere");
+    std::fs::write(at.join("runs/small/manifest.json"), text).unwrap();
+    let run = manifest.runs().next().unwrap();
+    std::fs::remove_file(at.join("runs/small").join(&run.folder).join("activations.json")).unwrap();
+    let output = sae(&["analyze", "runs/small"], at);
+    succeeds(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("activations are not measured") && said.contains("nowhere"), "{said}");
+}
+
+#[test]
 fn progress_as_json_is_json() {
     let place = place();
     let printed =
@@ -95,7 +150,7 @@ fn bad_input_is_told() {
     let at = place.path();
     fails(&sae(&["train", "nowhere.toml", "--out", "x"], at), &["nowhere.toml", "cannot read"]);
     fails(&sae(&["eval", "nowhere"], at), &["nowhere/config.toml"]);
-    fails(&sae(&["frontier", "nowhere"], at), &["nowhere/manifest.json"]);
+    fails(&sae(&["analyze", "nowhere"], at), &["nowhere/manifest.json"]);
     fails(&sae(&["train", "run.toml", "--out", "x", "--device", "cuda:7"], at), &["cuda:7"]);
     let text = std::fs::read_to_string(at.join("run.toml")).unwrap();
     std::fs::write(at.join("bad.toml"), text.replace("expansion", "expansoin")).unwrap();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What happens in a training, an evaluation or a pretraining.
+/// What happens in a training, an evaluation, a pretraining or an analysis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
@@ -12,7 +12,7 @@ pub enum Event {
         phase: String,
         /// Units of [`Event::Advanced`] in all; 0 where that is not known.
         total: u64,
-        /// Tokens in a unit, for rates.
+        /// Tokens in a unit, for rates; 0 where units are not of tokens.
         tokens_per_unit: u64,
     },
     /// So many units of the phase are done.

@@ -20,7 +20,7 @@ const SEED: u64 = 0;
 
 /// Measures the activations of finished runs on their evaluation set: `activations/<site>.json` in the sweep's folder,
 /// `activations.json` in every run's. What is there already is not measured again. Runs with another model or evaluation
-/// set than the first are left out, with a warning.
+/// set than the first, and runs whose SAEs cannot be read, are left out, with a warning.
 pub fn measure_activations(
     sweep: &Path,
     runs: &[RunSpec],
@@ -64,9 +64,13 @@ pub fn measure_activations(
         principals.push(principal);
     }
     for run in open {
-        let member = member(&run.config, run.folder.path(), &setup, device)?;
-        let found = setup.model.sae_activations(&member, &principals, batches)?;
-        save(&run.folder.activations(), &found)?;
+        match member(&run.config, run.folder.path(), &setup, device) {
+            Ok(member) => {
+                let found = setup.model.sae_activations(&member, &principals, batches)?;
+                save(&run.folder.activations(), &found)?;
+            }
+            Err(error) => tracing::warn!("{}: activations are not measured: {error}", run.id),
+        }
         done += 1;
         advance(observer, done)?;
     }

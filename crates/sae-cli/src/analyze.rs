@@ -1,0 +1,89 @@
+//! `sae analyze`: a sweep's finished runs → measurements of activations, tables, pictures, report.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+use sae_analysis::{AnalysisOptions, SweepRuns, analyse_with, matching::MatchBy};
+use sae_model::device::DeviceChoice;
+use sae_train::progress::Observer;
+use sae_train::{RunSpec, TrainError, measure::measure_activations};
+
+use crate::telemetry::Telemetry;
+
+/// Make the tables, pictures and report of a sweep's finished runs
+///
+/// Measures the model's and the SAEs' activations where that has not been done, then writes report.html, analysis.json
+/// and a CSV, SVG and PNG of each part (frontier, downstream, geometry, umap, activations, stability, features; matches
+/// also as Markdown and LaTeX) into the sweep's folder, and prints the table.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sae analyze runs/rust-lm
+  # Look closely at runs of equal L0
+  sae analyze runs/rust-lm --match l0
+  # Frontiers of their own for every dictionary size and learning rate
+  sae analyze runs/gpt2 --facet sae.expansion --facet train.lr")]
+pub(crate) struct Arguments {
+    /// The sweep's folder
+    #[arg(value_name = "SWEEP")]
+    sweep: PathBuf,
+    /// What the runs that are looked at closely are equal in: ce (CE increase), l0, or alive (features)
+    #[arg(long = "match", value_name = "WHAT", default_value_t = MatchBy::CeIncrease)]
+    match_by: MatchBy,
+    /// Split the frontiers by a key of the configuration; may be given several times
+    #[arg(long = "facet", value_name = "KEY")]
+    facets: Vec<String>,
+    /// Do not load the model to measure activations; what was measured before is shown
+    #[arg(long)]
+    no_activations: bool,
+}
+
+pub(crate) fn run(
+    arguments: &Arguments,
+    device: DeviceChoice,
+    telemetry: &mut Telemetry,
+) -> anyhow::Result<()> {
+    let Arguments { sweep, match_by, facets, no_activations } = arguments;
+    let options = AnalysisOptions {
+        match_by: *match_by,
+        facets: facets.clone(),
+        ..AnalysisOptions::default()
+    };
+    if !no_activations {
+        measure(&SweepRuns::load(sweep, facets)?, device, telemetry)?;
+    }
+    let analysis = analyse_with(sweep, &options, &mut |event| telemetry.notice(event))?;
+    crate::print(&analysis.text)?;
+    tracing::info!(
+        "wrote {} files; the report is {}",
+        analysis.files.len(),
+        analysis.report.display()
+    );
+    Ok(())
+}
+
+/// Without these the analysis is poorer, but not wrong: all but a wish to stop is a warning.
+fn measure(
+    runs: &SweepRuns,
+    device: DeviceChoice,
+    telemetry: &mut Telemetry,
+) -> anyhow::Result<()> {
+    let specs: Vec<RunSpec> = runs
+        .finished
+        .iter()
+        .map(|run| RunSpec {
+            id: run.id.clone(),
+            folder: runs.folder_of(run),
+            config: run.config.clone(),
+        })
+        .collect();
+    match measure_activations(&runs.folder, &specs, device.resolve()?, telemetry) {
+        Ok(()) => Ok(()),
+        Err(error @ TrainError::InterruptedEvaluation) => bail!(error),
+        Err(error) => {
+            telemetry.finish();
+            tracing::warn!("activations are not measured: {error}");
+            Ok(())
+        }
+    }
+}

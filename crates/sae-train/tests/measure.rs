@@ -1,0 +1,117 @@
+//! Activations of finished runs, measured for the analysis of their sweep.
+
+#![allow(clippy::unwrap_used)] // In a test, a panic is the report.
+
+mod support;
+
+use std::time::SystemTime;
+
+use sae_config::activations::{RunActivations, SiteActivations};
+use sae_config::layout;
+use sae_train::measure::measure_activations;
+use sae_train::progress::{Event, Observer, Silent};
+use sae_train::{RunSpec, TrainError};
+use serde::de::DeserializeOwned;
+use support::{Interrupt, Place, run};
+use tch::Device;
+
+const OTHER_SITE: (&str, &str) = ("blocks.1.hook_resid_pre", "blocks.2.hook_mlp_out");
+
+fn read<T: DeserializeOwned>(path: &std::path::Path) -> T {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Two runs at two sites.
+fn finished(place: &Place) -> Vec<RunSpec> {
+    let specs = vec![place.spec("one", &[]), place.spec("two", &[OTHER_SITE])];
+    for spec in &specs {
+        run(std::slice::from_ref(spec)).unwrap();
+    }
+    specs
+}
+
+fn measure(place: &Place, specs: &[RunSpec]) -> Result<(), TrainError> {
+    measure_activations(&place.path("."), specs, Device::Cpu, &mut Silent)
+}
+
+#[derive(Default)]
+struct Units(Vec<u64>);
+
+impl Observer for Units {
+    fn notice(&mut self, event: Event) {
+        match event {
+            Event::Began { total, .. } => self.0.push(total),
+            Event::Advanced { done, .. } => self.0.push(done),
+            Event::Ended => {}
+        }
+    }
+}
+
+#[test]
+fn every_run_is_measured_once_at_its_sites() {
+    let place = Place::new();
+    let mut specs = finished(&place);
+    let mut units = Units::default();
+    let sweep = place.path(".");
+    measure_activations(&sweep, &specs, Device::Cpu, &mut units).unwrap();
+    // Two sites and two runs.
+    assert_eq!(units.0, [4, 1, 2, 3, 4]);
+    let mut times: Vec<SystemTime> = Vec::new();
+    for spec in &specs {
+        let site = spec.config.sae.sites[0];
+        let model: SiteActivations = read(&layout::activations(&sweep, site));
+        // 16 windows of 16 tokens.
+        assert_eq!((model.tokens, model.norm.len(), model.directions.len()), (256, 16, 8));
+        let own: RunActivations = read(&spec.folder.activations());
+        assert_eq!(own.keys().copied().collect::<Vec<_>>(), [site]);
+        assert_eq!((own[&site].cosine.len(), own[&site].explained_variance.len()), (16, 8));
+        assert!(own[&site].norm_ratio.iter().all(|ratio| ratio.is_finite() && *ratio >= 0.0));
+        times.push(spec.folder.activations().metadata().unwrap().modified().unwrap());
+    }
+    // Again with a new run: only that one is measured.
+    specs.push(place.spec("three", &[("coeff = 0.5", "coeff = 2.0")]));
+    run(&specs[2..]).unwrap();
+    let mut units = Units::default();
+    measure_activations(&sweep, &specs, Device::Cpu, &mut units).unwrap();
+    assert_eq!(units.0, [1, 1]);
+    for (spec, time) in specs.iter().zip(times) {
+        assert_eq!(spec.folder.activations().metadata().unwrap().modified().unwrap(), time);
+    }
+    // And what is complete needs no model.
+    std::fs::rename(place.path("validation"), place.path("gone")).unwrap();
+    measure(&place, &specs).unwrap();
+}
+
+#[test]
+fn what_cannot_be_measured_is_left_out() {
+    let place = Place::new();
+    let mut specs = finished(&place);
+    // Lost weights, and another evaluation set.
+    for file in std::fs::read_dir(specs[0].folder.path()).unwrap().map(Result::unwrap) {
+        if file.path().is_dir() {
+            std::fs::remove_dir_all(file.path()).unwrap();
+        }
+    }
+    specs.push(place.spec(
+        "other",
+        &[("n_samples = 16\n            alive", "n_samples = 8\n            alive")],
+    ));
+    run(&specs[2..]).unwrap();
+    measure(&place, &specs).unwrap();
+    let measured: Vec<bool> =
+        specs.iter().map(|spec| spec.folder.activations().is_file()).collect();
+    assert_eq!(measured, [false, true, false]);
+}
+
+#[test]
+fn an_interrupted_measurement_goes_on() {
+    let place = Place::new();
+    let specs = finished(&place);
+    let mut stop = Interrupt { after: 3, done: 0 };
+    let stopped = measure_activations(&place.path("."), &specs, Device::Cpu, &mut stop);
+    assert!(matches!(stopped, Err(TrainError::InterruptedEvaluation)), "{stopped:?}");
+    let measured = |spec: &RunSpec| spec.folder.activations().is_file();
+    assert_eq!(specs.iter().map(measured).collect::<Vec<_>>(), [true, false]);
+    measure(&place, &specs).unwrap();
+    assert!(specs.iter().all(measured));
+}
