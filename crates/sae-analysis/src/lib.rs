@@ -73,7 +73,7 @@ pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
 /// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each type against `local`
 /// - `matches.{json,csv,md,tex}`: matched runs
 /// - `downstream`, `geometry`, `umap`, `activations`, `stability` and `features`, each as `csv`, `svg` and `png`, where
-///   the sweep has something to show; and `geometry_histograms.csv`
+///   the sweep has something to show; and `geometry_histograms.csv`, `unusual_features.csv` (dead and ultra-dense)
 /// - `report.html`
 ///
 /// `notice` is told of the progress through the dictionaries, most of the work.

@@ -24,15 +24,18 @@ pub(crate) fn everything(
     folder.text("matches", "csv", &tables::matches::csv(matches))?;
     folder.text("matches", "md", &tables::matches::markdown(matches))?;
     folder.text("matches", "tex", &tables::matches::latex(matches))?;
-    let histograms = tables::evidence::geometry_histograms(evidence);
     folder.both(&plot::downstream::figure(evidence), &tables::evidence::downstream(evidence))?;
     if folder.both(&plot::geometry::figure(evidence), &tables::evidence::geometry(evidence))? {
+        let histograms = tables::evidence::geometry_histograms(evidence);
         folder.text("geometry_histograms", "csv", &histograms)?;
     }
     folder.both(&plot::umap::figure(evidence), &tables::evidence::umap(evidence))?;
     folder.both(&plot::activations::figure(evidence), &tables::evidence::activations(evidence))?;
     folder.both(&plot::stability::figure(evidence), &tables::evidence::stability(evidence))?;
-    folder.both(&plot::features::figure(evidence), &tables::evidence::features(evidence))?;
+    if folder.both(&plot::features::figure(evidence), &tables::evidence::features(evidence))? {
+        let unusual = tables::evidence::unusual_features(evidence);
+        folder.text("unusual_features", "csv", &unusual)?;
+    }
     folder.text("report", "html", &report::html(evidence))?;
     Ok(folder.written)
 }

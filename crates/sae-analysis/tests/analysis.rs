@@ -91,6 +91,7 @@ fn a_whole_sweep_leaves_every_file() {
         "matches.md",
         "matches.tex",
         "geometry_histograms.csv",
+        "unusual_features.csv",
         "report.html",
     ] {
         assert!(written.contains(file), "{file} is missing of {written:?}");
@@ -108,6 +109,29 @@ fn a_whole_sweep_leaves_every_file() {
     assert_eq!(evidence.activations[&SITES[0]].runs.len(), 4);
     let seeds = evidence.geometry.across.iter().filter(|found| found.what == AcrossWhat::Seeds);
     assert_eq!(seeds.count(), 12);
+}
+
+/// Of 24 features the first are dead, 2 and as many as the coefficient says; frequencies are ½, ¼, … of those alive.
+#[test]
+fn dead_and_dense_features_are_listed() {
+    let mut sweep = Sweep::of(&[Variant::Local], &[0], &[1.0]);
+    for alive in sweep.runs[0].summary.alive.values_mut() {
+        *alive = 22;
+    }
+    sweep.write();
+    let found = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap();
+    let lines = cells(&layout::analysis(sweep.path(), "unusual_features", "csv"));
+    let of_first: Vec<(&str, &str)> = lines
+        .iter()
+        .filter(|line| line[2] == SITES[0].to_string())
+        .map(|line| (line[3].as_str(), line[4].as_str()))
+        .collect();
+    assert_eq!(
+        of_first,
+        [("dead", "0"), ("dead", "1"), ("ultra-dense", "2"), ("ultra-dense", "3")]
+    );
+    let report = std::fs::read_to_string(&found.report).unwrap();
+    assert!(report.contains("Dead: 0, 1.") && report.contains("Ultra-dense: 2, 3."));
 }
 
 #[test]

@@ -84,7 +84,7 @@ function filters() {
 
 // Rows and configurations follow the filters.
 afterChanges.push(() => {
-  for (const row of document.querySelectorAll("tr[data-site], tr[data-type], tr[data-run], details[data-run]")) {
+  for (const row of document.querySelectorAll("tr[data-site], tr[data-type], tr[data-run], details[data-run], div[data-run]")) {
     const { site, type, run } = row.dataset;
     row.hidden = state.sites.has(site) || state.types.has(type) || (run !== undefined && !showsRun(run));
   }

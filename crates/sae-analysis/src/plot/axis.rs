@@ -1,4 +1,8 @@
-//! An axis: its label, its scale, and the range that shows all values.
+//! An axis: its label, its scale, the range that shows all values, and its ticks.
+
+use std::ops::Range;
+
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
 /// An axis of a panel.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,23 +83,48 @@ impl Axis {
         (low - margin, high + margin)
     }
 
-    /// What stands at a place of an axis of this length.
-    pub fn name(&self, place: f64, length: f64) -> String {
+    /// The places of ticks in a range: every name, else at most `most` round values.
+    pub fn ticks(&self, (low, high): (f64, f64), most: usize) -> Vec<f64> {
+        if !self.names.is_empty() {
+            return multiples(1.0, low, high);
+        }
+        if !self.logarithmic {
+            return multiples(step(low, high, most), low, high);
+        }
+        let powers = multiples(1.0, low.floor(), high);
+        let finer: Vec<f64> = powers
+            .iter()
+            .flat_map(|power| [1.0_f64, 2.0, 5.0].map(|factor| power + factor.log10()))
+            .filter(|place| (low..=high).contains(place))
+            .collect();
+        match finer.len() {
+            // Within a decade there are too few of them.
+            0..3 => {
+                let (low, high) = (10_f64.powf(low), 10_f64.powf(high));
+                multiples(step(low, high, most), low, high).into_iter().map(f64::log10).collect()
+            }
+            n if n <= most => finer,
+            _ => multiples(step(low, high, most).max(1.0), low, high),
+        }
+    }
+
+    /// What stands at a tick of an axis with this range.
+    pub fn name(&self, place: f64, (low, high): (f64, f64), most: usize) -> String {
         if !self.has_names {
             return String::new();
         }
         if !self.names.is_empty() {
-            let whole = place.round();
-            if (place - whole).abs() > 1e-6 || whole < 0.0 {
-                return String::new();
-            }
-            return self.names.get(whole as usize).cloned().unwrap_or_default();
+            return usize::try_from(place.round() as i64)
+                .ok()
+                .and_then(|place| self.names.get(place).cloned())
+                .unwrap_or_default();
         }
         if !self.logarithmic {
-            return number(place, length);
+            return number(place, step(low, high, most));
         }
         let value = 10_f64.powf(place);
         if (0.001..100_000.0).contains(&value) {
+            // Two significant digits.
             let decimals = (1.0 - place).ceil().clamp(0.0, 4.0) as usize;
             let text = format!("{value:.decimals$}");
             if text.contains('.') {
@@ -107,9 +136,49 @@ impl Axis {
     }
 }
 
-/// As many decimals as an axis of this length needs.
-fn number(value: f64, length: f64) -> String {
-    let decimals = (1.0 - length.log10()).ceil().clamp(0.0, 5.0) as usize;
+/// A range of places for the drawing library, with ticks where they are wanted.
+pub(crate) struct Places {
+    pub range: (f64, f64),
+    pub ticks: Vec<f64>,
+}
+
+impl Ranged for Places {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
+        let (low, high) = self.range;
+        let share = (value - low) / (high - low);
+        (f64::from(from) + share * f64::from(to - from)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        // Between the ticks there are none of less weight.
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.0..self.range.1
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, so that a range has at most so many multiples of it.
+fn step(low: f64, high: f64, most: usize) -> f64 {
+    let rough = (high - low) / most as f64;
+    let power = 10_f64.powf(rough.log10().floor());
+    let round = [1.0, 2.0, 5.0].map(|factor| factor * power);
+    round.into_iter().find(|step| *step >= rough * (1.0 - 1e-9)).unwrap_or(10.0 * power)
+}
+
+/// The multiples of a step in a range.
+fn multiples(step: f64, low: f64, high: f64) -> Vec<f64> {
+    let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
+    (first..=last).map(|n| n as f64 * step).collect()
+}
+
+/// With the decimals that multiples of a step have.
+fn number(value: f64, step: f64) -> String {
+    let decimals = (-(step.log10() + 1e-9).floor()).clamp(0.0, 6.0) as usize;
     let text = format!("{value:.decimals$}");
     // −0.0 is an artefact of rounding.
     if text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.') {
@@ -133,8 +202,31 @@ mod tests {
         assert!(low < 0.0 && high > 1.0);
         let log = Axis::new("x").logarithmic();
         assert_eq!((log.place(0.0), log.place(-1.0), log.place(100.0)), (None, None, Some(2.0)));
-        let names = [-4.0, -2.0, 0.0, 0.5, 3.0].map(|place| log.name(place, 4.0));
+        let names = [-4.0, -2.0, 0.0, 0.5, 3.0].map(|place| log.name(place, (-4.0, 3.0), 7));
         assert_eq!(names, ["1e-4", "0.01", "1", "3.2", "1000"]);
-        assert_eq!(Axis::new("x").name(-0.000_001, 1.0), "0.0");
+        assert_eq!(Axis::new("x").name(-0.000_001, (0.0, 1.0), 7), "0.0");
+    }
+
+    /// The names of an axis's ticks.
+    fn ticks(axis: &Axis, low: f64, high: f64) -> Vec<String> {
+        let range = (low, high);
+        axis.ticks(range, 7).into_iter().map(|place| axis.name(place, range, 7)).collect()
+    }
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        let axis = Axis::new("x");
+        assert_eq!(ticks(&axis, 0.4, 8.6), ["2", "4", "6", "8"]);
+        assert_eq!(ticks(&axis, -0.01, 0.26), ["0.00", "0.05", "0.10", "0.15", "0.20", "0.25"]);
+        assert_eq!(
+            ticks(&axis, 970.0, 4100.0),
+            ["1000", "1500", "2000", "2500", "3000", "3500", "4000"]
+        );
+        let log = Axis::new("x").logarithmic();
+        assert_eq!(ticks(&log, -2.1, 0.2), ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]);
+        assert_eq!(ticks(&log, -4.2, 2.1), ["1e-4", "0.001", "0.01", "0.1", "1", "10", "100"]);
+        assert_eq!(ticks(&log, 21.5_f64.log10(), 41.0_f64.log10()), ["25", "30", "35", "40"]);
+        let named = Axis::new("x").named(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(ticks(&named, -0.5, 1.5), ["a", "b"]);
     }
 }

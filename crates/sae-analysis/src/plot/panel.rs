@@ -6,13 +6,15 @@ use plotters::prelude::*;
 use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::axis::Axis;
+use super::axis::{Axis, Places};
 use crate::style::{INK, Look, Marker, Stroke};
 
 pub(super) const FONT: &str = "sans-serif";
 const GRID: RGBColor = RGBColor(228, 228, 228);
 const LEGEND: u32 = 14;
 const LEGEND_LINE: i32 = 20;
+/// The most ticks of an axis without names.
+const TICKS: usize = 7;
 const TITLE_LINES: usize = 3;
 
 /// One pair of axes.
@@ -75,7 +77,10 @@ impl Panel {
             .margin_top(4)
             .x_label_area_size(52)
             .y_label_area_size(72)
-            .build_cartesian_2d(x.0..x.1, y.0..y.1)?;
+            .build_cartesian_2d(
+                Places { range: x, ticks: self.x.ticks(x, TICKS) },
+                Places { range: y, ticks: self.y.ticks(y, TICKS) },
+            )?;
         chart
             .configure_mesh()
             .bold_line_style(GRID)
@@ -85,10 +90,8 @@ impl Panel {
             .axis_desc_style((FONT, 15, &INK))
             .x_desc(&self.x.label)
             .y_desc(&self.y.label)
-            .x_labels(7)
-            .y_labels(7)
-            .x_label_formatter(&|place| self.x.name(*place, x.1 - x.0))
-            .y_label_formatter(&|place| self.y.name(*place, y.1 - y.0))
+            .x_label_formatter(&|place| self.x.name(*place, x, TICKS))
+            .y_label_formatter(&|place| self.y.name(*place, y, TICKS))
             .draw()?;
         let (columns, rows) = chart.plotting_area().get_pixel_range();
         let corner = chart_area.get_pixel_range();

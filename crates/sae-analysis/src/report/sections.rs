@@ -5,6 +5,9 @@ use super::{Body, Section, data, frontiers};
 use crate::bootstrap::Estimate;
 use crate::evidence::{AcrossWhat, Evidence};
 
+/// The most features that are named of a run.
+const LISTED: usize = 500;
+
 /// All sections, in the order of the page.
 pub(super) fn all(evidence: &Evidence) -> Vec<Section> {
     type Write = fn(&Evidence, &Links<'_>) -> Body;
@@ -28,13 +31,13 @@ pub(super) fn all(evidence: &Evidence) -> Vec<Section> {
 }
 
 /// A section of charts, whose tables are folded.
-fn charts(text: &str, view: &str, tables: &[Table], links: &Links<'_>) -> Body {
+fn charts(text: &str, view: &str, tables: &[Table], links: &Links<'_>) -> String {
     let tables: String =
         tables.iter().filter(|table| !table.rows.is_empty()).map(|t| t.html(links)).collect();
-    Body::Shown(format!(
+    format!(
         "<p>{}</p>\n<div data-view=\"{view}\"></div>\n<details><summary>The numbers</summary>\n{tables}</details>\n",
         escape(text)
-    ))
+    )
 }
 
 /// Which runs a section looks at that does not show all of them.
@@ -73,7 +76,7 @@ fn downstream(evidence: &Evidence, links: &Links<'_>) -> Body {
         ],
         rows: rows.collect(),
     };
-    charts(
+    Body::Shown(charts(
         &format!(
             "How close the model's later activations stay to the original ones when an SAE is spliced in. The original \
              has explained variance 1 and MSE 0. {}",
@@ -82,7 +85,7 @@ fn downstream(evidence: &Evidence, links: &Links<'_>) -> Body {
         "downstream",
         &[table],
         links,
-    )
+    ))
 }
 
 fn geometry(evidence: &Evidence, links: &Links<'_>) -> Body {
@@ -164,14 +167,14 @@ fn geometry(evidence: &Evidence, links: &Links<'_>) -> Body {
             })
             .collect(),
     };
-    charts(
+    Body::Shown(charts(
         "How close the directions of dictionary elements are to each other, as cosines. High cosines within a dictionary \
          mean that it is tightly clustered, a sign of feature splitting; high cosines between two dictionaries mean that \
          they have found the same directions.",
         "geometry",
         &[within, differences, across],
         links,
-    )
+    ))
 }
 
 fn what(what: AcrossWhat) -> &'static str {
@@ -214,7 +217,7 @@ fn embeddings(evidence: &Evidence, links: &Links<'_>) -> Body {
             })
             .collect(),
     };
-    charts(
+    Body::Shown(charts(
         &format!(
             "Dictionary elements of two runs, embedded together by UMAP on cosine distances: what is near in the picture \
              is near in direction. Distances between far groups, and their sizes, mean little. Where one type's \
@@ -224,7 +227,7 @@ fn embeddings(evidence: &Evidence, links: &Links<'_>) -> Body {
         "embeddings",
         &[table],
         links,
-    )
+    ))
 }
 
 fn activations(evidence: &Evidence, links: &Links<'_>) -> Body {
@@ -276,7 +279,7 @@ fn activations(evidence: &Evidence, links: &Links<'_>) -> Body {
         ],
         rows: explained.collect(),
     };
-    charts(
+    Body::Shown(charts(
         &format!(
             "The model's activations where the SAEs stand, and what the SAEs make of them: by position in the window (the first \
          token is often special), and along the principal directions, the directions with the most variance. A direction's \
@@ -287,7 +290,7 @@ fn activations(evidence: &Evidence, links: &Links<'_>) -> Body {
         "activations",
         &[directions, explained],
         links,
-    )
+    ))
 }
 
 fn stability(evidence: &Evidence, links: &Links<'_>) -> Body {
@@ -331,13 +334,13 @@ fn stability(evidence: &Evidence, links: &Links<'_>) -> Body {
         ],
         rows: rows.collect(),
     };
-    charts(
+    Body::Shown(charts(
         "Runs that differ in nothing but the seed. Differences between types that are not larger than those between seeds \
          are no findings.",
         "stability",
         &[table],
         links,
-    )
+    ))
 }
 
 fn features(evidence: &Evidence, links: &Links<'_>) -> Body {
@@ -378,7 +381,7 @@ fn features(evidence: &Evidence, links: &Links<'_>) -> Body {
             })
             .collect(),
     };
-    charts(
+    let mut html = charts(
         &format!(
             "How often features are active, as base-10 logarithms of the share of tokens, and what that goes with. {} Of \
              each, at most {} features are drawn.",
@@ -388,6 +391,39 @@ fn features(evidence: &Evidence, links: &Links<'_>) -> Body {
         "features",
         &[table],
         links,
+    );
+    html.push_str(&listed(evidence));
+    Body::Shown(html)
+}
+
+/// Dead and ultra-dense features by number.
+fn listed(evidence: &Evidence) -> String {
+    let numbers = |features: &[u32]| {
+        let shown: Vec<String> = features.iter().take(LISTED).map(ToString::to_string).collect();
+        let more = features.len().saturating_sub(LISTED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        if shown.is_empty() { "none".to_owned() } else { format!("{}{more}", shown.join(", ")) }
+    };
+    let runs: String = evidence
+        .features
+        .iter()
+        .map(|run| {
+            let found = &run.statistics;
+            format!(
+                "<div data-type=\"{}\" data-site=\"{}\" data-run=\"{id}\">\n<h3>{}, {id}</h3>\n\
+                 <p>Dead: {}.</p>\n<p>Ultra-dense: {}.</p>\n</div>\n",
+                run.variant,
+                run.site,
+                run.site,
+                numbers(&found.dead),
+                numbers(&found.ultra_dense),
+                id = escape(&run.run),
+            )
+        })
+        .collect();
+    format!(
+        "<details><summary>Dead and ultra-dense features by number</summary>\n<p>All of them are in \
+         unusual_features.csv.</p>\n{runs}</details>\n"
     )
 }
 

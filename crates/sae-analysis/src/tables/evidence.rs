@@ -202,3 +202,23 @@ pub(crate) fn activations(evidence: &Evidence) -> String {
     }
     csv.finish()
 }
+
+/// Features that are dead or ultra-dense, a row each.
+pub(crate) fn unusual_features(evidence: &Evidence) -> String {
+    let mut csv = Csv::new(["run", "type", "site", "what", "feature"]);
+    for run in &evidence.features {
+        let found = &run.statistics;
+        for (what, features) in [("dead", &found.dead), ("ultra-dense", &found.ultra_dense)] {
+            for feature in features {
+                csv.row([
+                    run.run.clone(),
+                    run.variant.to_string(),
+                    run.site.to_string(),
+                    what.to_owned(),
+                    feature.to_string(),
+                ]);
+            }
+        }
+    }
+    csv.finish()
+}
