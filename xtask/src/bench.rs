@@ -1,12 +1,13 @@
 //! `cargo xtask bench`: this project beside its Python peers, in one run that alternates between them, written to
 //! `docs/benchmarks.md`.
 
+mod analysis;
 mod data;
 mod page;
 mod peer;
 mod train;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -17,7 +18,7 @@ use crate::tool;
 /// The peers need `python3`; their packages are installed into a virtual environment under target/.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  cargo xtask bench                        # data, and training on the CPU
+  cargo xtask bench                        # data, training on the CPU, analysis
   cargo xtask bench train --shapes tiny
   cargo xtask bench train --device cuda --shapes gpt2,gpt2-paper")]
 pub(crate) struct Arguments {
@@ -47,6 +48,12 @@ enum What {
         #[arg(long, default_value = "cpu")]
         device: String,
     },
+    /// Cosines of dictionaries, against PyTorch, and `sae analyze` of a whole sweep
+    Analysis {
+        /// The finished sweep's folder
+        #[arg(long, value_name = "FOLDER", default_value = analysis::SWEEP)]
+        sweep: PathBuf,
+    },
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -56,9 +63,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.what {
         Some(What::Data) => data::run(&sae, &python, rounds),
         Some(What::Train { shapes, device }) => train::run(&sae, &python, shapes, device, rounds),
+        Some(What::Analysis { sweep }) => analysis::run(&sae, &python, sweep, rounds),
         None => {
             data::run(&sae, &python, rounds)?;
-            train::run(&sae, &python, &SHAPES.map(str::to_owned), "cpu", rounds)
+            train::run(&sae, &python, &SHAPES.map(str::to_owned), "cpu", rounds)?;
+            analysis::run(&sae, &python, Path::new(analysis::SWEEP), rounds)
         }
     }
 }

@@ -5,10 +5,13 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use sae_analysis::matrix::Matrix;
+use sae_analysis::similarity::{across, within};
 use sae_data::{ColumnKind, ShardSet, StreamOptions, TextTokenizer, TokenStream};
 use sae_model::device::DeviceChoice;
-use sae_train::bench::{Bench, Floor, Shape};
+use sae_train::bench::{Bench, Floor, Shape, peak_bytes};
 use serde_json::json;
+use tch::{Device, Kind, Tensor};
 
 /// Measure speeds; `cargo xtask bench` does so beside Python's
 #[derive(Debug, Args)]
@@ -23,6 +26,20 @@ enum What {
     Train(Train),
     /// Measure what a step of a shape cannot be faster than
     Floor(Train),
+    Cosines(Cosines),
+}
+
+/// The largest cosines within two dictionaries of random numbers, and across them
+///
+/// Prints one line of JSON: within_seconds (of both), across_seconds, peak_bytes.
+#[derive(Debug, Args)]
+struct Cosines {
+    /// Dictionary elements
+    #[arg(long)]
+    rows: i64,
+    /// The model's width
+    #[arg(long)]
+    columns: i64,
 }
 
 /// Take training steps at a shape, on random weights and tokens
@@ -65,6 +82,7 @@ pub(crate) fn run(arguments: &Arguments, device: DeviceChoice) -> anyhow::Result
     match &arguments.what {
         What::Data(data) => read(data),
         What::Train(train) => serve(train, device),
+        What::Cosines(size) => cosines(size),
         What::Floor(train) => {
             let floor = Floor::measure(&shape(train)?, device.resolve()?)?;
             crate::print(&serde_json::to_string(&floor)?)
@@ -84,6 +102,27 @@ fn serve(arguments: &Train, device: DeviceChoice) -> anyhow::Result<()> {
         crate::print(&serde_json::to_string(&bench.measure(steps)?)?)?;
     }
     Ok(())
+}
+
+fn cosines(&Cosines { rows, columns }: &Cosines) -> anyhow::Result<()> {
+    tch::manual_seed(0);
+    let dictionary = || -> anyhow::Result<Matrix> {
+        let values = Tensor::f_rand([rows * columns], (Kind::Float, Device::Cpu))? * 2.0 - 1.0;
+        Ok(Matrix::new(usize::try_from(columns)?, values.try_into()?)?)
+    };
+    let (a, b) = (dictionary()?, dictionary()?);
+    let began = Instant::now();
+    within(&a)?;
+    within(&b)?;
+    let within_seconds = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    across(&a, &b)?;
+    let across_seconds = began.elapsed().as_secs_f64();
+    let peak_bytes = peak_bytes();
+    crate::print(
+        &json!({ "within_seconds": within_seconds, "across_seconds": across_seconds, "peak_bytes": peak_bytes })
+            .to_string(),
+    )
 }
 
 fn read(arguments: &Data) -> anyhow::Result<()> {

@@ -366,8 +366,8 @@ fn set_active(
     })
 }
 
-/// `VmHWM` of this process; 0 where the system does not say.
-fn peak_bytes() -> u64 {
+/// The most memory that this process has had resident, `VmHWM`; 0 where the system does not say.
+pub fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| u64::from_str(line.trim().trim_end_matches(" kB")).ok());
