@@ -22,7 +22,7 @@ pub struct Feature {
     pub index: u32,
     /// The share of tokens that it is active on, from 0 to 1.
     pub frequency: f64,
-    /// Whether it was active at least once on the tokens that the run counted on.
+    /// Whether it was active at least once on the tokens that the run counted on, and often enough for the analysis.
     pub alive: bool,
     /// The Euclidean norm of its row of `w_enc`.
     pub encoder_norm: f64,
@@ -45,10 +45,24 @@ pub struct Dictionary {
     pub rows: Matrix,
 }
 
+/// The features of the run in `folder` at `site`, in their order. Alive are those that the run calls so and that are active
+/// on more than the share `alive_above` of the tokens: 0 leaves it at what the run says.
+pub fn features(
+    folder: &RunFolder,
+    site: Site,
+    alive_above: f64,
+) -> Result<Vec<Feature>, AnalysisError> {
+    let mut features = table::read(&folder.features(), site)?;
+    for feature in &mut features {
+        feature.alive &= alive_above == 0.0 || feature.frequency > alive_above;
+    }
+    Ok(features)
+}
+
 impl Dictionary {
-    /// Reads the dictionary of the run in `folder` at `site`.
-    pub fn load(folder: &RunFolder, site: Site) -> Result<Self, AnalysisError> {
-        let features = table::read(&folder.features(), site)?;
+    /// Reads the dictionary of the run in `folder` at `site`; `alive_above` is that of [`features`].
+    pub fn load(folder: &RunFolder, site: Site, alive_above: f64) -> Result<Self, AnalysisError> {
+        let features = features(folder, site, alive_above)?;
         let alive: Vec<u32> =
             features.iter().filter(|feature| feature.alive).map(|feature| feature.index).collect();
         let path = folder.sae(site).join("sae_weights.safetensors");

@@ -85,7 +85,7 @@ pub fn analyse_with(
     options: &AnalysisOptions,
     notice: &mut dyn FnMut(Event),
 ) -> Result<Analysis, AnalysisError> {
-    let runs = SweepRuns::load(sweep, &options.facets)?;
+    let runs = SweepRuns::load(sweep, options)?;
     let evidence = gather::evidence(&runs, options, notice)?;
     let files = write::everything(&runs, &evidence)?;
     let text = tables::terminal(&evidence);

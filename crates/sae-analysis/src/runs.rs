@@ -8,8 +8,8 @@ use sae_config::summary::Status;
 use sae_config::{Manifest, RunConfig, RunFolder, Site, Summary, Variant, layout};
 use serde::{Deserialize, Serialize};
 
-use crate::AnalysisError;
 use crate::facets::{Facets, differing, flatten, select};
+use crate::{AnalysisError, AnalysisOptions, dictionary};
 
 /// A sweep's finished runs, and the names of the others.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct SweepRuns {
     pub unreadable: Vec<(String, String)>,
     /// Finished runs of which something is missing, in sentences.
     pub incomplete: Vec<String>,
+    /// Alive features are active on more than this share of tokens.
+    pub alive_above: f64,
 }
 
 /// A finished run.
@@ -102,8 +104,17 @@ const FIELDS: [&str; 2] = ["sae.seed", "loss.sparsity.coeff"];
 
 impl SweepRuns {
     /// Reads a sweep's folder. Runs that are not finished, that diverged, or whose summary cannot be read are listed.
-    /// Refused are runs of different models, no finished run at all, and facets that no run has.
-    pub fn load(sweep: &Path, facets: &[String]) -> Result<Self, AnalysisError> {
+    /// Refused are runs of different models, no finished run at all, and facets that no run has and a share of tokens that is none.
+    pub fn load(sweep: &Path, options: &AnalysisOptions) -> Result<Self, AnalysisError> {
+        let AnalysisOptions { facets, alive_above, .. } = options;
+        if !(0.0..1.0).contains(alive_above) {
+            return Err(AnalysisError::Input {
+                action: "count alive features",
+                message: format!(
+                    "expected a share of tokens from 0 to below 1, found {alive_above}"
+                ),
+            });
+        }
         let manifest = Manifest::load(&layout::manifest(sweep))?;
         one_model(sweep, &manifest)?;
         let mut runs = Self {
@@ -115,6 +126,7 @@ impl SweepRuns {
             diverged: Vec::new(),
             unreadable: Vec::new(),
             incomplete: Vec::new(),
+            alive_above: *alive_above,
         };
         for run in manifest.runs() {
             let folder = RunFolder::new(sweep.join(&run.folder));
@@ -150,7 +162,7 @@ impl SweepRuns {
             });
         }
         runs.tell_facets(facets)?;
-        let made: Vec<Made> = runs.finished.iter().map(|run| points(run, facets)).collect();
+        let made: Vec<Made> = runs.finished.iter().map(|run| points(&runs, run, facets)).collect();
         for Made { points, notes } in made {
             runs.points.extend(points);
             runs.incomplete.extend(notes);
@@ -171,6 +183,12 @@ impl SweepRuns {
     /// What was left out, and why, in sentences.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        if self.alive_above > 0.0 {
+            notes.push(format!(
+                "Alive are here the features that are active on more than {} of the tokens.",
+                self.alive_above
+            ));
+        }
         if !self.unfinished.is_empty() {
             notes.push(format!("Not finished, left out: {}.", self.unfinished.join(", ")));
         }
@@ -182,6 +200,15 @@ impl SweepRuns {
         }
         notes.extend(self.incomplete.iter().cloned());
         notes
+    }
+
+    /// A run's alive features at a site; none where its summary does not tell.
+    fn alive(&self, run: &FinishedRun, site: Site) -> Result<Option<u64>, AnalysisError> {
+        if self.alive_above == 0.0 {
+            return Ok(run.summary.alive.get(&site).copied());
+        }
+        let features = dictionary::features(&self.folder_of(run), site, self.alive_above)?;
+        Ok(Some(features.iter().filter(|feature| feature.alive).count() as u64))
     }
 
     fn tell_facets(&mut self, wanted: &[String]) -> Result<(), AnalysisError> {
@@ -233,7 +260,7 @@ struct Made {
     notes: Vec<String>,
 }
 
-fn points(run: &FinishedRun, wanted: &[String]) -> Made {
+fn points(runs: &SweepRuns, run: &FinishedRun, wanted: &[String]) -> Made {
     let found = &run.summary.evaluation;
     let mut made = Made { points: Vec::new(), notes: Vec::new() };
     let missing = |site: Site, what: &str| {
@@ -245,9 +272,16 @@ fn points(run: &FinishedRun, wanted: &[String]) -> Made {
     let keys = run.facets.keys().filter(|key| !FIELDS.contains(&key.as_str())).chain(wanted);
     let facets = select(&run.all_facets, keys);
     for (site, at) in &found.sites {
-        let Some(&alive) = run.summary.alive.get(site) else {
-            made.notes.push(missing(*site, "number of alive features"));
-            continue;
+        let alive = match runs.alive(run, *site) {
+            Ok(Some(alive)) => alive,
+            Ok(None) => {
+                made.notes.push(missing(*site, "number of alive features"));
+                continue;
+            }
+            Err(error) => {
+                made.notes.push(format!("{} is left out at {site}: {error}.", run.id));
+                continue;
+            }
         };
         let point = Point {
             run: run.id.clone(),

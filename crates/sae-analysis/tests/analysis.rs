@@ -134,6 +134,31 @@ fn dead_and_dense_features_are_listed() {
     assert!(report.contains("Dead: 0, 1.") && report.contains("Ultra-dense: 2, 3."));
 }
 
+/// Frequencies are ½, ¼, 1/6, … : above 0.1 there are four, of which the first two are dead.
+#[test]
+fn alive_may_ask_for_more_than_once() {
+    let mut sweep = Sweep::of(&[Variant::Local], &[0], &[1.0]);
+    for alive in sweep.runs[0].summary.alive.values_mut() {
+        *alive = 22;
+    }
+    sweep.write();
+    let options = AnalysisOptions { alive_above: 0.1, ..quick() };
+    let evidence = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap().evidence;
+    assert!(evidence.frontier.points.iter().all(|point| point.alive == 2));
+    assert!(evidence.geometry.within.iter().all(|found| found.alive == 2));
+    assert_eq!(evidence.features[0].statistics.dead.len(), 22);
+    assert!(evidence.notes[0].contains("more than 0.1 of the tokens"), "{:?}", evidence.notes);
+    let options = AnalysisOptions { alive_above: 1.0, ..quick() };
+    let error = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("from 0 to below 1, found 1"), "{error}");
+    // What cannot be counted is left out.
+    std::fs::remove_file(sweep.run(&sweep.runs[0].id).features()).unwrap();
+    let options = AnalysisOptions { alive_above: 0.1, ..quick() };
+    let evidence = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap().evidence;
+    assert!(evidence.frontier.points.is_empty());
+    assert!(evidence.notes.iter().any(|note| note.contains("features.parquet")));
+}
+
 #[test]
 fn csv_and_json_agree() {
     let sweep = whole();

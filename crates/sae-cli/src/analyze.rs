@@ -22,7 +22,9 @@ use crate::telemetry::Telemetry;
   # Look closely at runs of equal L0
   sae analyze runs/rust-lm --match l0
   # Frontiers of their own for every dictionary size and learning rate
-  sae analyze runs/gpt2 --facet sae.expansion --facet train.lr")]
+  sae analyze runs/gpt2 --facet sae.expansion --facet train.lr
+  # Without the features that are hardly ever active
+  sae analyze runs/rust-lm --alive-above 1e-4")]
 pub(crate) struct Arguments {
     /// The sweep's folder
     #[arg(value_name = "SWEEP")]
@@ -33,6 +35,9 @@ pub(crate) struct Arguments {
     /// Split the frontiers by a key of the configuration; may be given several times
     #[arg(long = "facet", value_name = "KEY")]
     facets: Vec<String>,
+    /// Count as alive only features that are active on more than this share of tokens; 0: all that were active once
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    alive_above: f64,
     /// Do not load the model to measure activations; what was measured before is shown
     #[arg(long)]
     no_activations: bool,
@@ -43,14 +48,15 @@ pub(crate) fn run(
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
-    let Arguments { sweep, match_by, facets, no_activations } = arguments;
+    let Arguments { sweep, match_by, facets, alive_above, no_activations } = arguments;
     let options = AnalysisOptions {
         match_by: *match_by,
         facets: facets.clone(),
+        alive_above: *alive_above,
         ..AnalysisOptions::default()
     };
     if !no_activations {
-        measure(&SweepRuns::load(sweep, facets)?, device, telemetry)?;
+        measure(&SweepRuns::load(sweep, &options)?, device, telemetry)?;
     }
     let analysis = analyse_with(sweep, &options, &mut |event| telemetry.notice(event))?;
     crate::print(&analysis.text)?;

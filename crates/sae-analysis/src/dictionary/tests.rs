@@ -80,13 +80,13 @@ fn run() -> (tempfile::TempDir, RunFolder) {
 }
 
 fn refused(folder: &RunFolder) -> String {
-    Dictionary::load(folder, SITE).unwrap_err().to_string()
+    Dictionary::load(folder, SITE, 0.0).unwrap_err().to_string()
 }
 
 #[test]
 fn the_alive_rows_of_the_site_are_read() {
     let (_place, folder) = run();
-    let dictionary = Dictionary::load(&folder, SITE).unwrap();
+    let dictionary = Dictionary::load(&folder, SITE, 0.0).unwrap();
     assert_eq!((dictionary.site, &dictionary.alive[..]), (SITE, &[0, 2][..]));
     assert_eq!((dictionary.rows.rows(), dictionary.rows.columns()), (2, 3));
     assert_eq!(dictionary.rows.values(), [0.0, 1.0, 2.0, 20.0, 21.0, 22.0]);
@@ -107,10 +107,10 @@ fn features_are_put_in_order_and_none_alive_is_an_empty_matrix() {
     let mut reversed = rows();
     reversed.reverse();
     write_table(&folder.features(), &batch(&reversed));
-    assert_eq!(Dictionary::load(&folder, SITE).unwrap().alive, [0, 2]);
+    assert_eq!(Dictionary::load(&folder, SITE, 0.0).unwrap().alive, [0, 2]);
     let dead: Vec<Row> = (0..4).map(|feature| (SITE, feature, 0.0)).collect();
     write_table(&folder.features(), &batch(&dead));
-    let dictionary = Dictionary::load(&folder, SITE).unwrap();
+    let dictionary = Dictionary::load(&folder, SITE, 0.0).unwrap();
     assert_eq!((dictionary.rows.rows(), dictionary.rows.columns()), (0, 3));
 }
 

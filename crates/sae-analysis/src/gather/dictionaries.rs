@@ -106,7 +106,7 @@ fn seed_pairs(chosen: &Chosen, evidence: &Evidence) -> Vec<(Point, Point)> {
 
 fn load(runs: &SweepRuns, point: &Point, notes: &mut Notes) -> Option<Dictionary> {
     let folder = runs.folder_of(runs.run(&point.run)?);
-    match Dictionary::load(&folder, point.site) {
+    match Dictionary::load(&folder, point.site, runs.alive_above) {
         Ok(dictionary) => Some(dictionary),
         Err(error) => {
             notes.add(format!(
