@@ -29,7 +29,7 @@ pub struct Direction {
     /// Mean of `u · (x − mean x)` at every position, T numbers.
     pub by_position: Vec<f64>,
     /// `KL(original ‖ resampled)` in nats a token when every token's component along u is replaced by another token's
-    /// (a seeded permutation of each batch).
+    /// (a seeded permutation of each batch; the first position, often an outlier, keeps its own).
     pub resampling_kl: f64,
 }
 

@@ -71,8 +71,8 @@ impl SplicedModel {
         })
     }
 
-    /// Measures the clean activations at a site. Every direction's component is permuted among the tokens of a batch by
-    /// numbers drawn from `seed`.
+    /// Measures the clean activations at a site. Every direction's component is permuted among the tokens of a batch,
+    /// those at the first position left out, by numbers drawn from `seed`.
     ///
     /// # Shapes
     /// `batches`: each `[B, T]`.
@@ -106,8 +106,7 @@ impl SplicedModel {
                     along.add(&components.f_select(1, index as i64)?, t)?;
                 }
                 for (index, cost) in costs.iter_mut().enumerate() {
-                    let mut order: Vec<i64> = (0..n).collect();
-                    order.shuffle(&mut rng);
+                    let order = resampled(n, t, &mut rng);
                     let order = Tensor::f_from_slice(&order)?.f_to_device(x.device())?;
                     let own = components.f_select(1, index as i64)?;
                     let change = own.f_index_select(0, &order)?.f_sub(&own)?;
@@ -307,4 +306,35 @@ fn norms(x: &Tensor) -> Result<Tensor, SpliceError> {
 fn flat(x: &Tensor) -> Result<Tensor, SpliceError> {
     let d = x.size().last().copied().unwrap_or(1);
     Ok(x.f_reshape([-1, d])?.f_to_kind(Kind::Double)?)
+}
+
+/// From which token each of `n` takes its component, in windows of `t`: a permutation that leaves first positions, whose
+/// activations are often outliers, as they are.
+fn resampled(n: i64, t: i64, rng: &mut ChaCha8Rng) -> Vec<i64> {
+    let later: Vec<i64> = (0..n).filter(|token| token % t != 0).collect();
+    let mut from = later.clone();
+    from.shuffle(rng);
+    let mut order: Vec<i64> = (0..n).collect();
+    for (token, from) in later.into_iter().zip(from) {
+        order[token as usize] = from;
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn first_positions_keep_their_own() {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let order = super::resampled(40, 8, &mut rng);
+        assert!((0..40).step_by(8).all(|token| order[token as usize] == token));
+        assert!((0..40).any(|token| order[token as usize] != token));
+        let mut sorted = order;
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..40).collect::<Vec<i64>>());
+        assert_eq!(super::resampled(3, 1, &mut rng), [0, 1, 2]);
+    }
 }

@@ -264,7 +264,10 @@ fn activations(evidence: &Evidence, links: &Links<'_>) -> Body {
             Column("site", "Where they were measured"),
             Column("direction", "1 has the most variance"),
             Column("variance share", "Share of the total variance"),
-            Column("resampling KL", "KL when every token's component is another token's, nats"),
+            Column(
+                "resampling KL",
+                "KL when every token's component but the first's is another token's, nats",
+            ),
             Column("of a random direction", "The same, mean over random directions"),
         ],
         rows: directions.collect(),
@@ -281,10 +284,10 @@ fn activations(evidence: &Evidence, links: &Links<'_>) -> Body {
     };
     Body::Shown(charts(
         &format!(
-            "The model's activations where the SAEs stand, and what the SAEs make of them: by position in the window (the first \
-         token is often special), and along the principal directions, the directions with the most variance. A direction's \
-         resampling KL is what it costs the model's output to replace every token's component along it by another token's: \
-         variance is not importance. {}",
+            "The model's activations where the SAEs stand, and what the SAEs make of them: by position in the window (the \
+             first token is often special), and along the principal directions, the directions with the most variance. A \
+             direction's resampling KL is what it costs the model's output to replace every token's component along it, \
+             but the first's, by another token's: variance is not importance. {}",
             which(evidence)
         ),
         "activations",
