@@ -21,6 +21,7 @@ mod error;
 pub mod evidence;
 pub mod facets;
 pub mod features;
+mod findings;
 pub mod frontier;
 mod gather;
 pub mod histogram;

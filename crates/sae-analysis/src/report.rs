@@ -18,7 +18,8 @@ use markup::{escape, fill, type_name};
 use sae_config::{Site, Variant};
 
 use crate::evidence::Evidence;
-use crate::tables::{comparisons, describe};
+use crate::findings;
+use crate::tables::describe;
 
 const TEMPLATE: &str = include_str!("../assets/report.html");
 const STYLE: &str = include_str!("../assets/report.css");
@@ -96,11 +97,11 @@ fn opening(evidence: &Evidence) -> String {
     )
 }
 
-/// What the frontiers say, in sentences, those on a site (and its facets) under its name.
+/// What was found, in sentences, those on a site (and its facets) under its name.
 fn findings(evidence: &Evidence) -> String {
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     let mut others = Vec::new();
-    for line in comparisons(&evidence.frontier) {
+    for line in findings::sentences(evidence) {
         let place = line.split_once(": ").filter(|(place, _)| names_site(place));
         match (place, groups.last_mut()) {
             (Some((place, rest)), Some((last, lines))) if last == place => lines.push(escape(rest)),

@@ -7,13 +7,12 @@ pub(crate) mod matches;
 use std::collections::BTreeSet;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use sae_config::{Site, Variant};
+use sae_config::Variant;
 
 use self::csv::{Csv, number};
 use crate::evidence::Evidence;
-use crate::facets::{ABSENT, Facets, describe as describe_facets};
-use crate::frontier::{Comparison, Ratio};
-use crate::{Frontier, Point};
+use crate::facets::ABSENT;
+use crate::{Frontier, Point, findings};
 
 /// A column's name, how its cells are written, and whether they are numbers.
 struct Column<'a> {
@@ -90,68 +89,11 @@ pub(crate) fn terminal(evidence: &Evidence) -> String {
     }
     let mut text = table.to_string();
     text.push('\n');
-    for line in comparisons(frontier).iter().chain(&evidence.notes) {
+    for line in findings::sentences(evidence).iter().chain(&evidence.notes) {
         text.push('\n');
         text.push_str(line);
     }
     text
-}
-
-/// What the frontiers say, in sentences.
-pub(crate) fn comparisons(frontier: &Frontier) -> Vec<String> {
-    let mut lines: Vec<String> = frontier.summary.iter().flat_map(comparison).collect();
-    if frontier.summary.is_empty() {
-        lines
-            .push("Nothing to compare: the sweep has no `local` runs, or nothing else.".to_owned());
-    }
-    lines.extend(flat(frontier));
-    lines
-}
-
-fn comparison(comparison: &Comparison) -> Vec<String> {
-    let Comparison { variant, .. } = comparison;
-    let site = where_at(comparison.site, &comparison.facets);
-    let line = |what: &str, at: &str, ratio: Ratio, decimals: usize| match (ratio.mean, ratio.range)
-    {
-        (Some(mean), Some([low, high])) => format!(
-            "{site}: {variant} has {mean:.2} × local's {what} at equal {at} (mean over {low:.decimals$} to \
-             {high:.decimals$})."
-        ),
-        (None, Some(_)) => {
-            format!("{site}: {variant} ÷ local of {what} at equal {at} is not finite.")
-        }
-        _ => format!("{site}: {variant} and local share no range of {at}; no ratio of {what}."),
-    };
-    vec![
-        line("L0", "CE increase", comparison.l0_at_equal_ce, 3),
-        line("CE increase", "L0", comparison.ce_at_equal_l0, 1),
-        line("CE increase", "alive features", comparison.ce_at_equal_alive, 0),
-    ]
-}
-
-fn where_at(site: Site, facets: &Facets) -> String {
-    if facets.is_empty() {
-        site.to_string()
-    } else {
-        format!("{site}, {}", describe_facets(facets))
-    }
-}
-
-/// Where the second frontier says nothing, because no feature dies.
-fn flat(frontier: &Frontier) -> Option<String> {
-    let alive = |point: &Point| point.alive as f64 / point.n_features.max(1) as f64;
-    let least = frontier.points.iter().map(alive).fold(1.0, f64::min);
-    if least < 0.98 {
-        return None;
-    }
-    let share = if least < 1.0 {
-        format!("At least {:.1} %", (least * 1000.0).floor() / 10.0)
-    } else {
-        "All".to_owned()
-    };
-    Some(format!(
-        "{share} of every dictionary is alive: the frontier against alive features is flat, and says little here."
-    ))
 }
 
 /// Every number of every point, and a column a facet.

@@ -338,11 +338,13 @@ fn a_phone_scrolls_in_one_direction() {
             && x.getClientRects().length > 0).map(x => x.outerHTML.slice(0, 120))";
         assert_eq!(page.eval(outside), json!([]));
         assert!(page.number("document.querySelector('.chart svg').clientWidth") > 300.0);
-        page.eval("document.querySelector('.chart').scrollIntoView()");
+        // Charts are drawn anew for another width.
         page.resize(1280, 900);
-        page.eval("new Promise(done => setTimeout(done, 400))");
-        let drawn = "document.querySelector('.chart svg').viewBox.baseVal.width - document.querySelector('.chart svg').clientWidth";
-        assert!(page.number(drawn).abs() < 1.5, "charts are drawn anew for another width");
+        page.show("[data-view=frontiers]");
+        page.until(
+            "(() => { const chart = document.querySelector('.chart svg');
+             return chart.clientWidth > 400 && Math.abs(chart.viewBox.baseVal.width - chart.clientWidth) < 1.5; })()",
+        );
         assert_quiet(&mut page);
     }
 }
@@ -429,9 +431,8 @@ fn facets_of_the_frontier_have_panels_of_their_own() {
     let headings = page.text("document.querySelector('.summary').innerText");
     assert!(headings.contains("blocks.2.hook_resid_pre, train.lr = 0.0005\n"), "{headings}");
     page.click("[data-toggle-facet='train.lr'][data-value='0.0005']");
-    // Charts out of sight are drawn when they come near.
     page.show("#frontiers");
-    assert_eq!(page.count("#frontiers .chart"), 4);
+    page.until("document.querySelectorAll('#frontiers .chart').length === 4");
     assert_quiet(&mut page);
 }
 
