@@ -63,7 +63,7 @@ pub struct Embedding {
 pub struct EmbeddedRow {
     /// Which of the dictionaries, from 0.
     pub run: usize,
-    /// Which of its rows, from 0.
+    /// Which of its rows, from 0; in a sweep's evidence the number of the feature.
     pub row: usize,
     /// Horizontally.
     pub x: f32,

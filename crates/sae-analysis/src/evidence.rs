@@ -31,6 +31,9 @@ pub struct Evidence {
     /// What the runs are matched in of which `downstream`, `geometry.across`, `embeddings` and `features` tell. Where a
     /// site has no such match, they tell of a run of each type, and a note says which.
     pub match_by: MatchBy,
+    /// Alive are features that are active on more than this share of tokens; 0: all that were active once.
+    #[serde(default)]
+    pub alive_above: f64,
     /// How close matched runs stay to the original later in the model.
     pub downstream: Vec<Downstream>,
     /// Similarities within dictionaries and between them.
@@ -43,6 +46,27 @@ pub struct Evidence {
     pub stability: Vec<Seeds>,
     /// Features of matched runs.
     pub features: Vec<RunFeatures>,
+}
+
+impl Evidence {
+    /// Nothing but notes, on a sweep of this name.
+    pub fn none(sweep: String, notes: Vec<String>) -> Self {
+        Self {
+            sweep,
+            notes,
+            runs: Vec::new(),
+            frontier: Frontier::of(&[]),
+            matches: Vec::new(),
+            match_by: MatchBy::CeIncrease,
+            alive_above: 0.0,
+            downstream: Vec::new(),
+            geometry: Geometry { within: Vec::new(), differences: Vec::new(), across: Vec::new() },
+            embeddings: Vec::new(),
+            activations: BTreeMap::new(),
+            stability: Vec::new(),
+            features: Vec::new(),
+        }
+    }
 }
 
 /// A run, for those who ask what it was.
@@ -189,6 +213,8 @@ pub struct Seeds {
     pub site: Site,
     /// The sparsity coefficient.
     pub coeff: f64,
+    /// What else tells these runs from others of the type at the site, by key.
+    pub facets: BTreeMap<String, String>,
     /// The seeds, and the runs' ids.
     pub runs: Vec<(u64, String)>,
     /// By name of the metric: every seed's value, in the order of the runs.

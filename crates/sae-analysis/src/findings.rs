@@ -24,9 +24,10 @@ pub(crate) fn sentences(evidence: &Evidence) -> Vec<String> {
         });
         lines.extend(differences.map(|found| geometry(found, evidence)));
     }
-    if frontier.summary.is_empty() {
-        lines
-            .push("Nothing to compare: the sweep has no `local` runs, or nothing else.".to_owned());
+    if frontier.points.is_empty() {
+        lines.push("No run has numbers to compare.".to_owned());
+    } else if frontier.summary.is_empty() {
+        lines.push("Nothing to compare: no site has `local` runs beside others.".to_owned());
     }
     lines.extend(flat(frontier));
     lines
@@ -72,7 +73,7 @@ fn geometry(found: &Difference, evidence: &Evidence) -> String {
     let Difference { site, of, less, estimate, .. } = found;
     let interval = match estimate.interval {
         Some(interval) => format!(
-            "{:.0} % interval {:.3} to {:.3}",
+            "{:.0} % interval of the difference {:.3} to {:.3}",
             100.0 * estimate.options.confidence,
             interval.low,
             interval.high
@@ -80,8 +81,10 @@ fn geometry(found: &Difference, evidence: &Evidence) -> String {
         None => "no interval".to_owned(),
     };
     format!(
-        "{site}: the mean largest cosine within {of}'s dictionary is {less}'s {:+.3} ({interval}; runs matched by {}).",
-        estimate.value,
+        "{site}: the mean largest cosine within {of}'s dictionary is {:.3} {} than within {less}'s ({interval}, which is \
+         over the elements of one run each; runs matched by {}).",
+        estimate.value.abs(),
+        if estimate.value < 0.0 { "lower" } else { "higher" },
         evidence.match_by.describe()
     )
 }
@@ -96,7 +99,9 @@ fn comparison(comparison: &Comparison) -> Vec<String> {
              {high:.decimals$})."
         ),
         (None, Some(_)) => {
-            format!("{site}: {variant} ÷ local of {what} at equal {at} is not finite.")
+            format!(
+                "{site}: {variant} ÷ local of {what} at equal {at} is not told: one of them is not above 0 everywhere."
+            )
         }
         _ => format!("{site}: {variant} and local share no range of {at}; no ratio of {what}."),
     };
@@ -114,7 +119,7 @@ fn where_at(site: Site, facets: &Facets) -> String {
 /// Where the second frontier says nothing, because no feature dies.
 fn flat(frontier: &Frontier) -> Option<String> {
     let alive = |point: &Point| point.alive as f64 / point.n_features.max(1) as f64;
-    let least = frontier.points.iter().map(alive).fold(1.0, f64::min);
+    let least = frontier.points.iter().map(alive).reduce(f64::min)?;
     if least < 0.98 {
         return None;
     }
@@ -132,9 +137,8 @@ fn flat(frontier: &Frontier) -> Option<String> {
 mod tests {
     use super::*;
     use crate::bootstrap::{BootstrapOptions, Estimate, Interval};
-    use crate::evidence::{DownstreamLayer, Geometry};
+    use crate::evidence::DownstreamLayer;
     use crate::matching::MatchBy;
-    use std::collections::BTreeMap;
 
     fn run(variant: Variant, mse: [f64; 2]) -> Downstream {
         let sites = [Site::resid_pre(2), Site::resid_post(2)];
@@ -167,38 +171,23 @@ mod tests {
             estimate,
         };
         let (ce, l0) = (MatchBy::CeIncrease, MatchBy::L0);
-        let mut frontier = Frontier::of(&[]);
-        frontier.points = vec![point()];
-        let mut evidence = Evidence {
-            sweep: "by hand".to_owned(),
-            notes: Vec::new(),
-            runs: Vec::new(),
-            frontier,
-            matches: Vec::new(),
-            match_by: ce,
-            downstream: vec![run(Variant::Local, [0.5, 1.0]), run(Variant::E2e, [2.0, 3.0])],
-            geometry: Geometry {
-                within: Vec::new(),
-                differences: vec![
-                    difference(ce, Variant::Local),
-                    difference(l0, Variant::Local),
-                    difference(ce, Variant::E2eDs),
-                ],
-                across: Vec::new(),
-            },
-            embeddings: Vec::new(),
-            activations: BTreeMap::new(),
-            stability: Vec::new(),
-            features: Vec::new(),
-        };
+        let mut evidence = Evidence::none("by hand".to_owned(), Vec::new());
+        evidence.frontier.points = vec![point()];
+        evidence.downstream = vec![run(Variant::Local, [0.5, 1.0]), run(Variant::E2e, [2.0, 3.0])];
+        evidence.geometry.differences = vec![
+            difference(ce, Variant::Local),
+            difference(l0, Variant::Local),
+            difference(ce, Variant::E2eDs),
+        ];
         let lines = sentences(&evidence);
         assert_eq!(
             lines[..2],
             [
                 "blocks.1.hook_resid_pre: e2e has 3.00 to 4.00 × local's MSE to the original activations at later sites \
                  (runs that are not matched).",
-                "blocks.1.hook_resid_pre: the mean largest cosine within e2e's dictionary is local's -0.050 (95 % \
-                 interval -0.060 to -0.040; runs matched by CE increase)."
+                "blocks.1.hook_resid_pre: the mean largest cosine within e2e's dictionary is 0.050 lower than within \
+                 local's (95 % interval of the difference -0.060 to -0.040, which is over the elements of one run \
+                 each; runs matched by CE increase)."
             ]
         );
         // Without `local` there is nothing to set them against.

@@ -106,7 +106,7 @@ impl Curve {
     }
 }
 
-/// The mean of `curve / base` over the range of x that both cover.
+/// The mean of `curve / base` over the range of x that both cover; none where either is not above 0 in all of it.
 pub fn ratio(curve: &Curve, base: &Curve) -> Ratio {
     let shared = || {
         let ((a, b), (c, d)) = (curve.range()?, base.range()?);
@@ -119,7 +119,8 @@ pub fn ratio(curve: &Curve, base: &Curve) -> Ratio {
             let x = low + (high - low) * place as f64 / (PLACES - 1) as f64;
             // Rounding may put the last place a hair outside.
             let x = x.clamp(low, high);
-            Some(curve.at(x)? / base.at(x)?)
+            let (own, base) = (curve.at(x)?, base.at(x)?);
+            Some(if own > 0.0 && base > 0.0 { own / base } else { f64::NAN })
         })
         .collect();
     let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
@@ -227,6 +228,15 @@ impl Frontier {
 #[cfg(test)]
 mod tests {
     use super::{Curve, pareto, ratio};
+
+    #[test]
+    fn ratios_are_of_positive_numbers() {
+        let (own, base) =
+            (pareto(&[(10.0, 0.5), (20.0, 0.1)]), pareto(&[(10.0, 0.3), (20.0, -0.1)]));
+        let found = ratio(&own, &base);
+        assert_eq!((found.mean, found.range), (None, Some([10.0, 20.0])));
+        assert!(ratio(&own, &own).mean.is_some());
+    }
 
     #[test]
     fn dominated_points_go() {

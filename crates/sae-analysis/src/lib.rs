@@ -80,13 +80,22 @@ pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
 /// `notice` is told of the progress through the dictionaries, most of the work.
 ///
 /// What is broken or missing does not stop it: it is left out, and said in the notes. Refused are a sweep without a
-/// manifest or without a finished run, runs of different models, facets that no run has, and options that are none.
+/// manifest or without a finished run, runs of different models, facets that no run has, and options that are none; where
+/// there are runs, but none to compare, the report says so too.
 pub fn analyse_with(
     sweep: &Path,
     options: &AnalysisOptions,
     notice: &mut dyn FnMut(Event),
 ) -> Result<Analysis, AnalysisError> {
-    let runs = SweepRuns::load(sweep, options)?;
+    let runs = match SweepRuns::load(sweep, options) {
+        Err(
+            error @ (AnalysisError::SeveralModels { .. } | AnalysisError::NothingFinished { .. }),
+        ) => {
+            write::refusal(sweep, &error)?;
+            return Err(error);
+        }
+        runs => runs?,
+    };
     let evidence = gather::evidence(&runs, options, notice)?;
     let files = write::everything(&runs, &evidence)?;
     let text = tables::terminal(&evidence);

@@ -195,6 +195,18 @@ impl SweepRuns {
         if !self.diverged.is_empty() {
             notes.push(format!("Diverged, left out: {}.", self.diverged.join(", ")));
         }
+        let several: Vec<&str> = self
+            .finished
+            .iter()
+            .filter(|run| run.config.sae.sites.len() > 1)
+            .map(|run| run.id.as_str())
+            .collect();
+        if !several.is_empty() {
+            notes.push(format!(
+                "CE increase and KL are of all SAEs of a run together; runs with several: {}.",
+                several.join(", ")
+            ));
+        }
         for (run, error) in &self.unreadable {
             notes.push(format!("Unreadable, left out: {run} ({error})."));
         }

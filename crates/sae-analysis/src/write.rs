@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sae_config::layout;
+use sae_config::{Manifest, layout};
 
 use crate::evidence::Evidence;
 use crate::plot::{self, Figure};
@@ -25,19 +25,25 @@ pub(crate) fn everything(
     folder.text("matches", "md", &tables::matches::markdown(matches))?;
     folder.text("matches", "tex", &tables::matches::latex(matches))?;
     folder.both(&plot::downstream::figure(evidence), &tables::evidence::downstream(evidence))?;
-    if folder.both(&plot::geometry::figure(evidence), &tables::evidence::geometry(evidence))? {
-        let histograms = tables::evidence::geometry_histograms(evidence);
-        folder.text("geometry_histograms", "csv", &histograms)?;
-    }
+    let shown =
+        folder.both(&plot::geometry::figure(evidence), &tables::evidence::geometry(evidence))?;
+    let histograms = tables::evidence::geometry_histograms(evidence);
+    folder.table("geometry_histograms", &histograms, shown)?;
     folder.both(&plot::umap::figure(evidence), &tables::evidence::umap(evidence))?;
     folder.both(&plot::activations::figure(evidence), &tables::evidence::activations(evidence))?;
     folder.both(&plot::stability::figure(evidence), &tables::evidence::stability(evidence))?;
-    if folder.both(&plot::features::figure(evidence), &tables::evidence::features(evidence))? {
-        let unusual = tables::evidence::unusual_features(evidence);
-        folder.text("unusual_features", "csv", &unusual)?;
-    }
+    let shown =
+        folder.both(&plot::features::figure(evidence), &tables::evidence::features(evidence))?;
+    folder.table("unusual_features", &tables::evidence::unusual_features(evidence), shown)?;
     folder.text("report", "html", &report::html(evidence))?;
     Ok(folder.written)
+}
+
+/// Writes a report that says why there is nothing else, over an earlier one that would look current.
+pub(crate) fn refusal(sweep: &Path, why: &AnalysisError) -> Result<(), AnalysisError> {
+    let name = Manifest::load(&layout::manifest(sweep))?.sweep;
+    let evidence = Evidence::none(name, vec![format!("Nothing is analysed: {why}.")]);
+    Folder { sweep, written: Vec::new() }.text("report", "html", &report::html(&evidence))
 }
 
 struct Folder<'a> {
@@ -54,28 +60,37 @@ impl Folder<'_> {
         Ok(())
     }
 
-    /// A picture as SVG and PNG. Returns the SVG.
-    fn picture(&mut self, figure: &Figure) -> Result<String, AnalysisError> {
-        let svg = figure.svg()?;
-        self.text(&figure.name, "svg", &svg)?;
+    /// A CSV, if there is something to show; otherwise an earlier one goes.
+    fn table(&mut self, name: &str, csv: &str, shown: bool) -> Result<(), AnalysisError> {
+        if shown {
+            self.text(name, "csv", csv)
+        } else {
+            remove(&layout::analysis(self.sweep, name, "csv"))
+        }
+    }
+
+    /// A picture as SVG and PNG.
+    fn picture(&mut self, figure: &Figure) -> Result<(), AnalysisError> {
+        self.text(&figure.name, "svg", &figure.svg()?)?;
         let path = layout::analysis(self.sweep, &figure.name, "png");
         figure.png(&path)?;
         self.written.push(path);
-        Ok(svg)
+        Ok(())
     }
 
     /// A picture and the numbers behind it, if there is something to show; otherwise what an earlier analysis left of
     /// them goes. Returns whether there is.
     fn both(&mut self, figure: &Figure, csv: &str) -> Result<bool, AnalysisError> {
-        if figure.rows.is_empty() {
-            for extension in ["csv", "svg", "png"] {
+        let shown = !figure.rows.is_empty();
+        self.table(&figure.name, csv, shown)?;
+        if shown {
+            self.picture(figure)?;
+        } else {
+            for extension in ["svg", "png"] {
                 remove(&layout::analysis(self.sweep, &figure.name, extension))?;
             }
-            return Ok(false);
         }
-        self.text(&figure.name, "csv", csv)?;
-        self.picture(figure)?;
-        Ok(true)
+        Ok(shown)
     }
 }
 

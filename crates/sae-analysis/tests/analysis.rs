@@ -157,6 +157,57 @@ fn alive_may_ask_for_more_than_once() {
     let evidence = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap().evidence;
     assert!(evidence.frontier.points.is_empty());
     assert!(evidence.notes.iter().any(|note| note.contains("features.parquet")));
+    let report = std::fs::read_to_string(layout::report(sweep.path())).unwrap();
+    assert!(report.contains("No run has numbers to compare") && !report.contains("All of every"));
+}
+
+/// What is drawn of a dictionary is named by the feature's number, not by its place among those alive.
+#[test]
+fn embedded_elements_are_features() {
+    let sweep = whole();
+    analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap();
+    let lines = cells(&layout::analysis(sweep.path(), "umap", "csv"));
+    assert_eq!(lines[0][4], "feature");
+    for line in &lines[1..] {
+        let run = sweep.runs.iter().find(|run| run.id == line[2]).unwrap();
+        let dead = 24 - run.summary.alive[&line[1].parse().unwrap()];
+        assert!((dead..24).contains(&line[4].parse().unwrap()), "{line:?}, {dead} are dead");
+    }
+}
+
+#[test]
+fn seeds_of_different_settings_stay_apart() {
+    let mut sweep = Sweep::empty(24, 6);
+    for lr in ["1e-3", "1e-2"] {
+        for seed in [0, 1] {
+            let text = support::config(Variant::E2e, 2.0, seed, 4.0).to_toml().unwrap();
+            let text = text.replace("lr = 0.001", &format!("lr = {lr}"));
+            let config = sae_config::RunConfig::parse(&text, "by hand").unwrap();
+            sweep.add(&format!("{lr}-{seed}"), config);
+        }
+    }
+    sweep.write();
+    let evidence = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
+    let first: Vec<(&str, usize)> = evidence
+        .stability
+        .iter()
+        .filter(|seeds| seeds.site == SITES[0])
+        .map(|seeds| (seeds.facets["train.lr"].as_str(), seeds.runs.len()))
+        .collect();
+    assert_eq!(first, [("0.001", 2), ("0.01", 2)]);
+}
+
+#[test]
+fn a_type_that_cannot_be_matched_is_named() {
+    let mut sweep = Sweep::of(&TYPES, &[0], &[1.0, 2.0, 4.0]);
+    for run in sweep.runs.iter_mut().filter(|run| run.id.starts_with("local")) {
+        run.summary.alive.values_mut().for_each(|alive| *alive = 24);
+    }
+    sweep.write();
+    let options = AnalysisOptions { match_by: MatchBy::Alive, ..quick() };
+    let evidence = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap().evidence;
+    let named = |note: &&String| note.contains("no run of local says enough to be matched");
+    assert_eq!(evidence.notes.iter().filter(named).count(), 2, "{:?}", evidence.notes);
 }
 
 #[test]
@@ -292,9 +343,9 @@ fn facets_split_the_frontier() {
         near(comparison.l0_at_equal_ce.mean.unwrap(), 0.5);
         assert!(comparison.facets.contains_key("sae.expansion"));
     }
-    let svg = std::fs::read_to_string(layout::frontier(sweep.path(), "svg")).unwrap();
+    let svg = std::fs::read_to_string(layout::analysis(sweep.path(), "frontier", "svg")).unwrap();
     assert!(svg.contains("sae.expansion = 16"));
-    let table = cells(&layout::frontier(sweep.path(), "csv"));
+    let table = cells(&layout::analysis(sweep.path(), "frontier", "csv"));
     assert!(table[0].contains(&"sae.expansion".to_owned()));
     // Without the facet, one frontier a site.
     let plain = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;

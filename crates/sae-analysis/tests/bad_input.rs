@@ -101,9 +101,9 @@ fn numbers_that_are_none_are_left_out_of_what_needs_them() {
     let seeds = &evidence.stability[0];
     assert!(!seeds.metrics.contains_key("ce_increase") && !seeds.metrics.contains_key("kl"));
     assert!(seeds.metrics.contains_key("l0"));
-    let csv = std::fs::read_to_string(layout::frontier(sweep.path(), "csv")).unwrap();
+    let csv = std::fs::read_to_string(layout::analysis(sweep.path(), "frontier", "csv")).unwrap();
     assert!(!csv.contains("NaN") && !csv.contains("inf"), "{csv}");
-    let svg = std::fs::read_to_string(layout::frontier(sweep.path(), "svg")).unwrap();
+    let svg = std::fs::read_to_string(layout::analysis(sweep.path(), "frontier", "svg")).unwrap();
     assert!(!svg.contains("NaN"));
 }
 
@@ -120,7 +120,7 @@ fn one_run_and_one_type_alone() {
     assert_eq!((evidence.downstream.len(), evidence.features.len()), (2, 2));
     assert!(!layout::analysis(sweep.path(), "umap", "svg").exists());
     let text = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().text;
-    assert!(text.contains("no `local` runs"), "{text}");
+    assert!(text.contains("no site has `local` runs"), "{text}");
     // Of three runs of a type the middle one stands for it.
     let sweep = Sweep::of(&[Variant::Other], &[0], &[1.0, 2.0, 4.0]);
     sweep.write();
@@ -136,8 +136,10 @@ fn several_models_and_nothing_finished_are_refused() {
     sweep.add("stranger", sae_config::RunConfig::parse(&other, "by hand").unwrap());
     sweep.write();
     let message = analyse(sweep.path()).unwrap_err().to_string();
+    // The report says so too, instead of one of yesterday.
+    let report = std::fs::read_to_string(layout::report(sweep.path())).unwrap();
     for word in ["different models", "models/tiny", "models/large", "stranger"] {
-        assert!(message.contains(word), "{message}");
+        assert!(message.contains(word) && report.contains(word), "{message}");
     }
     let mut sweep = Sweep::empty(24, 6);
     sweep.add("only", support::config(Variant::E2e, 2.0, 0, 4.0));

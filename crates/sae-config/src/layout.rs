@@ -70,11 +70,6 @@ pub fn report(sweep: &Path) -> PathBuf {
     sweep.join("report.html")
 }
 
-/// A sweep's frontier, `frontier.json` and the same as `csv`, `svg` and `png`.
-pub fn frontier(sweep: &Path, extension: &str) -> PathBuf {
-    sweep.join("frontier").with_extension(extension)
-}
-
 /// The model's activations at a site of a sweep, `activations/<site>.json`; only where they were measured.
 pub fn activations(sweep: &Path, site: Site) -> PathBuf {
     sweep.join("activations").join(format!("{site}.json"))

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use sae_config::activations::SiteActivations;
+use sae_config::activations::{RunActivations, SiteActivations};
 use sae_config::{RunConfig, Site, layout};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tch::Device;
 
 use crate::evaluate::member;
@@ -19,7 +20,7 @@ const DIRECTIONS: usize = 8;
 const SEED: u64 = 0;
 
 /// Measures the activations of finished runs on their evaluation set: `activations/<site>.json` in the sweep's folder,
-/// `activations.json` in every run's. What is there already is not measured again. Runs with another model or evaluation
+/// `activations.json` in every run's. What is there already, and whole, is not measured again. Runs with another model or evaluation
 /// set than the first, and runs whose SAEs cannot be read, are left out, with a warning.
 pub fn measure_activations(
     sweep: &Path,
@@ -39,10 +40,15 @@ pub fn measure_activations(
     }
     let sites: BTreeSet<Site> =
         runs.iter().flat_map(|run| run.config.sae.sites.iter().copied()).collect();
-    let open: Vec<&RunSpec> =
-        runs.into_iter().filter(|run| !run.folder.activations().is_file()).collect();
-    let missing: Vec<Site> =
-        sites.iter().copied().filter(|site| !layout::activations(sweep, *site).is_file()).collect();
+    let open: Vec<&RunSpec> = runs
+        .into_iter()
+        .filter(|run| !measured::<RunActivations>(&run.folder.activations()))
+        .collect();
+    let missing: Vec<Site> = sites
+        .iter()
+        .copied()
+        .filter(|site| !measured::<SiteActivations>(&layout::activations(sweep, *site)))
+        .collect();
     if open.is_empty() && missing.is_empty() {
         return Ok(());
     }
@@ -86,6 +92,11 @@ fn sees_the_same(a: &RunConfig, b: &RunConfig) -> bool {
 fn advance(observer: &mut dyn Observer, done: u64) -> Result<(), TrainError> {
     observer.notice(Event::advanced(done));
     if observer.interrupted() { Err(TrainError::InterruptedEvaluation) } else { Ok(()) }
+}
+
+/// Whether a measurement is there and can be read.
+fn measured<T: DeserializeOwned>(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| serde_json::from_slice::<T>(&bytes).is_ok())
 }
 
 fn save<T: Serialize>(path: &Path, found: &T) -> Result<(), TrainError> {

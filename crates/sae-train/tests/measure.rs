@@ -77,6 +77,12 @@ fn every_run_is_measured_once_at_its_sites() {
     for (spec, time) in specs.iter().zip(times) {
         assert_eq!(spec.folder.activations().metadata().unwrap().modified().unwrap(), time);
     }
+    // A damaged measurement is made again.
+    let damaged = specs[0].folder.activations();
+    let whole = std::fs::read(&damaged).unwrap();
+    std::fs::write(&damaged, &whole[..whole.len() / 2]).unwrap();
+    measure(&place, &specs).unwrap();
+    assert_eq!(std::fs::read(&damaged).unwrap(), whole);
     // And what is complete needs no model.
     std::fs::rename(place.path("validation"), place.path("gone")).unwrap();
     measure(&place, &specs).unwrap();

@@ -9,7 +9,9 @@ view("activations", {
       if (state.sites.has(site)) continue;
       const { model, runs: measured } = data.activations[site];
       const all = Object.entries(measured).map(([run, sae]) => ({ run, site, type: typeOf(run), ...sae }));
-      const saes = matched(all.filter((sae) => showsRun(sae.run)), data.match_by);
+      // The runs that the sections around look at are those whose features are told.
+      const told = (sae) => data.features.some((run) => run.run === sae.run && run.site === site);
+      const saes = all.filter((sae) => showsRun(sae.run) && (told(sae) || !all.some(told)));
       host.append(element("h3", {}, site));
       legendOfTypes(host, saes);
       ofModel(host, site, model);

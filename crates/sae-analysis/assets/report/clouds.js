@@ -33,7 +33,7 @@ view("embeddings", {
         ...{ kind: "cloud", name: run, type: pair.types[place], run, look: looks[place].look },
         x: rows.map((point) => pair.x[point]),
         y: rows.map((point) => pair.y[point]),
-        say: (point) => [["Type", pair.types[place]], ["Element", plain(pair.row[rows[point]])]],
+        say: (point) => [["Type", pair.types[place]], ["Feature", plain(pair.feature[rows[point]])]],
         size: pair.x.length > 4000 ? 1.4 : 2.2,
       };
     });

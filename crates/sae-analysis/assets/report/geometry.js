@@ -156,7 +156,8 @@ function between(host, pairs) {
         look: { dash: style(typeOf(pair.to)).dash },
         name: `${pair.from} → ${pair.to}`,
       }));
-  const note = "Colour: the type whose elements look for a neighbour. Dashes: the type in which they do.";
+  const by = { ce: "CE increase", l0: "L0", alive: "alive features" }[data.match_by];
+  const note = `Runs matched by ${by}. Colour: the type whose elements look for a neighbour. Dashes: the type in which they do.`;
   cosines(host, "To the nearest element of another type's dictionary", told("types"), note);
   cosines(host, "To the nearest element of another seed's dictionary", told("seeds"));
 }

@@ -85,8 +85,9 @@ function filters() {
 // Rows and configurations follow the filters.
 afterChanges.push(() => {
   for (const row of document.querySelectorAll("tr[data-site], tr[data-type], tr[data-run], details[data-run], div[data-run]")) {
-    const { site, type, run } = row.dataset;
-    row.hidden = state.sites.has(site) || state.types.has(type) || (run !== undefined && !showsRun(run));
+    const { site, type, run, otherRun } = row.dataset;
+    const hides = (name) => name !== undefined && !showsRun(name);
+    row.hidden = state.sites.has(site) || state.types.has(type) || hides(run) || hides(otherRun);
   }
 });
 

@@ -45,6 +45,18 @@ pub(super) fn read(
         notes.add(format!("Activations were not measured at {}.", missing.join(", ")));
     }
     for (site, at) in &found {
+        let without: Vec<&str> = runs
+            .points
+            .iter()
+            .filter(|point| point.site == *site && !at.runs.contains_key(&point.run))
+            .map(|point| point.run.as_str())
+            .collect();
+        if !at.runs.is_empty() && !without.is_empty() {
+            notes.add(format!(
+                "At {site} the activations of {} were not measured.",
+                without.join(", ")
+            ));
+        }
         if at.runs.is_empty() {
             notes.add(format!("At {site} activations were measured of the model, and of no run."));
         }

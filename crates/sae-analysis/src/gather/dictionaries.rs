@@ -39,7 +39,7 @@ pub(super) fn study(
             || pairs.iter().any(|pair| pair.a.run == run || pair.b.run == run)
     };
     let mut cosines: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    let mut shelf: BTreeMap<&str, Matrix> = BTreeMap::new();
+    let mut shelf: BTreeMap<&str, Kept> = BTreeMap::new();
     let points: Vec<&Point> =
         runs.points.iter().filter(|point| point.site == chosen.site).collect();
     for &point in &points {
@@ -53,7 +53,7 @@ pub(super) fn study(
             cosines.insert(&point.run, values);
         }
         if kept(&point.run) && dictionary.rows.rows() > 0 {
-            shelf.insert(&point.run, dictionary.rows);
+            shelf.insert(&point.run, Kept { features: dictionary.alive, rows: dictionary.rows });
         }
     }
     evidence.features.sort_by_key(|features| (features.site, features.variant));
@@ -66,6 +66,12 @@ pub(super) fn study(
         compare(&pair, [of_a, of_b], options, evidence, notes)?;
     }
     Ok(())
+}
+
+/// The alive features of a dictionary that is looked at again.
+struct Kept {
+    features: Vec<u32>,
+    rows: Matrix,
 }
 
 /// Two runs whose dictionaries are compared.
@@ -195,7 +201,7 @@ fn differences(
 /// Cosines across two dictionaries, in both directions, and their embedding.
 fn compare(
     pair: &Pair,
-    [of_a, of_b]: [&Matrix; 2],
+    [of_a, of_b]: [&Kept; 2],
     options: &AnalysisOptions,
     evidence: &mut Evidence,
     notes: &mut Notes,
@@ -204,7 +210,7 @@ fn compare(
     let left_out = |error: AnalysisError| {
         format!("{} and {} at {} are not compared: {error}.", a.run, b.run, a.site)
     };
-    let found = match across(of_a, of_b) {
+    let found = match across(&of_a.rows, &of_b.rows) {
         Ok(found) => found,
         Err(error) => {
             notes.add(left_out(error));
@@ -227,14 +233,21 @@ fn compare(
     {
         return Ok(());
     }
-    match embed(&[of_a, of_b], options.embedding) {
-        Ok(embedding) => evidence.embeddings.push(PairEmbedding {
-            site: a.site,
-            runs: vec![a.run.clone(), b.run.clone()],
-            types: vec![a.variant, b.variant],
-            embedding,
-        }),
-        Err(error) => notes.add(left_out(error)),
+    match embed(&[&of_a.rows, &of_b.rows], options.embedding) {
+        Ok(mut embedding) => {
+            for point in &mut embedding.points {
+                point.row = [of_a, of_b][point.run].features[point.row] as usize;
+            }
+            evidence.embeddings.push(PairEmbedding {
+                site: a.site,
+                runs: vec![a.run.clone(), b.run.clone()],
+                types: vec![a.variant, b.variant],
+                embedding,
+            });
+        }
+        Err(error) => {
+            notes.add(format!("{} and {} at {} have no picture: {error}.", a.run, b.run, a.site));
+        }
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::runs::FinishedRun;
 use crate::{AnalysisError, Frontier, SweepRuns, bootstrap};
 
 /// The ratio above which matched runs are far enough apart for a note.
-const FAR: f64 = 1.25;
+pub(crate) const FAR: f64 = 1.25;
 
 /// All that is found. Refused are options that are none.
 pub(crate) fn evidence(
@@ -38,6 +38,7 @@ pub(crate) fn evidence(
         frontier,
         matches: MatchBy::ALL.into_iter().flat_map(|by| matches(&runs.points, by)).collect(),
         match_by: options.match_by,
+        alive_above: options.alive_above,
         downstream: Vec::new(),
         geometry: Geometry { within: Vec::new(), differences: Vec::new(), across: Vec::new() },
         embeddings: Vec::new(),
@@ -46,6 +47,9 @@ pub(crate) fn evidence(
         features: Vec::new(),
     };
     note_matches(&evidence, &sites, &mut notes);
+    if !options.facets.is_empty() && !evidence.matches.is_empty() {
+        notes.add("Frontiers are split by the facets; runs are matched across them.");
+    }
     if evidence.stability.is_empty() {
         notes.add("No two runs differ in the seed alone: nothing is said of stability.");
     }
@@ -132,9 +136,26 @@ fn note_matches(evidence: &Evidence, sites: &[Site], notes: &mut Notes) {
             ));
         }
         for by in MatchBy::ALL {
-            if let Some(found) = found(by)
-                && found.ratio > FAR
-            {
+            let Some(found) = found(by) else { continue };
+            if by == evidence.match_by {
+                let types = evidence.frontier.variants().into_iter();
+                let absent: Vec<String> = types
+                    .filter(|variant| {
+                        evidence.frontier.of_type(site, *variant).next().is_some()
+                            && found.of_type(*variant).is_none()
+                    })
+                    .map(|variant| variant.to_string())
+                    .collect();
+                if !absent.is_empty() {
+                    notes.add(format!(
+                        "At {site} no run of {} says enough to be matched by {}; what is said of matched runs leaves \
+                         it out.",
+                        absent.join(" and "),
+                        by.describe()
+                    ));
+                }
+            }
+            if found.ratio > FAR {
                 notes.add(format!(
                     "At {site} the runs matched by {} are not equal: the largest is {:.2} × the smallest.",
                     by.describe(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sae_config::Site;
 
 use crate::evidence::Seeds;
-use crate::facets::Facets;
+use crate::facets::{Facets, differing};
 use crate::{Point, SweepRuns};
 
 /// A metric's name and its value at a point.
@@ -22,6 +22,7 @@ const METRICS: [Metric; 6] = [
 ];
 
 const SEED: &str = "sae.seed";
+const COEFFICIENT: &str = "loss.sparsity.coeff";
 
 /// All groups of two or more seeds, by site, in the order of the sweep. A metric that one of the runs has no finite value
 /// of is left out of its group.
@@ -29,7 +30,7 @@ pub(super) fn side_by_side(runs: &SweepRuns) -> Vec<Seeds> {
     let sites: BTreeSet<Site> = runs.points.iter().map(|point| point.site).collect();
     let mut found = Vec::new();
     for site in sites {
-        for group in groups(runs, site).into_iter().filter(|group| group.len() > 1) {
+        for (facets, group) in groups(runs, site).into_iter().filter(|(_, own)| own.len() > 1) {
             let metrics: BTreeMap<String, Vec<f64>> = METRICS
                 .into_iter()
                 .map(|(name, of)| (name.to_owned(), group.iter().map(|point| of(point)).collect()))
@@ -39,15 +40,28 @@ pub(super) fn side_by_side(runs: &SweepRuns) -> Vec<Seeds> {
                 variant: group[0].variant,
                 site,
                 coeff: group[0].coeff,
+                facets,
                 runs: group.iter().map(|point| (point.seed, point.run.clone())).collect(),
                 metrics,
             });
         }
     }
+    let keys = |seeds: &Seeds| telling(&found, seeds);
+    let keys: Vec<BTreeSet<String>> = found.iter().map(keys).collect();
+    for (seeds, keys) in found.iter_mut().zip(keys) {
+        seeds.facets.retain(|key, _| keys.contains(key));
+    }
     found
 }
 
-fn groups(runs: &SweepRuns, site: Site) -> Vec<Vec<&Point>> {
+/// The keys in which the groups of a type at a site differ.
+fn telling(all: &[Seeds], own: &Seeds) -> BTreeSet<String> {
+    let alike = all.iter().filter(|other| (other.site, other.variant) == (own.site, own.variant));
+    let facets: Vec<Facets> = alike.map(|other| other.facets.clone()).collect();
+    differing(&facets)
+}
+
+fn groups(runs: &SweepRuns, site: Site) -> Vec<(Facets, Vec<&Point>)> {
     let mut groups: Vec<(Facets, Vec<&Point>)> = Vec::new();
     for point in runs.points.iter().filter(|point| point.site == site) {
         let Some(run) = runs.run(&point.run) else { continue };
@@ -58,8 +72,8 @@ fn groups(runs: &SweepRuns, site: Site) -> Vec<Vec<&Point>> {
             None => groups.push((rest, vec![point])),
         }
     }
-    let mut groups: Vec<Vec<&Point>> = groups.into_iter().map(|(_, group)| group).collect();
-    for group in &mut groups {
+    for (facets, group) in &mut groups {
+        facets.remove(COEFFICIENT);
         group.sort_by_key(|point| point.seed);
     }
     groups

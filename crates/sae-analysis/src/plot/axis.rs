@@ -91,21 +91,24 @@ impl Axis {
         if !self.logarithmic {
             return multiples(step(low, high, most), low, high);
         }
-        let powers = multiples(1.0, low.floor(), high);
-        let finer: Vec<f64> = powers
-            .iter()
-            .flat_map(|power| [1.0_f64, 2.0, 5.0].map(|factor| power + factor.log10()))
-            .filter(|place| (low..=high).contains(place))
-            .collect();
-        match finer.len() {
-            // Within a decade there are too few of them.
-            0..3 => {
-                let (low, high) = (10_f64.powf(low), 10_f64.powf(high));
-                multiples(step(low, high, most), low, high).into_iter().map(f64::log10).collect()
-            }
-            n if n <= most => finer,
-            _ => multiples(step(low, high, most).max(1.0), low, high),
+        if self.is_narrow((low, high)) {
+            let (low, high) = (10_f64.powf(low), 10_f64.powf(high));
+            return multiples(step(low, high, most), low, high)
+                .into_iter()
+                .map(f64::log10)
+                .collect();
         }
+        let finer = fractions((low, high));
+        if finer.len() <= most {
+            finer
+        } else {
+            multiples(step(low, high, most).max(1.0), low, high)
+        }
+    }
+
+    /// Whether a logarithmic axis is so short that ticks stand at even values, as on others.
+    fn is_narrow(&self, range: (f64, f64)) -> bool {
+        self.logarithmic && fractions(range).len() < 3
     }
 
     /// What stands at a tick of an axis with this range.
@@ -123,6 +126,9 @@ impl Axis {
             return number(place, step(low, high, most));
         }
         let value = 10_f64.powf(place);
+        if self.is_narrow((low, high)) {
+            return number(value, step(10_f64.powf(low), 10_f64.powf(high), most));
+        }
         if (0.001..100_000.0).contains(&value) {
             // Two significant digits.
             let decimals = (1.0 - place).ceil().clamp(0.0, 4.0) as usize;
@@ -160,6 +166,15 @@ impl Ranged for Places {
     fn range(&self) -> Range<f64> {
         self.range.0..self.range.1
     }
+}
+
+/// The logarithms of 1, 2 and 5 times every power of ten in a range of them.
+fn fractions((low, high): (f64, f64)) -> Vec<f64> {
+    multiples(1.0, low.floor(), high)
+        .into_iter()
+        .flat_map(|power| [1.0_f64, 2.0, 5.0].map(|factor| power + factor.log10()))
+        .filter(|place| (low..=high).contains(place))
+        .collect()
 }
 
 /// 1, 2 or 5 times a power of ten, so that a range has at most so many multiples of it.
@@ -226,6 +241,7 @@ mod tests {
         assert_eq!(ticks(&log, -2.1, 0.2), ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]);
         assert_eq!(ticks(&log, -4.2, 2.1), ["1e-4", "0.001", "0.01", "0.1", "1", "10", "100"]);
         assert_eq!(ticks(&log, 21.5_f64.log10(), 41.0_f64.log10()), ["25", "30", "35", "40"]);
+        assert_eq!(ticks(&log, 10.1_f64.log10(), 11.6_f64.log10()), ["10.5", "11.0", "11.5"]);
         let named = Axis::new("x").named(vec!["a".to_owned(), "b".to_owned()]);
         assert_eq!(ticks(&named, -0.5, 1.5), ["a", "b"]);
     }

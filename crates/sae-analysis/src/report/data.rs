@@ -68,7 +68,7 @@ struct Cloud<'a> {
     types: &'a [Variant],
     available: usize,
     run: Vec<usize>,
-    row: Vec<usize>,
+    feature: Vec<usize>,
     x: Vec<Option<f64>>,
     y: Vec<Option<f64>>,
 }
@@ -152,7 +152,7 @@ fn cloud(pair: &PairEmbedding) -> Cloud<'_> {
         types: &pair.types,
         available: pair.embedding.available,
         run: points.iter().map(|point| point.run).collect(),
-        row: points.iter().map(|point| point.row).collect(),
+        feature: points.iter().map(|point| point.row).collect(),
         x: points.iter().map(|point| drawn(f64::from(point.x))).collect(),
         y: points.iter().map(|point| drawn(f64::from(point.y))).collect(),
     }

@@ -6,23 +6,26 @@ use crate::Point;
 use crate::evidence::Evidence;
 use crate::facets::describe;
 use crate::frontier::Ratio;
+use crate::gather::FAR;
 use crate::matching::MatchBy;
 use crate::tables::sorted;
-
-/// The ratio above which runs are matched in name only.
-const FAR_APART: f64 = 1.5;
 
 /// Charts, and each type against `local`.
 pub(super) fn frontiers(evidence: &Evidence, links: &Links<'_>) -> Body {
     if evidence.frontier.points.is_empty() {
         return Body::LeftOut("There are no finished runs to draw.");
     }
-    let mut html = String::from(
+    let alive = if evidence.alive_above > 0.0 {
+        format!("on more than {} of the tokens", evidence.alive_above)
+    } else {
+        "on any of many tokens".to_owned()
+    };
+    let mut html = format!(
         "<p>What an SAE costs the model, against how many features it needs for that. Cross-entropy (CE) increase is the \
          next-token loss with the SAE spliced in, less the original model's, in nats per token. L0 is the mean number of \
-         features active on a token; a feature is alive if it is active on any of many tokens. Lines join a type's \
-         Pareto-optimal runs: those that no other run of the type beats in one number without being worse in the other. \
-         The others are faint.</p>\n<div data-view=\"frontiers\"></div>\n",
+         features active on a token; a feature is alive if it is active {alive}. Lines join a type's Pareto-optimal \
+         runs: those that no other run of the type beats in one number without being worse in the other. The others are \
+         faint.</p>\n<div data-view=\"frontiers\"></div>\n",
     );
     if !evidence.frontier.summary.is_empty() {
         html.push_str(&ratios(evidence).html(links));
@@ -93,7 +96,7 @@ pub(super) fn matches(evidence: &Evidence, links: &Links<'_>) -> Body {
             html.extend([format!("<p>No runs can be matched by {words}.</p>\n")]);
         } else {
             let rows = matches.iter().flat_map(|found| {
-                let far = if found.ratio > FAR_APART { " (far apart)" } else { "" };
+                let far = if found.ratio > FAR { " (far apart)" } else { "" };
                 let ratio = format!("{}{far}", fixed(found.ratio, 3));
                 found.points.iter().map(move |point| {
                     let mut row = cells(point);

@@ -194,11 +194,15 @@ impl Table {
 }
 
 fn attributes(row: &[Cell]) -> String {
+    let mut runs = ["run", "other-run"].into_iter();
     row.iter()
         .map(|cell| match cell {
             Cell::Type(variant) => format!(" data-type=\"{variant}\""),
             Cell::Site(site) => format!(" data-site=\"{site}\""),
-            Cell::Run(run) => format!(" data-run=\"{}\"", escape(run)),
+            Cell::Run(run) => runs
+                .next()
+                .map(|name| format!(" data-{name}=\"{}\"", escape(run)))
+                .unwrap_or_default(),
             Cell::Text(_) | Cell::Number(..) => String::new(),
         })
         .collect()

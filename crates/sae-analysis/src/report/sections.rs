@@ -4,6 +4,7 @@ use super::markup::{Cell, Column, Links, Table, escape, fixed};
 use super::{Body, Section, data, frontiers};
 use crate::bootstrap::Estimate;
 use crate::evidence::{AcrossWhat, Evidence};
+use crate::facets::describe;
 
 /// The most features that are named of a run.
 const LISTED: usize = 500;
@@ -287,7 +288,7 @@ fn activations(evidence: &Evidence, links: &Links<'_>) -> Body {
             "The model's activations where the SAEs stand, and what the SAEs make of them: by position in the window (the \
              first token is often special), and along the principal directions, the directions with the most variance. A \
              direction's resampling KL is what it costs the model's output to replace every token's component along it, \
-             but the first's, by another token's: variance is not importance. {}",
+             but the first's, by another token's: variance is not importance. {} The tables have every run.",
             which(evidence)
         ),
         "activations",
@@ -317,6 +318,7 @@ fn stability(evidence: &Evidence, links: &Links<'_>) -> Body {
                 Cell::Site(group.site),
                 Cell::Type(group.variant),
                 Cell::Number(group.coeff, group.coeff.to_string()),
+                Cell::Text(describe(&group.facets)),
                 Cell::Text(metric.clone()),
                 Cell::significant(mean),
                 Cell::significant(high - low),
@@ -330,6 +332,7 @@ fn stability(evidence: &Evidence, links: &Links<'_>) -> Body {
             Column("site", "Where the SAE stands"),
             Column("type", "The type of SAE"),
             Column("coeff", "The sparsity coefficient"),
+            Column("else", "What else tells these runs from others of the type"),
             Column("metric", "What is compared"),
             Column("mean", "Mean over the seeds"),
             Column("range", "The largest less the smallest"),
@@ -407,6 +410,7 @@ fn listed(evidence: &Evidence) -> String {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         if shown.is_empty() { "none".to_owned() } else { format!("{}{more}", shown.join(", ")) }
     };
+    let dead = if evidence.alive_above > 0.0 { "Dead or too rare" } else { "Dead" };
     let runs: String = evidence
         .features
         .iter()
@@ -414,7 +418,7 @@ fn listed(evidence: &Evidence) -> String {
             let found = &run.statistics;
             format!(
                 "<div data-type=\"{}\" data-site=\"{}\" data-run=\"{id}\">\n<h3>{}, {id}</h3>\n\
-                 <p>Dead: {}.</p>\n<p>Ultra-dense: {}.</p>\n</div>\n",
+                 <p>{dead}: {}.</p>\n<p>Ultra-dense: {}.</p>\n</div>\n",
                 run.variant,
                 run.site,
                 run.site,

@@ -3,6 +3,7 @@
 use super::csv::{Csv, number, optional};
 use crate::bootstrap::Estimate;
 use crate::evidence::{AcrossWhat, Evidence};
+use crate::facets::describe;
 use crate::histogram::Histogram;
 
 /// Reconstruction downstream, a row a run and later site.
@@ -98,9 +99,9 @@ fn across(what: AcrossWhat) -> &'static str {
     }
 }
 
-/// Embeddings, a row a dictionary element. `row` counts the alive features of the run at the site, from 0.
+/// Embeddings, a row a dictionary element.
 pub(crate) fn umap(evidence: &Evidence) -> String {
-    let mut csv = Csv::new(["pair", "site", "run", "type", "row", "x", "y"]);
+    let mut csv = Csv::new(["pair", "site", "run", "type", "feature", "x", "y"]);
     for (pair, found) in evidence.embeddings.iter().enumerate() {
         for point in &found.embedding.points {
             csv.row([
@@ -119,7 +120,8 @@ pub(crate) fn umap(evidence: &Evidence) -> String {
 
 /// Seeds side by side, a row a run and metric.
 pub(crate) fn stability(evidence: &Evidence) -> String {
-    let mut csv = Csv::new(["group", "type", "site", "coeff", "metric", "seed", "run", "value"]);
+    let mut csv =
+        Csv::new(["group", "type", "site", "coeff", "facets", "metric", "seed", "run", "value"]);
     for (group, found) in evidence.stability.iter().enumerate() {
         for (metric, values) in &found.metrics {
             for ((seed, run), value) in found.runs.iter().zip(values) {
@@ -128,6 +130,7 @@ pub(crate) fn stability(evidence: &Evidence) -> String {
                     found.variant.to_string(),
                     found.site.to_string(),
                     number(found.coeff),
+                    describe(&found.facets),
                     metric.clone(),
                     seed.to_string(),
                     run.clone(),

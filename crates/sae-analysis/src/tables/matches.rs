@@ -30,7 +30,9 @@ pub(crate) fn markdown(matches: &[Match]) -> String {
     let rule = (0..COLUMNS.len()).map(|i| if i < NUMBERS { "---" } else { "---:" }.to_owned());
     text.push_str(&line(rule.collect()));
     for (found, point) in rows(matches) {
-        let cells = COLUMNS.iter().map(|column| column.2(found, point).replace('|', "\\|"));
+        let cells = COLUMNS
+            .iter()
+            .map(|column| column.2(found, point).replace('\\', "\\\\").replace('|', "\\|"));
         text.push_str(&line(cells.collect()));
     }
     text.push_str(

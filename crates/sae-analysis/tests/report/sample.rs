@@ -60,6 +60,7 @@ pub fn evidence() -> Evidence {
         ],
         runs: points.iter().map(facts).collect(),
         frontier,
+        alive_above: 0.0,
         match_by: MatchBy::CeIncrease,
         downstream: chosen.iter().map(|point| downstream(point)).collect(),
         geometry: geometry(&points, &matches),
@@ -415,6 +416,7 @@ fn stability(points: &[Point]) -> Vec<Seeds> {
                 variant: pair[0].variant,
                 site: pair[0].site,
                 coeff: pair[0].coeff,
+                facets: BTreeMap::new(),
                 runs: pair.iter().map(|point| (point.seed, point.run.clone())).collect(),
                 metrics: BTreeMap::from([
                     ("alive".to_owned(), values(|point| point.alive as f64)),
