@@ -435,14 +435,3 @@ fn facets_of_the_frontier_have_panels_of_their_own() {
     page.until("document.querySelectorAll('#frontiers .chart').length === 4");
     assert_quiet(&mut page);
 }
-
-/// `cargo test -p sae-analysis --test report -- --ignored` writes the made-up pages for a look at them.
-#[test]
-#[ignore = "writes pages for eyes"]
-fn pages_to_look_at() {
-    for (name, evidence) in [("sample", evidence()), ("hostile", hostile()), ("bare", bare())] {
-        let path = format!("{}/report-{name}.html", env!("CARGO_TARGET_TMPDIR"));
-        std::fs::write(&path, html(&evidence)).unwrap();
-        eprintln!("{path}");
-    }
-}

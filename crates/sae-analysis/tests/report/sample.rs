@@ -78,18 +78,8 @@ pub fn evidence() -> Evidence {
 
 /// The same without anything but points: every other section is left out.
 pub fn bare() -> Evidence {
-    let points = points();
-    Evidence {
-        matches: Vec::new(),
-        downstream: Vec::new(),
-        geometry: Geometry { within: Vec::new(), differences: Vec::new(), across: Vec::new() },
-        embeddings: Vec::new(),
-        activations: BTreeMap::new(),
-        stability: Vec::new(),
-        features: Vec::new(),
-        frontier: Frontier::of(&points),
-        ..evidence()
-    }
+    let Evidence { sweep, notes, runs, .. } = evidence();
+    Evidence { runs, frontier: Frontier::of(&points()), ..Evidence::none(sweep, notes) }
 }
 
 /// The same with every other seed as another learning rate, by which the frontiers are split.
