@@ -36,6 +36,7 @@ mod runs;
 pub mod similarity;
 mod style;
 mod tables;
+mod thin;
 mod write;
 
 use std::path::{Path, PathBuf};

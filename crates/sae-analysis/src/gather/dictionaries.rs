@@ -16,6 +16,7 @@ use crate::histogram::even_edges;
 use crate::matrix::Matrix;
 use crate::options::AnalysisOptions;
 use crate::similarity::{across, summarise, within};
+use crate::thin::thin;
 use crate::{AnalysisError, Point, SweepRuns, bootstrap};
 
 /// Bins of the largest cosines.
@@ -136,7 +137,7 @@ fn features(
             "Density against norm and bias is told of {SCATTER} alive features of a run, evenly spaced in their order; \
              features.parquet in the run's folder has all."
         ));
-        statistics.scatter = crate::plot::scatter::thin(&statistics.scatter, SCATTER);
+        statistics.scatter = thin(&statistics.scatter, SCATTER);
     }
     Ok(RunFeatures { run: point.run.clone(), variant: point.variant, site: point.site, statistics })
 }

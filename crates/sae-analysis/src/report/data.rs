@@ -17,6 +17,7 @@ use crate::features::ScatterPoint;
 use crate::histogram::Histogram;
 use crate::matching::{Match, MatchBy};
 use crate::style::{Look, Stroke};
+use crate::thin::thin;
 
 /// The most features of a run that are drawn.
 pub(super) const MAX_FEATURES: usize = 3000;
@@ -160,17 +161,16 @@ fn cloud(pair: &PairEmbedding) -> Cloud<'_> {
 
 fn features(run: &RunFeatures) -> Features<'_> {
     let all = &run.statistics.scatter;
-    let step = all.len().div_ceil(MAX_FEATURES).max(1);
-    let column = |value: fn(&ScatterPoint) -> f64| {
-        all.iter().step_by(step).map(|point| drawn(value(point))).collect()
-    };
+    let shown = thin(all, MAX_FEATURES);
+    let column =
+        |value: fn(&ScatterPoint) -> f64| shown.iter().map(|point| drawn(value(point))).collect();
     Features {
         run: &run.run,
         variant: run.variant,
         site: run.site,
         log10_frequency_histogram: &run.statistics.log10_frequency,
         available: all.len(),
-        feature: all.iter().step_by(step).map(|point| point.feature).collect(),
+        feature: shown.iter().map(|point| point.feature).collect(),
         log10_frequency: column(|point| point.log10_frequency),
         decoder_norm: column(|point| point.decoder_norm),
         encoder_norm: column(|point| point.encoder_norm),
