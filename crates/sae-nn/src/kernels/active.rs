@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::dense::{RowSums, is_active, project_loop};
-use super::{add_scaled, applies, check, dot, is_wide, numbers, numbers_mut, vectorised};
+use super::{Instructions, add_scaled, applies, check, dot, numbers, numbers_mut, vectorised};
 use crate::SaeError;
 
 /// Rows that a thread takes at a time.

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use tch::Tensor;
 
-use super::{applies, check, is_wide, numbers, numbers_mut, vectorised};
+use super::{Instructions, applies, check, numbers, numbers_mut, vectorised};
 use crate::SaeError;
 
 /// Numbers of a loop that a thread takes at a time.

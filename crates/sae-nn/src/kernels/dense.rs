@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 use tch::Tensor;
 
-use super::{LANES, applies, check, dot, is_wide, numbers, numbers_mut, vectorised};
+use super::{Instructions, LANES, applies, check, dot, numbers, numbers_mut, vectorised};
 use crate::SaeError;
 use crate::sae::MIN_NORM;
 

@@ -6,7 +6,7 @@
 
 use tch::Tensor;
 
-use super::{LANES, applies, check, is_wide, numbers, numbers_mut, vectorised};
+use super::{Instructions, LANES, applies, check, numbers, numbers_mut, vectorised};
 use crate::SaeError;
 
 /// Terms summed in f32 before they join a sum in f64.

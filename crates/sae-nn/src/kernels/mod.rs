@@ -22,22 +22,55 @@ pub use adam::{AdamStep, adam};
 pub use dense::{RowSums, mask, project, relu, row_scales};
 pub use distribution::{Share, compare, exponentials, subtract};
 
-/// Whether the kernels can work on these tensors: f32, contiguous, on a CPU that has AVX2 and FMA.
+/// Whether the kernels can work on these tensors: f32, contiguous, on a CPU that multiplies and adds in one instruction
+/// (x86-64 with AVX2 and FMA, aarch64). Elsewhere libtorch's operations are faster, and are used.
 pub fn applies(tensors: &[&Tensor]) -> bool {
-    has_instructions()
+    Instructions::detected().is_some()
         && tensors.iter().all(|tensor| {
             tensor.kind() == Kind::Float && tensor.device() == Device::Cpu && tensor.is_contiguous()
         })
 }
 
-#[cfg(target_arch = "x86_64")]
-fn has_instructions() -> bool {
-    std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma")
+/// What loops are compiled for. The results are the same: a lane's numbers do not depend on how many lanes there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instructions {
+    /// Whatever the compiler's target has; right on every processor.
+    Portable,
+    /// x86-64 with AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// The same with AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn has_instructions() -> bool {
-    false
+impl Instructions {
+    /// The best that this processor has, where kernels are worth it.
+    fn detected() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let has_avx2 =
+                std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
+            let has_avx512 = std::is_x86_feature_detected!("avx512f")
+                && std::is_x86_feature_detected!("avx512vl")
+                && std::is_x86_feature_detected!("avx512dq");
+            has_avx2.then_some(if has_avx512 { Self::Avx512 } else { Self::Avx2 })
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            // NEON and its fused product are part of every aarch64.
+            cfg!(target_arch = "aarch64").then_some(Self::Portable)
+        }
+    }
+
+    /// What a loop runs with: the best there is, unless a test asks for the portable one.
+    fn chosen() -> Self {
+        #[cfg(test)]
+        if tests::PORTABLE.load(std::sync::atomic::Ordering::SeqCst) {
+            return Self::Portable;
+        }
+        Self::detected().unwrap_or(Self::Portable)
+    }
 }
 
 /// The numbers of a tensor for which [`applies`] holds.
@@ -95,36 +128,30 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     lanes[0]
 }
 
-/// Compiles a function's loops for AVX2 and, where a CPU has it, for AVX-512, with the same results: a lane's numbers do
-/// not depend on how many lanes there are.
+/// Compiles a function's loops for every kind of [`Instructions`].
 macro_rules! vectorised {
     ($name:ident => $inner:ident ($($argument:ident: $kind:ty),*) $(-> $result:ty)?) => {
         fn $name($($argument: $kind),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
-                unsafe fn wide($($argument: $kind),*) $(-> $result)? { $inner($($argument),*) }
-                #[target_feature(enable = "avx2,fma")]
-                unsafe fn narrow($($argument: $kind),*) $(-> $result)? { $inner($($argument),*) }
-                if is_wide() {
-                    // SAFETY: the CPU has these instructions.
-                    unsafe { wide($($argument),*) }
-                } else {
-                    // SAFETY: every caller has checked `applies`, which has found these instructions.
-                    unsafe { narrow($($argument),*) }
-                }
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
+            unsafe fn avx512($($argument: $kind),*) $(-> $result)? { $inner($($argument),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2($($argument: $kind),*) $(-> $result)? { $inner($($argument),*) }
+            match Instructions::chosen() {
+                Instructions::Portable => $inner($($argument),*),
+                // SAFETY: the processor has been found to have these instructions.
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512 => unsafe { avx512($($argument),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx2 => unsafe { avx2($($argument),*) },
             }
-            #[cfg(not(target_arch = "x86_64"))]
-            $inner($($argument),*)
         }
     };
 }
 
-#[cfg(target_arch = "x86_64")]
-fn is_wide() -> bool {
-    std::is_x86_feature_detected!("avx512f")
-        && std::is_x86_feature_detected!("avx512vl")
-        && std::is_x86_feature_detected!("avx512dq")
-}
-
 use vectorised;
+
+#[cfg(test)]
+mod tests;
