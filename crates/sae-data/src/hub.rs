@@ -15,10 +15,14 @@ mod cache;
 mod download;
 mod error;
 mod parquet;
+mod part;
+mod request;
+mod verify;
 
 pub use self::parquet::in_split;
 pub(crate) use self::parquet::splits;
 pub use error::{HubError, Missing};
+use part::Writer;
 
 /// What a repository holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,7 +55,8 @@ pub struct HubOptions {
     pub token: Option<String>,
     /// Use what the cache holds and make no request.
     pub offline: bool,
-    /// Failures in a row after which to give up. A mebibyte received in between starts the count anew.
+    /// Failures in a row after which to give up, or downloads of the wrong contents. A mebibyte received in between
+    /// starts the count of failures anew.
     pub attempts: u32,
     /// Wait after the first failure. It doubles up to a minute, and is longer where the hub asks for that.
     pub first_delay: Duration,
@@ -282,26 +287,37 @@ impl Hub {
         Ok(self.commit(&Target::new(repository, None)?))
     }
 
-    /// The path of a file in the cache, downloaded if it is not there.
+    /// The path of a file in the cache, downloaded if it is not there or damaged.
+    ///
+    /// A file that the hub names by its SHA-256, as it does large ones, is compared with it before it gets into the
+    /// cache, and again where its length or time has changed since.
     pub fn get(&self, repository: &Repository, file: &str) -> Result<PathBuf, HubError> {
         let target = Target::new(repository, Some(file))?;
-        if let Some(path) = self.cached(&target) {
-            return Ok(path);
+        match self.cached(&target) {
+            Ok(Some(path)) => return Ok(path),
+            Ok(None) if self.options.offline => return Err(self.not_cached(&target)),
+            Ok(None) => {}
+            Err(error) if self.options.offline => return Err(error),
+            Err(error) => {
+                tracing::warn!(
+                    "{} cannot be used as it is in the cache; fetching it again",
+                    target.what
+                );
+                tracing::debug!("{error}");
+            }
         }
-        if self.options.offline {
-            return Err(self.not_cached(&target));
-        }
+        let writer = Writer::new();
         if let Some(commit) = self.commit(&target).filter(|commit| commit != repository.revision())
         {
             let repository = repository.clone().at(commit);
             let pinned = Target::new(&repository, Some(file))?;
-            match self.retry(&pinned, || self.download(&pinned)) {
+            match self.retry(&pinned, || self.download(&pinned, &writer)) {
                 // The branch has been rewritten, or has got the file since.
                 Err(HubError::NotFound { .. }) => {}
                 done => return done,
             }
         }
-        self.retry(&target, || self.download(&target))
+        self.retry(&target, || self.download(&target, &writer))
     }
 
     /// Like [`Hub::get`], but `None` where the repository does not have the file. Offline, that is where the cache has

@@ -1,14 +1,16 @@
 //! The hub's client against a hub on loopback: what it asks for, what it leaves in the cache, and what it refuses.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 
+#[path = "support/lfs.rs"]
+mod lfs;
 mod support;
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sae_data::hub::{Hub, HubError, HubOptions, Missing, Repository};
 use support::hub_server::{Reply, Server, Shelf, answer, bytes_by_hash, etag};
@@ -81,7 +83,7 @@ fn the_token_goes_to_the_endpoint_alone() {
     let held = vec![contents.clone()];
     let cdn = Server::start(move |request| bytes_by_hash(&held, request));
     let mut shelf = Shelf::new("models", "a/b", &[("model.safetensors", &contents)]);
-    (shelf.token, shelf.cdn) = (Some(TOKEN), Some(cdn.url.clone()));
+    (shelf.token, shelf.lfs) = (Some(TOKEN), Some(lfs::on(&cdn)));
     let (server, cache) = (serve(vec![shelf]), cache());
 
     let hub =
@@ -150,7 +152,11 @@ fn bytes_that_are_there_are_not_asked_for() {
         let cache = cache();
         let blobs = cache.path().join("hub/models--a--b/blobs");
         fs::create_dir_all(&blobs).unwrap();
-        fs::write(blobs.join(etag(b"1234567890") + ".sae-part"), there).unwrap();
+        let part = blobs.join(etag(b"1234567890") + ".sae-part");
+        fs::write(&part, there).unwrap();
+        // An earlier release's name does not say whose it is; an hour without change does.
+        let file = File::options().append(true).open(&part).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_hours(2)).unwrap();
         let path = hub(&server, &cache).get(&model(), "x").unwrap();
         assert_eq!(fs::read(path).unwrap(), b"1234567890", "{there}");
         assert_eq!(starts(&server), asked, "{there}");

@@ -1,16 +1,44 @@
 //! The cache folder, in the layout that the hub's clients share: `blobs` by hash, `snapshots` of links to them by
 //! commit, `refs` from branches to commits.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::part::unique;
+use super::verify::Contents;
 use super::{Hub, HubError, Target, is_word};
 
+/// The lock of a blob, until it is dropped.
+pub(super) struct Lock {
+    /// False where the file system has no locks.
+    pub is_held: bool,
+    _file: File,
+}
+
 impl Hub {
-    /// The file, if the snapshot that the revision stands for has it.
-    pub(super) fn cached(&self, target: &Target<'_>) -> Option<PathBuf> {
-        let path = self.snapshot(target, &self.commit(target)?).join(target.file?);
-        path.is_file().then_some(path)
+    /// The file, if the snapshot that the revision stands for has it; an error where its contents are damaged.
+    pub(super) fn cached(&self, target: &Target<'_>) -> Result<Option<PathBuf>, HubError> {
+        let (Some(commit), Some(file)) = (self.commit(target), target.file) else {
+            return Ok(None);
+        };
+        let path = self.snapshot(target, &commit).join(file);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        // Without a link, the name of the blob is not known.
+        let link = fs::read_link(&path).unwrap_or_default();
+        let Some(etag) = link.file_name().and_then(OsStr::to_str) else { return Ok(Some(path)) };
+        match self.inspect(target, &path, etag)? {
+            Contents::Right => Ok(Some(path)),
+            Contents::Wrong { sha256 } => Err(HubError::Damaged {
+                what: target.what.clone(),
+                path: fs::canonicalize(&path).unwrap_or(path),
+                expected: etag.to_owned(),
+                found: sha256,
+            }),
+        }
     }
 
     /// The commit that the revision is, or stood for last.
@@ -28,8 +56,7 @@ impl Hub {
         if is_commit(target.repo.revision()) || self.commit(target).as_deref() == Some(commit) {
             return Ok(());
         }
-        let written = self.cache.repo(target.repo.clone()).create_ref(commit);
-        written.map_err(io("write", &self.refs(target)))
+        write_whole(&self.refs(target), commit)
     }
 
     /// The names of the files that the snapshot has, sorted.
@@ -50,11 +77,8 @@ impl Hub {
 
     /// Keeps the names of all files of a commit, which never change.
     pub(super) fn keep_listing(&self, target: &Target<'_>, commit: &str, files: &[String]) {
-        let path = self.listing_path(target, commit);
-        let written = create_parent(&path)
-            .and_then(|()| fs::write(&path, files.join("\n")).map_err(io("write", &path)));
         // A cache that cannot be written, such as one that a group shares, still serves what it holds.
-        if let Err(error) = written {
+        if let Err(error) = write_whole(&self.listing_path(target, commit), &files.join("\n")) {
             tracing::debug!("{error}");
         }
     }
@@ -73,22 +97,26 @@ impl Hub {
         HubError::NotCached { what: target.what.clone(), cache: self.options.cache.clone() }
     }
 
-    /// Waits until no other process is writing the blob.
-    pub(super) fn lock(&self, target: &Target<'_>, etag: &str) -> Result<File, HubError> {
+    /// Waits until no other process has the blob's lock.
+    pub(super) fn lock(&self, target: &Target<'_>, etag: &str) -> Result<Lock, HubError> {
         let path = self.cache.path().join(".locks").join(target.repo.folder_name());
         let path = path.join(format!("{etag}.lock"));
         create_parent(&path)?;
         let file = File::create(&path).map_err(io("create", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
+        let is_held = match file.try_lock() {
+            Ok(()) => true,
             Err(TryLockError::WouldBlock) => {
                 tracing::info!("{}: waiting for the process that is downloading it", target.what);
                 file.lock().map_err(io("lock", &path))?;
+                true
             }
-            // Some network file systems have no locks; what is fetched twice is still right.
-            Err(TryLockError::Error(error)) => tracing::debug!("cannot lock {path:?}: {error}"),
-        }
-        Ok(file)
+            // Some network file systems have no locks; what is fetched twice, into two parts, is still right.
+            Err(TryLockError::Error(error)) => {
+                tracing::debug!("cannot lock {path:?}: {error}");
+                false
+            }
+        };
+        Ok(Lock { is_held, _file: file })
     }
 
     /// Lets the snapshot's file point to the blob.
@@ -100,7 +128,9 @@ impl Hub {
     ) -> Result<PathBuf, HubError> {
         let file = target.file.unwrap_or_default();
         let pointer = self.snapshot(target, commit).join(file);
-        if pointer.is_file() {
+        // A link to another blob, which a mirror that names blobs otherwise left, may lead to a damaged one.
+        let is_other = fs::read_link(&pointer).is_ok_and(|to| to.file_name() != blob.file_name());
+        if pointer.is_file() && !is_other {
             return Ok(pointer);
         }
         create_parent(&pointer)?;
@@ -134,6 +164,22 @@ pub(super) fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -
 pub(super) fn create_parent(path: &Path) -> Result<(), HubError> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(io("create", folder))
+}
+
+/// Writes a file beside its place and moves it there, so that nobody finds half of it.
+pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), HubError> {
+    create_parent(path)?;
+    let beside = path.with_file_name(format!(".{}.sae-tmp", unique()));
+    let write = || {
+        let mut file = File::create_new(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&beside);
+        io("write", path)(error)
+    })
 }
 
 /// Whether a revision can never stand for anything else.

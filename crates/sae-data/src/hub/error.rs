@@ -98,6 +98,21 @@ pub enum HubError {
         /// The cache folder.
         cache: PathBuf,
     },
+    /// Offline, and the contents in the cache are not those that their name promises.
+    #[error(
+        "{what} is damaged in the cache: {} has the SHA-256 {found}, expected {expected}, which is its name; run once \
+         with the network (unset HF_HUB_OFFLINE), which fetches it again, or delete that file", path.display()
+    )]
+    Damaged {
+        /// File, repository and revision.
+        what: String,
+        /// The file in the cache.
+        path: PathBuf,
+        /// The SHA-256 that names it.
+        expected: String,
+        /// The SHA-256 of its contents.
+        found: String,
+    },
     /// A data set has no parquet file of the kind asked for.
     #[error(
         "{repository} has no parquet file{wanted}: it has {found}; choose among these, or another data set"

@@ -205,8 +205,16 @@ pub struct Shelf {
     pub files: Vec<(&'static str, Vec<u8>)>,
     /// Needed to see it.
     pub token: Option<&'static str>,
-    /// The host that has the bytes, by their hash; `None` where the hub sends them itself.
-    pub cdn: Option<String>,
+    /// For files kept in LFS; `None` where the hub sends the bytes itself.
+    pub lfs: Option<Lfs>,
+}
+
+/// Where the bytes of files in LFS are, and what the hub calls them.
+pub struct Lfs {
+    /// The host that has the bytes, by a hash of its own.
+    pub cdn: String,
+    /// The SHA-256 of contents.
+    pub etag: fn(&[u8]) -> String,
 }
 
 impl Shelf {
@@ -220,7 +228,7 @@ impl Shelf {
             commit: "a1".repeat(20),
             files,
             token: None,
-            cdn: None,
+            lfs: None,
         }
     }
 
@@ -264,12 +272,12 @@ impl Shelf {
         let Some((_, bytes)) = self.files.iter().find(|(name, _)| encoded(name) == file) else {
             return Some(Reply::new(404).header("X-Error-Code", "EntryNotFound"));
         };
-        let reply = match &self.cdn {
+        let reply = match &self.lfs {
             None => Reply::bytes(bytes, request).header("ETag", format!("\"{}\"", etag(bytes))),
-            Some(cdn) => Reply::new(302)
-                .header("Location", format!("{cdn}/{}?signed=yes", etag(bytes)))
+            Some(lfs) => Reply::new(302)
+                .header("Location", format!("{}/{}?signed=yes", lfs.cdn, etag(bytes)))
                 .header("X-Linked-Size", bytes.len().to_string())
-                .header("X-Linked-Etag", format!("\"{}\"", etag(bytes)))
+                .header("X-Linked-Etag", format!("\"{}\"", (lfs.etag)(bytes)))
                 .body("see other"),
         };
         Some(reply.header("X-Repo-Commit", &self.commit))
@@ -294,7 +302,7 @@ pub fn bytes_by_hash(contents: &[Vec<u8>], request: &Request) -> Reply {
         .map_or(Reply::new(403), |bytes| Reply::bytes(bytes, request).header("ETag", "\"another\""))
 }
 
-/// The hash that names contents.
+/// A hash that names contents, other than theirs in LFS.
 pub fn etag(bytes: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
