@@ -72,7 +72,7 @@ impl ConfigError {
 
 /// Reads a file of configuration.
 pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path)
+    crate::file::read_text(path, crate::file::LONGEST_TEXT)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 

@@ -34,12 +34,16 @@
 pub mod activations;
 mod error;
 pub mod estimate;
+pub mod file;
+pub mod fingerprint;
 pub mod layout;
+pub mod message;
 mod number;
 pub mod pretrain;
 pub mod progress;
 pub mod reference;
 pub mod run;
+pub mod signals;
 mod site;
 mod source;
 pub mod summary;
