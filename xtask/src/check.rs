@@ -19,7 +19,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sae-config", &[]),
     ("sae-tensors", &[]),
     ("sae-data", &["sae-config"]),
-    ("sae-nn", &["sae-tensors"]),
+    ("sae-nn", &["sae-config", "sae-tensors"]),
     ("sae-model", &["sae-config", "sae-tensors"]),
     ("sae-splice", &["sae-config", "sae-model", "sae-nn"]),
     ("sae-train", &["sae-config", "sae-data", "sae-model", "sae-nn", "sae-splice", "sae-tensors"]),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sae_config::message::without_frames;
 use tch::TchError;
 
 /// An SAE that could not be made, loaded, saved or run.
@@ -28,7 +29,30 @@ pub enum SaeError {
         /// What is wrong.
         message: String,
     },
+    /// A stored parameter is NaN or infinite.
+    #[error(
+        "cannot use the SAE {}: {parameter} holds {count} numbers that are NaN or infinite; the file is damaged, or the \
+         SAE diverged in training", path.display()
+    )]
+    NonFinite {
+        /// The file.
+        path: PathBuf,
+        /// The parameter.
+        parameter: &'static str,
+        /// Numbers that are not finite.
+        count: i64,
+    },
+    /// An SAE of a size that no tensor has.
+    #[error("cannot make an SAE of {features} dictionary elements of width {d_model}: {expected}")]
+    Size {
+        /// Width of the activation, D.
+        d_model: usize,
+        /// Dictionary elements, F.
+        features: usize,
+        /// What would do.
+        expected: &'static str,
+    },
     /// libtorch failed.
-    #[error("libtorch failed: {0}")]
+    #[error("libtorch failed: {}", without_frames(.0))]
     Torch(#[from] TchError),
 }

@@ -23,6 +23,7 @@ pub mod loss;
 mod pass;
 pub mod reference;
 mod sae;
+mod saelens;
 pub mod weights;
 
 pub use error::SaeError;

@@ -35,8 +35,10 @@ pub fn load(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>, Sa
         let w_dec = take(&format!("{decoder}.weight"), 2)?.f_tr()?.f_contiguous()?;
         let b_enc = take(&format!("{encoder}.bias"), 1)?;
         let b_dec = take(&format!("{decoder}.bias"), 1)?;
-        Sae::from_tensors(w_enc, b_enc, w_dec, b_dec)
-            .map_err(|error| failed(format!("{encoder}: {error}")))
+        let sae = Sae::from_tensors(w_enc, b_enc, w_dec, b_dec)
+            .map_err(|error| failed(format!("{encoder}: {error}")))?;
+        sae.check_finite(path)?;
+        Ok(sae)
     };
     if files.contains("encoder.weight") {
         return Ok(vec![NamedSae { hook_name: None, sae: assemble("encoder", "decoder")? }]);

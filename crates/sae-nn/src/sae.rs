@@ -44,6 +44,18 @@ impl Sae {
         device: Device,
         kind: Kind,
     ) -> Result<Self, SaeError> {
+        let numbers =
+            d_model.checked_mul(features).filter(|numbers| (1..=1 << 40).contains(numbers));
+        if numbers.is_none() {
+            return Err(SaeError::Size {
+                d_model, features, expected: "from 1 to 2⁴⁰ numbers"
+            });
+        }
+        if i32::try_from(features).is_err() {
+            return Err(SaeError::Size {
+                d_model, features, expected: "fewer than 2³¹ elements"
+            });
+        }
         let (d, f) = (d_model as i64, features as i64);
         let mut init = Initialiser::new(seed, stream);
         let encoder_bound = (d_model as f64).sqrt().recip();
@@ -83,6 +95,18 @@ impl Sae {
             w_dec: leaf(w_dec)?,
             b_dec: leaf(b_dec)?,
         })
+    }
+
+    /// Refuses parameters read from `path` that are NaN or infinite: every number computed with them would be, too.
+    pub(crate) fn check_finite(&self, path: &std::path::Path) -> Result<(), SaeError> {
+        for (parameter, tensor) in Self::PARAMETER_NAMES.into_iter().zip(self.parameters()) {
+            let finite = tensor.f_isfinite()?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+            let count = tensor.numel() as i64 - finite;
+            if count > 0 {
+                return Err(SaeError::NonFinite { path: path.to_owned(), parameter, count });
+            }
+        }
+        Ok(())
     }
 
     /// Takes the parameters out of training: they carry no gradients from here on. What the SAE sees still does.

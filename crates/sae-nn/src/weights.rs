@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use sae_tensors::TensorFiles;
+use sae_config::file;
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::saelens::Config;
 use crate::{Sae, SaeError};
 
 /// The version of the format that `cfg.json` names; without it SAELens assumes an old schema.
@@ -30,9 +31,7 @@ pub struct Provenance<'a> {
 
 /// Writes an SAE into `folder`, whole or not at all.
 pub fn save(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), SaeError> {
-    let mut partial = folder.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
+    let partial = file::partial(folder);
     write(sae, provenance, &partial)
         .and_then(|()| {
             if folder.exists() {
@@ -47,7 +46,7 @@ pub fn save(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), 
 }
 
 fn write(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), SaeError> {
-    std::fs::create_dir_all(folder).map_err(io("create", folder))?;
+    file::create_new_folder(folder).map_err(io("create", folder))?;
     let mut cfg = json!({
         "architecture": "standard",
         "d_in": sae.d_model(),
@@ -103,14 +102,17 @@ pub struct NamedSae {
     pub sae: Sae,
 }
 
-/// Loads the SAEs at `path`: a folder in this format, a run's folder with several, or the reference's `.pt`.
+/// Loads the SAEs at `path`: a folder in this format, a run's folder or checkpoint with several, or the reference's `.pt`.
 pub fn load_all(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>, SaeError> {
     if path.extension().is_some_and(|extension| extension == "pt") {
         return crate::reference::load(path, device, kind);
     }
+    let load = |folder: &Path| {
+        let config = Config::read(folder)?;
+        Ok(NamedSae { hook_name: Some(config.hook_name()?), sae: config.load(device, kind)? })
+    };
     if path.join("cfg.json").is_file() {
-        let hook_name = Some(hook_name(path)?);
-        return Ok(vec![NamedSae { hook_name, sae: load(path, device, kind)? }]);
+        return Ok(vec![load(path)?]);
     }
     // A run's folder has its SAEs in `sae/`, a converted file's has them side by side.
     let folder = path.join("sae");
@@ -128,56 +130,12 @@ pub fn load_all(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>
                 .to_owned(),
         });
     }
-    folders
-        .into_iter()
-        .map(|folder| {
-            let hook_name = Some(hook_name(&folder)?);
-            Ok(NamedSae { hook_name, sae: load(&folder, device, kind)? })
-        })
-        .collect()
+    folders.iter().map(|folder| load(folder)).collect()
 }
 
-fn read_cfg(folder: &Path) -> Result<serde_json::Value, SaeError> {
-    let path = folder.join("cfg.json");
-    let text = std::fs::read_to_string(&path).map_err(io("read", &path))?;
-    serde_json::from_str(&text)
-        .map_err(|error| SaeError::Format { path, message: error.to_string() })
-}
-
-/// The site that `cfg.json` names: in its metadata, or, in older files, beside the sizes.
-fn hook_name(folder: &Path) -> Result<String, SaeError> {
-    let cfg = read_cfg(folder)?;
-    let name = cfg["metadata"]["hook_name"].as_str().or_else(|| cfg["hook_name"].as_str());
-    name.map(ToOwned::to_owned).ok_or_else(|| SaeError::Format {
-        path: folder.join("cfg.json"),
-        message: "it does not say which site the SAE is for: metadata.hook_name is missing"
-            .to_owned(),
-    })
-}
-
-/// Loads an SAE from a folder in this format.
+/// Loads an SAE from a folder in this format, whatever SAELens writes there that an SAE of this software can compute:
+/// decoder rows of any length and a subtracted decoder bias are folded into the encoder (the reconstruction is the same; a
+/// feature's activation is measured in units of its unit-norm dictionary element). The rest is refused by name.
 pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Sae, SaeError> {
-    let cfg = read_cfg(folder)?;
-    if cfg["architecture"] != "standard" || cfg["apply_b_dec_to_input"] == true {
-        return Err(SaeError::Format {
-            path: folder.join("cfg.json"),
-            message: format!(
-                "architecture {} with apply_b_dec_to_input {}: supported is \"standard\" with false",
-                cfg["architecture"], cfg["apply_b_dec_to_input"]
-            ),
-        });
-    }
-    let path = folder.join("sae_weights.safetensors");
-    let files = TensorFiles::open(&path)?;
-    let take = |name: &str| -> Result<Tensor, SaeError> {
-        Ok(files.read(name)?.f_to_device(device)?.f_to_kind(kind)?)
-    };
-    let w_enc = take("W_enc")?;
-    if w_enc.dim() != 2 {
-        let message = format!("W_enc has shape {:?}, expected [D, F]", w_enc.size());
-        return Err(SaeError::Format { path, message });
-    }
-    let (w_enc, b_enc) = (w_enc.f_tr()?.f_contiguous()?, take("b_enc")?);
-    Sae::from_tensors(w_enc, b_enc, take("W_dec")?, take("b_dec")?)
-        .map_err(|error| SaeError::Format { path: path.clone(), message: error.to_string() })
+    Config::read(folder)?.load(device, kind)
 }

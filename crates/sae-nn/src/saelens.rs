@@ -1,0 +1,221 @@
+//! `cfg.json` of a folder in SAELens's format: what it says of the SAE beside its weights. Whatever changes what the SAE
+//! computes is folded into the weights, exactly, or refused by name; nothing of the kind is ignored.
+
+use std::path::{Path, PathBuf};
+
+use sae_config::file::{LONGEST_TEXT, read_text};
+use sae_tensors::TensorFiles;
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use crate::sae::MIN_NORM;
+use crate::{Sae, SaeError};
+
+/// Keys that say where an SAE comes from or how it was trained, and not what it computes (SAELens 3 to 6).
+const KEYS_WITHOUT_EFFECT: [&str; 22] = [
+    "device",
+    "metadata",
+    "model_name",
+    "model_class_name",
+    "model_from_pretrained_kwargs",
+    "hook_name",
+    "hook_point",
+    "hook_layer",
+    "hook_point_layer",
+    "context_size",
+    "prepend_bos",
+    "dataset_path",
+    "dataset_trust_remote_code",
+    "neuronpedia_id",
+    "sae_lens_version",
+    "sae_lens_training_version",
+    "seqpos_slice",
+    "exclude_special_tokens",
+    "sequence_separator_token",
+    "disable_concat_sequences",
+    "training_tokens",
+    "training_dataset",
+];
+const TENSORS: [&str; 4] = ["W_enc", "b_enc", "W_dec", "b_dec"];
+/// Decoder rows whose length differs from 1 by less are of unit length but for rounding, in single precision.
+const UNIT: f64 = 1e-5;
+
+/// A folder's `cfg.json`.
+pub(crate) struct Config {
+    path: PathBuf,
+    json: Value,
+}
+
+impl Config {
+    /// Reads `cfg.json` in a folder.
+    pub fn read(folder: &Path) -> Result<Self, SaeError> {
+        let path = folder.join("cfg.json");
+        let text = read_text(&path, LONGEST_TEXT).map_err(|source| SaeError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        match serde_json::from_str(&text) {
+            Ok(json @ Value::Object(_)) => Ok(Self { path, json }),
+            Ok(_) => Err(SaeError::Format { path, message: "expected a JSON object".to_owned() }),
+            Err(error) => Err(SaeError::Format { path, message: error.to_string() }),
+        }
+    }
+
+    fn failed(&self, message: String) -> SaeError {
+        SaeError::Format { path: self.path.clone(), message }
+    }
+
+    /// The site that the SAE is for: named in the metadata, or, in older files, beside the sizes.
+    pub fn hook_name(&self) -> Result<String, SaeError> {
+        let json = &self.json;
+        let names = [&json["metadata"]["hook_name"], &json["hook_name"], &json["hook_point"]];
+        let name = names.into_iter().find_map(Value::as_str);
+        name.map(ToOwned::to_owned).ok_or_else(|| {
+            self.failed(
+                "it does not say which site the SAE is for: metadata.hook_name is missing"
+                    .to_owned(),
+            )
+        })
+    }
+
+    /// Loads the weights beside it as an SAE that computes the same.
+    pub fn load(&self, device: Device, kind: Kind) -> Result<Sae, SaeError> {
+        self.check_keys()?;
+        let path = self.path.with_file_name("sae_weights.safetensors");
+        let files = TensorFiles::open(&path)?;
+        let damaged = |message: String| SaeError::Format { path: path.clone(), message };
+        if let Some(other) = files.names().find(|name| !TENSORS.contains(name)) {
+            return Err(damaged(format!(
+                "it has a tensor `{other}`, which a standard SAE does not have ({}); what it would change cannot be \
+                 told",
+                TENSORS.join(", ")
+            )));
+        }
+        // Folded in double precision, so that nothing is lost on the way.
+        let take = |name: &str| -> Result<Tensor, SaeError> {
+            let tensor = files.read(name)?;
+            self.check_dtype(name, tensor.kind())?;
+            Ok(tensor.f_to_kind(Kind::Double)?)
+        };
+        let w_enc = take("W_enc")?;
+        let &[d, f] = w_enc.size().as_slice() else {
+            return Err(damaged(format!("W_enc has shape {:?}, expected [D, F]", w_enc.size())));
+        };
+        let [b_enc, w_dec, b_dec] = [take("b_enc")?, take("W_dec")?, take("b_dec")?];
+        if w_dec.size() != [f, d] || b_enc.size() != [f] || b_dec.size() != [d] {
+            return Err(damaged(format!(
+                "W_enc {:?}, b_enc {:?}, W_dec {:?} and b_dec {:?} do not belong to one SAE",
+                w_enc.size(),
+                b_enc.size(),
+                w_dec.size(),
+                b_dec.size()
+            )));
+        }
+        self.check_size("d_in", d)?;
+        self.check_size("d_sae", f)?;
+        let mut w_enc = w_enc.f_tr()?.f_contiguous()?;
+        let mut b_enc = b_enc;
+        if self.subtracts_decoder_bias()? {
+            // (x − b_dec) · W + b = x · W + (b − b_dec · W).
+            b_enc = b_enc.f_sub(&w_enc.f_mv(&b_dec)?)?;
+        }
+        // c · w = (‖w‖ c) · (w / ‖w‖), and a ReLU lets a positive factor through.
+        let norms = w_dec.f_norm_scalaropt_dim(2.0, [1], false)?;
+        let is_unit = norms.f_sub_scalar(1.0)?.f_abs()?.f_lt(UNIT)?;
+        let is_zero = norms.f_eq(0.0)?;
+        let ones = norms.f_ones_like()?;
+        let scale =
+            ones.f_where_self(&is_unit.f_logical_or(&is_zero)?, &norms.f_clamp_min(MIN_NORM)?)?;
+        w_enc = w_enc.f_mul(&scale.f_unsqueeze(1)?)?;
+        b_enc = b_enc.f_mul(&scale)?;
+        let place = |tensor: Tensor| tensor.f_to_kind(kind)?.f_to_device(device);
+        let sae = Sae::from_tensors(place(w_enc)?, place(b_enc)?, place(w_dec)?, place(b_dec)?)?;
+        sae.check_finite(&path)?;
+        Ok(sae)
+    }
+
+    /// Refuses what this software's SAE does not compute, and keys that it does not know.
+    fn check_keys(&self) -> Result<(), SaeError> {
+        let json = &self.json;
+        let is_off = |value: &Value| {
+            matches!(value, Value::Null | Value::Bool(false)) || value == "none" || value == "None"
+        };
+        let unsupported = |key: &str, value: &Value, why: &str| {
+            Err(self.failed(format!("{key} is {value}, which is not supported: {why}")))
+        };
+        for (key, value) in json.as_object().into_iter().flatten() {
+            match key.as_str() {
+                "architecture" if value == "standard" => {}
+                "architecture" => return unsupported(key, value, "\"standard\" alone is"),
+                "activation_fn" | "activation_fn_str" if value.is_null() || value == "relu" => {}
+                "activation_fn" | "activation_fn_str" => {
+                    return unsupported(key, value, "\"relu\" alone is");
+                }
+                "normalize_activations"
+                | "reshape_activations"
+                | "hook_head_index"
+                | "hook_point_head_index"
+                | "finetuning_scaling_factor"
+                    if is_off(value) => {}
+                "normalize_activations" => {
+                    let why = "the input is scaled by what the weights do not hold; fold it into them with SAELens \
+                               first (fold_activation_norm_scaling_factor)";
+                    return unsupported(key, value, why);
+                }
+                "activation_fn_kwargs" if value.is_null() || value == &serde_json::json!({}) => {}
+                "noise_scale" if value.is_null() || value.as_f64() == Some(0.0) => {}
+                "d_in" | "d_sae" | "dtype" | "apply_b_dec_to_input" => {}
+                other if KEYS_WITHOUT_EFFECT.contains(&other) => {}
+                _ => {
+                    let why =
+                        "what it would change is not known; remove the key if it changes nothing";
+                    return unsupported(key, value, why);
+                }
+            }
+        }
+        let head = &json["metadata"]["hook_head_index"];
+        if !is_off(head) {
+            return unsupported("metadata.hook_head_index", head, "an SAE reads all heads");
+        }
+        Ok(())
+    }
+
+    /// SAELens's default is to subtract it.
+    fn subtracts_decoder_bias(&self) -> Result<bool, SaeError> {
+        match &self.json["apply_b_dec_to_input"] {
+            Value::Null => Ok(true),
+            Value::Bool(applies) => Ok(*applies),
+            other => {
+                Err(self.failed(format!("apply_b_dec_to_input is {other}, expected a boolean")))
+            }
+        }
+    }
+
+    fn check_size(&self, key: &str, found: i64) -> Result<(), SaeError> {
+        match &self.json[key] {
+            Value::Null => Ok(()),
+            said if said.as_i64() == Some(found) => Ok(()),
+            said => Err(self.failed(format!("{key} is {said}, but the weights have {found}"))),
+        }
+    }
+
+    fn check_dtype(&self, name: &str, found: Kind) -> Result<(), SaeError> {
+        let said = match &self.json["dtype"] {
+            Value::Null => return Ok(()),
+            said => said.as_str().unwrap_or_default().trim_start_matches("torch."),
+        };
+        let names: &[&str] = match found {
+            Kind::Float => &["float32", "float"],
+            Kind::Double => &["float64", "double"],
+            Kind::Half => &["float16", "half"],
+            Kind::BFloat16 => &["bfloat16"],
+            _ => &[],
+        };
+        if names.contains(&said) {
+            return Ok(());
+        }
+        let said = &self.json["dtype"];
+        Err(self.failed(format!("dtype is {said}, but {name} is stored as {found:?}")))
+    }
+}

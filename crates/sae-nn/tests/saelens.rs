@@ -1,0 +1,104 @@
+//! SAEs that SAELens saved: what can be folded computes what SAELens computes, everything else is refused by name.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+
+use std::path::{Path, PathBuf};
+
+use sae_nn::weights;
+use sae_tensors::TensorFiles;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/saelens").join(name)
+}
+
+#[test]
+fn folders_of_saelens_compute_what_saelens_computes() {
+    let expected = TensorFiles::open(&fixture("expected.safetensors")).unwrap();
+    let get = |name: &str| expected.read(name).unwrap().to_kind(Kind::Double);
+    for (case, bound) in [
+        ("unit", 1e-5),
+        ("lengths", 1e-5),
+        ("applied", 1e-5),
+        ("default", 1e-5),
+        ("old", 1e-5),
+        ("scaled", 1e-5),
+        ("bfloat16", 1e-5),
+    ] {
+        let named = weights::load_all(&fixture(case), Device::Cpu, Kind::Double).unwrap().remove(0);
+        assert_eq!(named.hook_name.as_deref(), Some("blocks.1.hook_resid_pre"));
+        let out = named.sae.forward(&get("x")).unwrap();
+        for (found, name) in [(&out.reconstruction, "x_hat"), (&out.features, "c")] {
+            let wanted = get(&format!("{case}.{name}"));
+            let difference = (found - &wanted).abs().max().double_value(&[]);
+            assert!(difference < bound, "{case}: {name} differs by {difference}");
+            assert!(wanted.abs().max().double_value(&[]) > 0.1);
+        }
+    }
+}
+
+/// A copy of a case with an edited `cfg.json`; the error of loading it.
+fn refused(case: &str, edit: impl Fn(&mut Value)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["cfg.json", "sae_weights.safetensors"] {
+        std::fs::copy(fixture(case).join(name), folder.path().join(name)).unwrap();
+    }
+    let path = folder.path().join("cfg.json");
+    let mut cfg: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    edit(&mut cfg);
+    std::fs::write(&path, cfg.to_string()).unwrap();
+    weights::load_all(folder.path(), Device::Cpu, Kind::Float).expect_err("accepted").to_string()
+}
+
+#[test]
+fn what_changes_the_function_is_refused_by_name() {
+    let cases: [(&str, Value, &[&str]); 15] = [
+        ("architecture", json!("topk"), &["architecture", "topk"]),
+        ("activation_fn_str", json!("tanh-relu"), &["activation_fn_str", "tanh-relu"]),
+        ("normalize_activations", json!("expected_average_only_in"), &["normalize_activations"]),
+        ("normalize_activations", json!("layer_norm"), &["normalize_activations", "layer_norm"]),
+        ("normalize_activations", json!(true), &["normalize_activations"]),
+        ("reshape_activations", json!("hook_z"), &["reshape_activations", "hook_z"]),
+        ("finetuning_scaling_factor", json!(true), &["finetuning_scaling_factor"]),
+        ("hook_head_index", json!(3), &["hook_head_index"]),
+        ("noise_scale", json!(0.5), &["noise_scale"]),
+        ("apply_b_dec_to_input", json!("yes"), &["apply_b_dec_to_input", "boolean"]),
+        ("d_in", json!(7), &["d_in is 7", "the weights have 6"]),
+        ("d_sae", json!(21), &["d_sae is 21", "the weights have 20"]),
+        ("dtype", json!("bfloat16"), &["dtype", "bfloat16", "Float"]),
+        ("k", json!(32), &["k is 32", "remove the key"]),
+        ("rescale_acts_by_decoder_norm", json!(true), &["rescale_acts_by_decoder_norm"]),
+    ];
+    for (key, value, words) in cases {
+        let error = refused("applied", |cfg| cfg[key] = value.clone());
+        for word in words.iter().chain(&["cfg.json"]) {
+            assert!(error.contains(word), "`{word}` is missing from: {error}");
+        }
+    }
+    let error = refused("applied", |cfg| cfg["metadata"]["hook_head_index"] = json!(2));
+    assert!(error.contains("hook_head_index"), "{error}");
+}
+
+fn with_tensors(tensors: &[(&str, Tensor)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture("unit/cfg.json"), folder.path().join("cfg.json")).unwrap();
+    Tensor::write_safetensors(tensors, folder.path().join("sae_weights.safetensors")).unwrap();
+    weights::load_all(folder.path(), Device::Cpu, Kind::Float).expect_err("accepted").to_string()
+}
+
+#[test]
+fn other_tensors_and_numbers_that_are_none_are_refused() {
+    let read = |name: &str| {
+        TensorFiles::open(&fixture("unit/sae_weights.safetensors")).unwrap().read(name).unwrap()
+    };
+    let names = ["W_enc", "b_enc", "W_dec", "b_dec"];
+    let mut tensors: Vec<(&str, Tensor)> = names.map(|name| (name, read(name))).into();
+    tensors.push(("threshold", read("b_enc")));
+    let error = with_tensors(&tensors);
+    assert!(error.contains("`threshold`"), "{error}");
+    tensors.pop();
+    let _ = tensors[1].1.get(5).fill_(f64::NAN);
+    let error = with_tensors(&tensors);
+    assert!(error.contains("b_enc holds 1 numbers") && error.contains("NaN"), "{error}");
+}
