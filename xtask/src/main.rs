@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            tool::tell(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
+use rustix::process::{Pid, Signal, kill_process};
 use sae_config::estimate::{ModelShape, peak_bytes, training_tokens};
 use sae_config::progress::Event;
+use sae_config::sweep::{MOST_RUNS, bank_size};
 use sae_config::{
     ConfigError, Job, Manifest, ManifestRun, RunConfig, RunFolder, SweepConfig, layout, reference,
+    signals,
 };
 
 use crate::view::View;
@@ -47,6 +50,9 @@ pub(crate) struct Arguments {
     /// Use this binary instead of building one
     #[arg(long, value_name = "PATH")]
     sae: Option<PathBuf>,
+    /// Expand to this many runs at most
+    #[arg(long, value_name = "N", default_value_t = MOST_RUNS)]
+    max_runs: usize,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -59,13 +65,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let sae = arguments.sae.as_deref().map(std::path::absolute).transpose()?;
     let config = if config.is_file() { config } else { tool::root().join(&arguments.config) };
     std::env::set_current_dir(tool::root()).context("cannot enter the workspace")?;
-    let manifest = expand(&config, sae.as_deref())?;
+    let manifest = expand(&config, arguments.max_runs, sae.as_deref())?;
     if arguments.dry_run {
         return tool::print(&dry_run(&manifest));
     }
     let folder = out.join(&manifest.sweep);
     if arguments.manifest_only {
-        let path = write_manifest(&manifest, &folder)?;
+        let path = write_manifest(&manifest, &folder, sae.as_deref())?;
         return tool::print(&format!(
             "{} jobs: sae train --manifest {} --job 0 … {}",
             manifest.jobs.len(),
@@ -78,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if manifest.runs().filter_map(local).any(|path| path.starts_with("data/corpus")) {
         corpus::ensure(Some(&sae))?;
     }
-    let path = write_manifest(&manifest, &folder)?;
+    let path = write_manifest(&manifest, &folder, Some(&sae))?;
     let began = Instant::now();
     let failed = Launcher::new(&manifest, &path, &folder, &sae, arguments.jobs)?.run()?;
     let mut command = Command::new(&sae);
@@ -99,19 +105,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Expands a sweep: this project's TOML, or a Weights & Biases sweep of the reference. Where its positions name several
 /// sites each, the binary is asked, which knows models.
-fn expand(config: &Path, sae: Option<&Path>) -> anyhow::Result<Manifest> {
+fn expand(config: &Path, most: usize, sae: Option<&Path>) -> anyhow::Result<Manifest> {
     if !reference::is_reference(config) {
-        return Ok(SweepConfig::load(config)?.expand()?);
+        return Ok(SweepConfig::load(config)?.expand(most)?);
     }
     let mut asked = false;
-    let expanded = reference::expand(config, sae_config::sweep::bank_size(), &mut |model| {
+    let expanded = reference::expand(config, bank_size(), most, &mut |model| {
         asked = true;
         let (origin, message) = (config.display().to_string(), format!("the sites of {model}"));
         Err(ConfigError::Parse { origin, message })
     });
     if asked {
         let mut command = Command::new(tool::sae(sae)?);
-        let output = command.arg("import").arg(config).stderr(Stdio::inherit()).output()?;
+        command.arg("import").arg(config).arg("--max-runs").arg(most.to_string());
+        let output = command.stderr(Stdio::inherit()).output()?;
         if !output.status.success() {
             bail!("{} failed", tool::show(&command));
         }
@@ -119,18 +126,23 @@ fn expand(config: &Path, sae: Option<&Path>) -> anyhow::Result<Manifest> {
     }
     let (manifest, warnings) = expanded?;
     for warning in warnings {
-        eprintln!("warning: {}: {warning}", config.display());
+        tool::tell(&format!("warning: {}: {warning}", config.display()));
     }
     Ok(manifest)
 }
 
-/// Writes the manifest, unless the folder holds another sweep.
-fn write_manifest(manifest: &Manifest, folder: &Path) -> anyhow::Result<PathBuf> {
+/// Writes the manifest, unless the folder holds another sweep. Branches and tags of the hub are pinned to their commits
+/// once, here: a sweep whose jobs looked each for itself could be of two models.
+fn write_manifest(
+    manifest: &Manifest,
+    folder: &Path,
+    sae: Option<&Path>,
+) -> anyhow::Result<PathBuf> {
     let path = layout::manifest(folder);
     if path.is_file() {
         let found = Manifest::load(&path)
             .with_context(|| format!("{} holds an unreadable manifest", folder.display()))?;
-        if found != *manifest {
+        if !manifest.is_same_sweep(&found) {
             bail!(
                 "{} holds another sweep of the same name: give this one another name, or remove that folder",
                 folder.display()
@@ -140,7 +152,16 @@ fn write_manifest(manifest: &Manifest, folder: &Path) -> anyhow::Result<PathBuf>
     }
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    manifest.save(&path)?;
+    if !manifest.is_floating() {
+        manifest.save(&path)?;
+        return Ok(path);
+    }
+    let unpinned = folder.join("manifest-unpinned.json");
+    manifest.save(&unpinned)?;
+    let mut command = Command::new(tool::sae(sae)?);
+    command.arg("pin").arg(&unpinned).arg("--out").arg(&path);
+    tool::run(&mut command)?;
+    std::fs::remove_file(&unpinned).context("cannot remove the manifest without commits")?;
     Ok(path)
 }
 
@@ -209,6 +230,14 @@ struct Running {
     open: usize,
 }
 
+/// Tells a job to save itself and end.
+fn terminate(child: &mut Child) {
+    // One that has ended by itself needs no telling.
+    if let Ok(None) = child.try_wait() {
+        let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    }
+}
+
 impl<'a> Launcher<'a> {
     fn new(
         manifest: &'a Manifest,
@@ -223,10 +252,11 @@ impl<'a> Launcher<'a> {
             .map(|job| (!devices.is_empty()).then(|| devices[job % devices.len()].clone()))
             .collect();
         let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupted);
-        // The jobs get the signal too, save themselves and end; we wait for them.
-        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))
-            .context("cannot handle Ctrl-C")?;
+        // Jobs are told to save themselves and end; we wait for them.
+        for signal in signals::that_end_work() {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted))
+                .context("cannot handle signals")?;
+        }
         Ok(Self { manifest, path, sae, folder, places, view: View::new(manifest), interrupted })
     }
 
@@ -237,7 +267,7 @@ impl<'a> Launcher<'a> {
                 .iter()
                 .all(|run| RunFolder::new(self.folder.join(&run.folder)).summary().is_file())
         };
-        let mut waiting: VecDeque<usize> = VecDeque::new();
+        let mut waiting = VecDeque::new();
         for (index, job) in self.manifest.jobs.iter().enumerate() {
             if finished(job) {
                 self.view.skip(index, job);
@@ -245,10 +275,31 @@ impl<'a> Launcher<'a> {
                 waiting.push_back(index);
             }
         }
+        let mut running: Vec<Running> = Vec::new();
+        let failed = self.run_jobs(waiting, &mut running);
+        // Where a job cannot be started, those that run must not be left behind.
+        for Running { child, .. } in &mut running {
+            terminate(child);
+            let _ = child.wait();
+        }
+        self.view.finish();
+        let failed = failed?;
+        if self.interrupted.load(Ordering::SeqCst) {
+            bail!("interrupted; everything up to there is saved: the same command goes on from it");
+        }
+        Ok(failed)
+    }
+
+    /// Starts the waiting jobs as places become free; returns the names of those that failed.
+    fn run_jobs(
+        &mut self,
+        mut waiting: VecDeque<usize>,
+        running: &mut Vec<Running>,
+    ) -> anyhow::Result<Vec<String>> {
         let (sender, receiver) = channel();
         let mut places = std::mem::take(&mut self.places);
-        let mut running: Vec<Running> = Vec::new();
         let mut failed = Vec::new();
+        let mut told = false;
         loop {
             while !self.interrupted.load(Ordering::SeqCst)
                 && !places.is_empty()
@@ -258,12 +309,16 @@ impl<'a> Launcher<'a> {
                 running.push(self.start(job, place, &sender)?);
             }
             if running.is_empty() {
-                break;
+                return Ok(failed);
             }
-            self.listen(&receiver, &mut running);
-            let (ended, still): (Vec<_>, Vec<_>) =
-                running.into_iter().partition(|running| running.open == 0);
-            running = still;
+            if self.interrupted.load(Ordering::SeqCst) && !std::mem::replace(&mut told, true) {
+                // From a terminal they have the signal already; once more changes nothing.
+                for running in running.iter_mut() {
+                    terminate(&mut running.child);
+                }
+            }
+            self.listen(&receiver, running);
+            let ended = running.extract_if(.., |running| running.open == 0).collect::<Vec<_>>();
             for Running { job, place, mut child, .. } in ended {
                 let status = child.wait().context("cannot wait for a job")?;
                 places.push(place);
@@ -281,11 +336,6 @@ impl<'a> Launcher<'a> {
                 }
             }
         }
-        self.view.finish();
-        if self.interrupted.load(Ordering::SeqCst) {
-            bail!("interrupted; everything up to there is saved: the same command goes on from it");
-        }
-        Ok(failed)
     }
 
     /// A job's name: what its first run is called, and how many there are.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use sae_config::message::printable;
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
@@ -21,7 +22,12 @@ pub(crate) fn cargo() -> Command {
 
 /// Says a step on stderr.
 pub(crate) fn say(step: &str) {
-    eprintln!("▸ {step}");
+    tell(&format!("▸ {step}"));
+}
+
+/// Writes a line to stderr, without what would steer the terminal. Where nobody can read it, that is no reason to stop.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
 }
 
 /// Writes a result to stdout; a reader that has left is no failure.

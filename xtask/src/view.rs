@@ -4,10 +4,12 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use sae_config::message::printable;
 use sae_config::progress::Event;
 use sae_config::{Job, Manifest};
 
 use crate::sweep::job_name;
+use crate::tool;
 
 /// A bar for each running job and one for the whole, on a terminal; lines elsewhere.
 pub(crate) struct View {
@@ -76,8 +78,8 @@ impl View {
     fn say(&self, line: &str) {
         match &self.bars {
             // A terminal that refuses a line is no reason to stop.
-            Some((all, _)) => drop(all.println(line)),
-            None => eprintln!("{line}"),
+            Some((all, _)) => drop(all.println(printable(line))),
+            None => tool::tell(line),
         }
     }
 
@@ -138,7 +140,7 @@ impl View {
                 } else if view.said.elapsed() > SAY_EVERY {
                     view.said = Instant::now();
                     let Phase { name, total, .. } = &view.phase;
-                    eprintln!("  {}: {name} {done}/{total}, {pace}", view.name);
+                    tool::tell(&format!("  {}: {name} {done}/{total}, {pace}", view.name));
                 }
             }
             Event::Ended => {}

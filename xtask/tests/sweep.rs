@@ -187,3 +187,107 @@ fn a_sweep_of_the_reference_is_taken_as_it_is() {
     }
     assert!(told.contains("wandb_project") && told.contains("held out"), "{told}");
 }
+
+/// A binary that does for a job what the script says; `$1` is the job.
+fn fake(place: &Path, script: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = place.join("sae");
+    let text = format!("#!/bin/sh\nfor last; do :; done\nset -- $last\n{script}\n");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn is_running(pid: &Path) -> bool {
+    let pid = std::fs::read_to_string(pid).unwrap();
+    Command::new("kill").args(["-0", pid.trim()]).stderr(Stdio::null()).status().unwrap().success()
+}
+
+#[test]
+fn no_job_is_left_running_when_a_later_one_cannot_start() {
+    let place = tempfile::tempdir().unwrap();
+    let config = write_configs(place.path());
+    let pid = place.path().join("pid");
+    // The second job takes the binary away, and the third cannot start.
+    let script = format!(
+        "case $1 in 0) echo $$ > {pid:?}; exec sleep 100;; 1) while ! [ -s {pid:?} ]; do sleep 0.05; done; rm \"$0\";; esac"
+    );
+    let sae = fake(place.path(), &script);
+    let began = std::time::Instant::now();
+    let output = Command::new(XTASK)
+        .arg("sweep")
+        .arg(&config)
+        .args(["--jobs", "2", "--out"])
+        .arg(place.path().join("runs"))
+        .arg("--sae")
+        .arg(&sae)
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("cannot start"), "{said}");
+    assert!(began.elapsed().as_secs() < 60 && !is_running(&pid), "{said}");
+}
+
+#[test]
+fn a_sweep_goes_on_where_nobody_can_read_what_it_says() {
+    let place = tempfile::tempdir().unwrap();
+    let config = write_configs(place.path());
+    let done = place.path().join("done");
+    let sae = fake(place.path(), &format!("echo said; echo told >&2; echo $1 >> {done:?}"));
+    let arguments = format!("sweep {config:?} --out {:?} --sae {sae:?}", place.path().join("runs"));
+    let script = format!("CUDA_VISIBLE_DEVICES= exec {XTASK} {arguments} 2>/dev/full");
+    let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+    // All three jobs, and the analysis of the folder, whose name is its last argument.
+    let done = std::fs::read_to_string(done).unwrap();
+    assert_eq!(done.lines().take(3).collect::<Vec<_>>(), ["0", "1", "2"]);
+    assert!(status.success() && done.lines().nth(3).unwrap().ends_with("rust-lm"), "{done}");
+}
+
+#[test]
+fn a_terminated_sweep_ends_its_jobs() {
+    let place = tempfile::tempdir().unwrap();
+    let config = write_configs(place.path());
+    let pid = place.path().join("pid");
+    let sae = fake(place.path(), &format!("echo $$ > {pid:?}; exec sleep 100"));
+    let mut child = Command::new(XTASK)
+        .arg("sweep")
+        .arg(&config)
+        .arg("--out")
+        .arg(place.path().join("runs"))
+        .arg("--sae")
+        .arg(&sae)
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while !std::fs::read_to_string(&pid).is_ok_and(|text| !text.is_empty()) {
+        assert!(std::time::Instant::now() < deadline, "no job is started");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // The launcher alone, as a batch system does.
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert!(!child.wait().unwrap().success() && !is_running(&pid));
+}
+
+#[test]
+fn a_grid_that_is_too_large_is_refused_unless_asked_for() {
+    let place = tempfile::tempdir().unwrap();
+    let config = write_configs(place.path());
+    let text = std::fs::read_to_string(&config).unwrap();
+    let seeds: Vec<String> = (0..2_000).map(|seed| seed.to_string()).collect();
+    let text = text.replacen(
+        "[[variants]]",
+        &format!("[grid]\n\"sae.seed\" = [{}]\n[[variants]]", seeds.join(", ")),
+        1,
+    );
+    std::fs::write(&config, text).unwrap();
+    let dry = |more: &[&str]| {
+        Command::new(XTASK).arg("sweep").arg(&config).arg("--dry-run").args(more).output().unwrap()
+    };
+    let refused = String::from_utf8_lossy(&dry(&[]).stderr).into_owned();
+    assert!(refused.contains("12000 runs") && refused.contains("--max-runs 12000"), "{refused}");
+    let shown = dry(&["--max-runs", "12000"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("12000 runs in 1500 jobs"));
+}

@@ -24,13 +24,20 @@ pub enum AnalysisError {
         /// Why the first summary that is there cannot be read, if one is.
         unreadable: Option<String>,
     },
-    /// Runs of different models, which cannot be compared.
-    #[error("{} has runs of different models, expected one: {models}", path.display())]
-    SeveralModels {
+    /// Runs that were not computed from the same things, and so do not belong on one picture.
+    #[error(
+        "{} has runs that cannot be compared: they differ in the {what} ({first}; {other}). Put runs of one {what} into a \
+         folder of their own, or train those that differ again", path.display()
+    )]
+    NotComparable {
         /// The sweep's folder.
         path: PathBuf,
-        /// The models, each with the first run that has it.
-        models: String,
+        /// In what the runs differ.
+        what: &'static str,
+        /// What the first run has.
+        first: String,
+        /// What another one has.
+        other: String,
     },
     /// A file could not be read.
     #[error("cannot read {}: {source}", path.display())]

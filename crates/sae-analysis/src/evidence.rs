@@ -203,7 +203,7 @@ pub struct SiteEvidence {
     pub runs: BTreeMap<String, SaeActivations>,
 }
 
-/// Runs that differ in nothing but the seed.
+/// Runs that differ in nothing but their seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Seeds {
     /// The type of SAE.
@@ -215,7 +215,9 @@ pub struct Seeds {
     pub coeff: f64,
     /// What else tells these runs from others of the type at the site, by key.
     pub facets: BTreeMap<String, String>,
-    /// The seeds, and the runs' ids.
+    /// The seeds that differ: `sae.seed` of the initialisation, `data.seed` of the order of the data, or both.
+    pub differ_in: Vec<String>,
+    /// The seeds (of the initialisation, unless that of the data differs alone), and the runs' ids.
     pub runs: Vec<(u64, String)>,
     /// By name of the metric: every seed's value, in the order of the runs.
     pub metrics: BTreeMap<String, Vec<f64>>,

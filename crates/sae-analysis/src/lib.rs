@@ -15,6 +15,7 @@
 //! ```
 
 pub mod bootstrap;
+mod comparable;
 pub mod dictionary;
 pub mod embedding;
 mod error;
@@ -81,7 +82,7 @@ pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
 /// `notice` is told of the progress through the dictionaries, most of the work.
 ///
 /// What is broken or missing does not stop it: it is left out, and said in the notes. Refused are a sweep without a
-/// manifest or without a finished run, runs of different models, facets that no run has, and options that are none; where
+/// manifest or without a finished run, runs that cannot be compared, facets that no run has, and options that are none; where
 /// there are runs, but none to compare, the report says so too.
 pub fn analyse_with(
     sweep: &Path,
@@ -90,7 +91,7 @@ pub fn analyse_with(
 ) -> Result<Analysis, AnalysisError> {
     let runs = match SweepRuns::load(sweep, options) {
         Err(
-            error @ (AnalysisError::SeveralModels { .. } | AnalysisError::NothingFinished { .. }),
+            error @ (AnalysisError::NotComparable { .. } | AnalysisError::NothingFinished { .. }),
         ) => {
             write::refusal(sweep, &error)?;
             return Err(error);

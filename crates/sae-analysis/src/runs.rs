@@ -1,15 +1,13 @@
 //! A sweep's runs, read from their folders.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sae_config::run::Processing;
 use sae_config::summary::Status;
 use sae_config::{Manifest, RunConfig, RunFolder, Site, Summary, Variant, layout};
 use serde::{Deserialize, Serialize};
 
 use crate::facets::{Facets, differing, flatten, select};
-use crate::{AnalysisError, AnalysisOptions, dictionary};
+use crate::{AnalysisError, AnalysisOptions, comparable, dictionary};
 
 /// A sweep's finished runs, and the names of the others.
 #[derive(Debug)]
@@ -104,7 +102,8 @@ const FIELDS: [&str; 2] = ["sae.seed", "loss.sparsity.coeff"];
 
 impl SweepRuns {
     /// Reads a sweep's folder. Runs that are not finished, that diverged, or whose summary cannot be read are listed.
-    /// Refused are runs of different models, no finished run at all, and facets that no run has and a share of tokens that is none.
+    /// Refused are runs that are not of one model, one evaluation set and one text of the same name; no finished run at
+    /// all; facets that no run has; and a share of tokens that is none.
     pub fn load(sweep: &Path, options: &AnalysisOptions) -> Result<Self, AnalysisError> {
         let AnalysisOptions { facets, alive_above, .. } = options;
         if !(0.0..1.0).contains(alive_above) {
@@ -116,7 +115,6 @@ impl SweepRuns {
             });
         }
         let manifest = Manifest::load(&layout::manifest(sweep))?;
-        one_model(sweep, &manifest)?;
         let mut runs = Self {
             folder: sweep.to_owned(),
             name: manifest.sweep.clone(),
@@ -145,12 +143,17 @@ impl SweepRuns {
                 runs.diverged.push(run.id.clone());
                 continue;
             }
+            let mut config = run.config.clone();
+            // The run's own configuration says which commits it read.
+            if folder.config().is_file() {
+                config.adopt_commits(&RunConfig::load(&folder.config())?);
+            }
             runs.finished.push(FinishedRun {
                 id: run.id.clone(),
                 folder: run.folder.clone(),
-                config: run.config.clone(),
+                all_facets: flatten(&config)?,
+                config,
                 summary,
-                all_facets: flatten(&run.config)?,
                 facets: Facets::new(),
             });
         }
@@ -161,6 +164,7 @@ impl SweepRuns {
                 unreadable: runs.unreadable.first().map(|(_, error)| error.clone()),
             });
         }
+        comparable::check(sweep, &runs.finished)?;
         runs.tell_facets(facets)?;
         let made: Vec<Made> = runs.finished.iter().map(|run| points(&runs, run, facets)).collect();
         for Made { points, notes } in made {
@@ -246,27 +250,6 @@ impl SweepRuns {
     }
 }
 
-/// Activations, and so everything that is compared here, are those of one model.
-fn one_model(sweep: &Path, manifest: &Manifest) -> Result<(), AnalysisError> {
-    let mut models: BTreeMap<String, &str> = BTreeMap::new();
-    for run in manifest.runs() {
-        let processing = match run.config.model.processing {
-            Processing::None => "weights as they are",
-            Processing::TransformerLens => "processed as by TransformerLens",
-        };
-        let model = format!("{} ({processing})", run.config.model.path);
-        models.entry(model).or_insert(&run.id);
-    }
-    if models.len() < 2 {
-        return Ok(());
-    }
-    let models = models.into_iter().map(|(model, run)| format!("{model}, as in run {run}"));
-    Err(AnalysisError::SeveralModels {
-        path: sweep.to_owned(),
-        models: models.collect::<Vec<_>>().join("; "),
-    })
-}
-
 struct Made {
     points: Vec<Point>,
     notes: Vec<String>,
@@ -303,7 +286,7 @@ fn points(runs: &SweepRuns, run: &FinishedRun, wanted: &[String]) -> Made {
             coeff: run.config.loss.sparsity.coeff.get(),
             l0: at.l0,
             alive,
-            n_features: run.summary.n_features,
+            n_features: run.summary.n_features.get(site).copied().unwrap_or_default(),
             ce_increase: found.ce_increase,
             kl: found.kl,
             explained_variance: at.explained_variance,

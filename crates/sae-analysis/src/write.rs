@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sae_config::file::write_atomically;
 use sae_config::{Manifest, layout};
 
 use crate::evidence::Evidence;
@@ -54,7 +55,7 @@ struct Folder<'a> {
 impl Folder<'_> {
     fn text(&mut self, name: &str, extension: &str, text: &str) -> Result<(), AnalysisError> {
         let path = layout::analysis(self.sweep, name, extension);
-        std::fs::write(&path, text)
+        write_atomically(&path, text.as_ref())
             .map_err(|source| AnalysisError::Write { path: path.clone(), source })?;
         self.written.push(path);
         Ok(())

@@ -4,13 +4,15 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use sae_analysis::evidence::{AcrossWhat, Evidence};
 use sae_analysis::matching::{Match, MatchBy};
 use sae_analysis::{AnalysisOptions, Frontier, analyse_with};
-use sae_config::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
+use sae_config::activations::{
+    Direction, EVALUATION, MODEL, Measured, RunActivations, SaeActivations, SiteActivations,
+};
 use sae_config::{Variant, layout};
 use support::{LATER, SITES, Sweep, quick};
 
@@ -36,6 +38,10 @@ fn write_activations(sweep: &Sweep) {
         directions: vec![direction.clone(), Direction { resampling_kl: 0.1, ..direction }],
         random_resampling_kl: 0.01,
     };
+    let of: BTreeMap<String, String> = [(MODEL, "model"), (EVALUATION, "evaluation")]
+        .map(|(name, of)| (name.to_owned(), of.to_owned()))
+        .into();
+    let model = Measured { of: of.clone(), values: model };
     for site in SITES {
         let path = layout::activations(sweep.path(), site);
         write(&path, serde_json::to_string(&model).unwrap());
@@ -47,7 +53,10 @@ fn write_activations(sweep: &Sweep) {
             explained_variance: vec![0.75, 0.5],
         };
         let found: RunActivations = SITES.iter().map(|&site| (site, found.clone())).collect();
-        write(&sweep.run(&run.id).activations(), serde_json::to_string(&found).unwrap());
+        write(
+            &sweep.run(&run.id).activations(),
+            serde_json::to_string(&Measured { of: of.clone(), values: found }).unwrap(),
+        );
     }
 }
 
@@ -375,4 +384,17 @@ fn many_seeds_and_long_names_still_draw() {
     assert_eq!(evidence.embeddings.len(), 2 * (3 + 3));
     let svg = std::fs::read_to_string(layout::analysis(sweep.path(), "geometry", "svg")).unwrap();
     assert!(svg.contains("more"), "the legend has no room for 48 names");
+}
+
+#[test]
+fn norms_and_directions_say_which_they_are() {
+    let sweep = whole();
+    analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap();
+    let read = |name: &str, extension: &str| {
+        std::fs::read_to_string(layout::analysis(sweep.path(), name, extension)).unwrap()
+    };
+    // Decoder rows are stored at unit length; the norms in the features are those before.
+    assert!(read("report", "html").contains("decoder norm as trained"));
+    assert!(read("features", "csv").lines().next().unwrap().contains("decoder_norm_as_trained"));
+    assert!(read("report", "html").contains("KL(resampled ‖ original)"));
 }

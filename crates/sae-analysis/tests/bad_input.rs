@@ -7,6 +7,7 @@ mod support;
 use sae_analysis::evidence::Evidence;
 use sae_analysis::{AnalysisOptions, analyse, analyse_with};
 use sae_config::summary::Status;
+use sae_config::summary::{Inputs, Summary};
 use sae_config::{Variant, layout};
 use support::{SITES, Sweep, quick};
 
@@ -138,7 +139,9 @@ fn several_models_and_nothing_finished_are_refused() {
     let message = analyse(sweep.path()).unwrap_err().to_string();
     // The report says so too, instead of one of yesterday.
     let report = std::fs::read_to_string(layout::report(sweep.path())).unwrap();
-    for word in ["different models", "models/tiny", "models/large", "stranger"] {
+    for word in
+        ["cannot be compared", "differ in the model", "models/tiny", "models/large", "stranger"]
+    {
         assert!(message.contains(word) && report.contains(word), "{message}");
     }
     let mut sweep = Sweep::empty(24, 6);
@@ -150,6 +153,104 @@ fn several_models_and_nothing_finished_are_refused() {
     std::fs::remove_file(sweep.run("only").summary()).unwrap();
     let message = analyse(sweep.path()).unwrap_err().to_string();
     assert!(message.contains("run the sweep first"), "{message}");
+}
+
+type Edit<'a> = &'a dyn Fn(&mut Summary);
+
+#[test]
+fn runs_computed_from_other_things_are_not_put_on_one_picture() {
+    let refused = |edit: &dyn Fn(&mut Summary)| {
+        let mut sweep = sweep();
+        edit(&mut sweep.runs[3].summary);
+        sweep.write();
+        (analyse(sweep.path()).map(|_| ()).unwrap_err().to_string(), sweep.runs[3].id.clone())
+    };
+    let inputs = |edit: fn(&mut Inputs)| {
+        move |summary: &mut Summary| {
+            edit(summary.inputs.as_mut().unwrap());
+        }
+    };
+    // A branch that moved between two jobs; data replaced under its name; a summary that does not say.
+    let (model, training, evaluation) = (
+        inputs(|inputs| inputs.model = "moved".to_owned()),
+        inputs(|inputs| inputs.training = "replaced".to_owned()),
+        inputs(|inputs| inputs.evaluation = "other".to_owned()),
+    );
+    let silent = |summary: &mut Summary| {
+        summary.inputs = None;
+        summary.evaluation.ce_original += 0.01;
+    };
+    let cases: [(Edit<'_>, [&str; 2]); 4] = [
+        (&model, ["differ in the model", "moved"]),
+        (&training, ["differ in the training data", "replaced"]),
+        (&evaluation, ["differ in the evaluation set", "other"]),
+        (&silent, ["cross-entropy of the original model", "2.0100"]),
+    ];
+    for (edit, words) in cases {
+        let (message, run) = refused(edit);
+        for word in words.into_iter().chain([&*run]) {
+            assert!(message.contains(word), "`{word}` is missing from: {message}");
+        }
+    }
+    // What threads do to the last digits is no difference.
+    let mut sweep = sweep();
+    sweep.runs[3].summary.evaluation.ce_original += 1e-6;
+    sweep.write();
+    analyse(sweep.path()).unwrap();
+}
+
+#[test]
+fn activations_of_another_model_are_not_shown() {
+    let sweep = sweep();
+    sweep.write();
+    let path = layout::activations(sweep.path(), SITES[0]);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let of = r#"{"model": "another", "evaluation": "evaluation"}"#;
+    let values = r#"{"tokens": 1, "norm": [1.0], "directions": [], "random_resampling_kl": 0.1}"#;
+    std::fs::write(&path, format!(r#"{{"of": {of}, "values": {values}}}"#)).unwrap();
+    let evidence = analysed(&sweep);
+    assert!(evidence.activations.is_empty());
+    noted(&evidence, &["another model or evaluation set", "blocks.1.hook_resid_pre.json"]);
+    std::fs::write(
+        &path,
+        format!(r#"{{"of": {}, "values": {values}}}"#, of.replace("another", "model")),
+    )
+    .unwrap();
+    assert_eq!(analysed(&sweep).activations.len(), 1);
+}
+
+#[test]
+fn seeds_of_the_data_pair_runs_too() {
+    // As sweeps of the reference are imported: one seed for initialisation and data.
+    let mut sweep = Sweep::of(&TYPES, &[0, 1], &[1.0, 2.0, 4.0]);
+    for run in &mut sweep.runs {
+        run.config.data.seed = run.config.sae.seed;
+    }
+    sweep.write();
+    let evidence = analysed(&sweep);
+    assert!(!evidence.stability.is_empty());
+    assert_eq!(evidence.stability[0].differ_in, ["sae.seed", "data.seed"]);
+    for run in &mut sweep.runs {
+        (run.config.data.seed, run.config.sae.seed) = (run.config.sae.seed + 7, 0);
+    }
+    sweep.write();
+    let evidence = analysed(&sweep);
+    assert_eq!(evidence.stability[0].differ_in, ["data.seed"]);
+    let seeds: Vec<u64> = evidence.stability[0].runs.iter().map(|(seed, _)| *seed).collect();
+    assert_eq!(seeds, [7, 8]);
+}
+
+#[test]
+fn summaries_with_one_number_of_features_are_still_read() {
+    let sweep = sweep();
+    sweep.write();
+    let path = sweep.run(&sweep.runs[0].id).summary();
+    let mut summary: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let before = Summary::load(&path).unwrap();
+    summary["n_features"] = 24.into();
+    std::fs::write(&path, summary.to_string()).unwrap();
+    assert_eq!(Summary::load(&path).unwrap().n_features, before.n_features);
 }
 
 #[test]

@@ -17,10 +17,11 @@ pub(crate) fn load_run(path: &Path) -> anyhow::Result<RunConfig> {
     Ok(imported.run)
 }
 
-/// Expands a sweep of the reference.
-pub(crate) fn load_sweep(path: &Path) -> anyhow::Result<Manifest> {
+/// Expands a sweep of the reference to at most `most` runs.
+pub(crate) fn load_sweep(path: &Path, most: usize) -> anyhow::Result<Manifest> {
     let bank_size = sae_config::sweep::bank_size();
-    let (manifest, warnings) = reference::expand(path, bank_size, &mut |model| sites(path, model))?;
+    let (manifest, warnings) =
+        reference::expand(path, bank_size, most, &mut |model| sites(path, model))?;
     warn(path, &warnings);
     Ok(manifest)
 }
@@ -49,8 +50,8 @@ pub(crate) struct Trained {
     pub saes: PathBuf,
 }
 
-/// Finds the SAEs of a finished run's folder, or of a `.pt` of the reference, here or on the hub; its configuration lies
-/// beside it unless `config` names another.
+/// Finds the SAEs of a finished run's folder, of a checkpoint in it, or of a `.pt` of the reference, here or on the hub;
+/// their configuration lies beside them unless `config` names another.
 pub(crate) fn trained(source: &str, config: Option<&Path>) -> anyhow::Result<Trained> {
     let source: Source = source.parse()?;
     let saes = Sources::default().sae(&source)?;
@@ -68,6 +69,9 @@ pub(crate) fn trained(source: &str, config: Option<&Path>) -> anyhow::Result<Tra
         };
         return Ok(Trained { config: load_run(found)?, saes });
     }
+    if let Some(run) = run_of_checkpoint(&saes) {
+        return Ok(Trained { config: RunConfig::load(&run.config())?, saes });
+    }
     let folder = RunFolder::new(&saes);
     if !folder.config().is_file() {
         bail!(
@@ -83,4 +87,12 @@ pub(crate) fn trained(source: &str, config: Option<&Path>) -> anyhow::Result<Tra
         );
     }
     Ok(Trained { config: RunConfig::load(&folder.config())?, saes })
+}
+
+/// The run's folder, where a path is one of its checkpoints: `RUN/checkpoints/step_N`.
+fn run_of_checkpoint(path: &Path) -> Option<RunFolder> {
+    let path = std::path::absolute(path).ok()?;
+    let run = RunFolder::new(path.parent()?.parent()?);
+    let is_checkpoint = path.parent()? == run.checkpoints() && path.join("sae").is_dir();
+    (is_checkpoint && run.config().is_file()).then_some(run)
 }

@@ -15,7 +15,7 @@ use crate::configuration::trained;
   sae convert out/run/samples_400000.pt --out saes/run
   sae convert hf://apollo-research/e2e-saes-gpt2/e2e_similar_ce_layer_6.pt --out saes/e2e-6")]
 pub(crate) struct Arguments {
-    /// A .pt of the reference, or a run's folder
+    /// A .pt of the reference, a run's folder, or a checkpoint in it
     #[arg(value_name = "SAES")]
     saes: String,
     /// Its configuration, where it does not lie beside it

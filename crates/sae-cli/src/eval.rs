@@ -11,17 +11,19 @@ use crate::telemetry::Telemetry;
 
 /// Evaluate SAEs, on their own evaluation set or another
 ///
-/// Takes a run's folder, or the reference's samples_N.pt (beside final_config.yaml, or a .yaml of its own name), here or on
+/// Takes a run's folder, a checkpoint in it, or the reference's samples_N.pt (beside final_config.yaml, or a .yaml of its own name), here or on
 /// the hub. Prints all metrics as JSON.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sae eval runs/rust-lm/e2e_sparsity-2
+  # A checkpoint that log.checkpoint_every_n_steps has kept
+  sae eval runs/first/checkpoints/step_100
   # More windows, of other data
   sae eval runs/rust-lm/e2e_sparsity-2 --data data/corpus/validation --n-samples 2048
   # Published SAEs of the reference
   sae eval hf://apollo-research/e2e-saes-gpt2/e2e_similar_ce_layer_6.pt")]
 pub(crate) struct Arguments {
-    /// A run's folder, or a .pt of the reference
+    /// A run's folder, a checkpoint in it, or a .pt of the reference
     #[arg(value_name = "SAES")]
     saes: String,
     /// Their configuration, where it does not lie beside them

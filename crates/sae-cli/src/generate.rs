@@ -20,7 +20,7 @@ use crate::telemetry::Telemetry;
   sae generate runs/first --prompt 'Once upon a time' --greedy --tokens 40
   sae generate out/samples_400000.pt --prompt 'The' --top-k 50 --top-p 0.9 --temperature 0.8 --seed 3")]
 pub(crate) struct Arguments {
-    /// A run's folder, or a .pt of the reference
+    /// A run's folder, a checkpoint in it, or a .pt of the reference
     #[arg(value_name = "SAES")]
     saes: String,
     /// The text to go on from
@@ -41,6 +41,12 @@ pub(crate) struct Arguments {
     /// Choose among the likeliest tokens that have this probability together
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
+    /// Begin with the beginning-of-text token (the reference does so by default) [default: as the training data does]
+    #[arg(long, conflicts_with = "no_bos")]
+    bos: bool,
+    /// Begin with the prompt itself
+    #[arg(long)]
+    no_bos: bool,
     /// Seed of the choice
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -70,7 +76,13 @@ pub(crate) fn run(
         Sampling::Random { temperature, top_k: arguments.top_k.map(usize::from), top_p }
     };
     let found = trained(&arguments.saes, arguments.config.as_deref())?;
-    let request = Request { prompt: &arguments.prompt, tokens, sampling, seed: arguments.seed };
+    let bos = match (arguments.bos, arguments.no_bos) {
+        (true, _) => true,
+        (_, true) => false,
+        _ => found.config.data.bos,
+    };
+    let request =
+        Request { prompt: &arguments.prompt, bos, tokens, sampling, seed: arguments.seed };
     telemetry.notice(Event::began("generate", 2 * tokens as u64, 1));
     let texts = generate(&found.config, &found.saes, &request, device.resolve()?, |done| {
         telemetry.notice(Event::advanced(done as u64));

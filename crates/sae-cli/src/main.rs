@@ -7,6 +7,7 @@ mod convert;
 mod eval;
 mod generate;
 mod import;
+mod pin;
 mod prepare;
 mod pretrain;
 mod profile;
@@ -17,6 +18,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use sae_config::message::{printable, without_frames};
 use sae_model::device::DeviceChoice;
 
 use telemetry::{ProgressMode, Telemetry};
@@ -58,6 +60,7 @@ enum Command {
     Eval(eval::Arguments),
     Analyze(analyze::Arguments),
     Import(import::Arguments),
+    Pin(pin::Arguments),
     Convert(convert::Arguments),
     Generate(generate::Arguments),
     Bench(bench::Arguments),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Analyze(arguments) => analyze::run(arguments, cli.global.device, &mut telemetry),
         Command::Bench(arguments) => bench::run(arguments, cli.global.device),
         Command::Import(arguments) => import::run(arguments),
+        Command::Pin(arguments) => pin::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments, cli.global.device, &mut telemetry),
     };
@@ -89,11 +93,13 @@ fn main() -> ExitCode {
 
 /// An error with its causes, those left out that it tells already.
 fn whole(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+    let causes = error.chain().map(|cause| without_frames(&cause));
+    let whole = causes.fold(String::new(), |told, cause| match told.as_str() {
         "" => cause,
         so_far if so_far.contains(&cause) => told,
         so_far => format!("{so_far}: {cause}"),
-    })
+    });
+    printable(&whole).into_owned()
 }
 
 /// Writes the result of a command to stdout; a reader that has left is no failure.

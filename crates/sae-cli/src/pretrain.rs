@@ -1,9 +1,9 @@
 //! `sae pretrain`: a small language model from nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use sae_config::PretrainConfig;
+use sae_config::{PretrainConfig, reference};
 use sae_model::device::DeviceChoice;
 
 use crate::telemetry::Telemetry;
@@ -12,10 +12,12 @@ use crate::telemetry::Telemetry;
 ///
 /// Writes config.json, model.safetensors (half precision), tokenizer.json, training.json and a model card.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  sae pretrain configs/pretrain/rust-lm.toml --out data/rust-lm")]
+#[command(after_help = "Examples:
+  sae pretrain configs/pretrain/rust-lm.toml --out data/rust-lm
+  # A language model's configuration of the reference, imported
+  sae pretrain tiny_gpt2.yaml --out models/tiny-gpt2")]
 pub(crate) struct Arguments {
-    /// The configuration, TOML
+    /// The configuration: TOML, or the reference's YAML
     config: PathBuf,
     /// The folder to write to
     #[arg(long, value_name = "FOLDER")]
@@ -27,7 +29,7 @@ pub(crate) fn run(
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
-    let config = PretrainConfig::load(&arguments.config)?;
+    let config = load_pretraining(&arguments.config)?;
     let device = device.resolve()?;
     let result = sae_train::pretrain::pretrain(&config, &arguments.out, device, telemetry)?;
     tracing::info!(
@@ -37,4 +39,16 @@ pub(crate) fn run(
         arguments.out.display()
     );
     Ok(())
+}
+
+/// Loads a pretraining's configuration; warnings of an import are logged.
+pub(crate) fn load_pretraining(path: &Path) -> anyhow::Result<PretrainConfig> {
+    if !reference::is_reference(path) {
+        return Ok(PretrainConfig::load(path)?);
+    }
+    let imported = reference::load_language_model(path)?;
+    for warning in &imported.warnings {
+        tracing::warn!("{}: {warning}", path.display());
+    }
+    Ok(imported.config)
 }

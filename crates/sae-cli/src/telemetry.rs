@@ -1,4 +1,4 @@
-//! Logs and progress: bars on a terminal, plain lines elsewhere, JSON for a launcher; and Ctrl-C.
+//! Logs and progress: bars on a terminal, plain lines elsewhere, JSON for a launcher; and signals.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use sae_config::signals;
 use sae_train::progress::{Event, Observer};
+use signal_hook::consts::SIGINT;
+use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -25,12 +28,12 @@ pub(crate) enum ProgressMode {
     Json,
 }
 
-/// Shows [`Event`]s, and knows whether the user has pressed Ctrl-C.
+/// Shows [`Event`]s, and knows whether a signal has asked for the end.
 pub(crate) struct Telemetry {
     mode: ProgressMode,
     bars: MultiProgress,
     interrupted: Arc<AtomicBool>,
-    /// Whether Ctrl-C is ours already.
+    /// Whether signals are ours already.
     catching: bool,
     phase: Option<Phase>,
 }
@@ -72,28 +75,40 @@ impl Telemetry {
             .without_time()
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(AboveBars(bars.clone()))
+            // They would go to stderr by a macro that panics where stderr cannot be written to.
+            .log_internal_errors(false)
             .init();
         let mode =
             if global.quiet && mode != ProgressMode::Json { ProgressMode::Auto } else { mode };
         Self { mode, bars, interrupted: Arc::default(), catching: false, phase: None }
     }
 
-    /// From here on Ctrl-C (SIGINT, which cluster managers can be told to announce the end with) is a wish that work which
-    /// saves itself can ask for; a second one ends at once.
-    fn catch_interrupts(&mut self) {
+    /// From here on Ctrl-C, SIGTERM and SIGHUP are a wish that work which saves itself can ask for. A second Ctrl-C ends at
+    /// once; further signals of the others change nothing, because managers of clusters send several.
+    fn catch_signals(&mut self) {
         if std::mem::replace(&mut self.catching, true) {
             return;
         }
-        let flag = Arc::clone(&self.interrupted);
-        let handler = ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
+        let mut signals = match Signals::new(signals::that_end_work()) {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::warn!("Ctrl-C will stop at once, without saving: {error}");
+                return;
             }
-            tracing::warn!("stopping after this step; press Ctrl-C again to stop at once");
+        };
+        let flag = Arc::clone(&self.interrupted);
+        std::thread::spawn(move || {
+            let mut pressed = 0;
+            for signal in signals.forever() {
+                pressed += u32::from(signal == SIGINT);
+                if pressed > 1 {
+                    std::process::exit(130);
+                }
+                if !flag.swap(true, Ordering::SeqCst) {
+                    tracing::warn!("stopping after this step; press Ctrl-C again to stop at once");
+                }
+            }
         });
-        if let Err(error) = handler {
-            tracing::warn!("Ctrl-C will stop at once, without saving: {error}");
-        }
     }
 
     pub(crate) fn was_interrupted(&self) -> bool {
@@ -172,7 +187,7 @@ impl Observer for Telemetry {
     fn notice(&mut self, event: Event) {
         // From here on there is something to save. Before, while models are fetched, Ctrl-C ends the process at once.
         if matches!(&event, Event::Began { phase, .. } if phase == "train" || phase == "pretrain") {
-            self.catch_interrupts();
+            self.catch_signals();
         }
         if self.mode == ProgressMode::Json {
             if let Ok(line) = serde_json::to_string(&event) {
@@ -216,18 +231,20 @@ impl Observer for Telemetry {
     }
 }
 
-/// Writes log lines to stderr without tearing the bars.
+/// Writes log lines to stderr without tearing the bars. A line that cannot be written is lost, and nothing else: logging
+/// never ends a run.
 #[derive(Clone)]
 struct AboveBars(MultiProgress);
 
 impl Write for AboveBars {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.suspend(|| std::io::stderr().lock().write_all(bytes))?;
+        let _ = self.0.suspend(|| std::io::stderr().lock().write_all(bytes));
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+        let _ = std::io::stderr().flush();
+        Ok(())
     }
 }
 

@@ -189,8 +189,8 @@ fn models_and_data_come_from_the_hub() {
     // With the commits that the branches stood for.
     let commit = "a1".repeat(20);
     let (tiny, windows) = (
-        format!("path = \"hf://lab/tiny@{commit}\""),
-        format!("train = \"hf://lab/windows@{commit}\""),
+        format!("path = \"hf://lab/tiny:{commit}\""),
+        format!("train = \"hf://lab/windows:{commit}\""),
     );
     says(&config, &[&tiny, &windows, "skip = 40"]);
     let evaluated = sae_with(&["eval", "hf://lab/saes/e2e_layer_1.pt"], at, &online);

@@ -8,6 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::Site;
 
+/// The names of the model's and the evaluation data's fingerprints in [`Measured::of`].
+pub const MODEL: &str = "model";
+/// The same of the evaluation data.
+pub const EVALUATION: &str = "evaluation";
+
+/// A measurement, and what it was computed from: it is taken up again only where that is the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured<T> {
+    /// Fingerprints of all that the values depend on, by name.
+    pub of: BTreeMap<String, String>,
+    /// What was measured.
+    pub values: T,
+}
+
 /// The clean activations x at a site, over an evaluation set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SiteActivations {
@@ -28,8 +43,10 @@ pub struct Direction {
     pub variance_share: f64,
     /// Mean of `u · (x − mean x)` at every position, T numbers.
     pub by_position: Vec<f64>,
-    /// `KL(original ‖ resampled)` in nats a token when every token's component along u is replaced by another token's
-    /// (a seeded permutation of each batch; the first position, often an outlier, keeps its own).
+    /// `KL(resampled ‖ original)` in nats a token when every token's component along u is replaced by another token's
+    /// (a seeded permutation of each batch; the first position, often an outlier, keeps its own). The direction is the
+    /// paper's: its `kl_div(new, old)` is KL(old ‖ new), called with the original logits first. All other KL divergences
+    /// of this software are KL(original ‖ changed).
     pub resampling_kl: f64,
 }
 

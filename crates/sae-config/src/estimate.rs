@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::read;
+use crate::reference::TlensConfig;
 use crate::{ConfigError, RunConfig};
 
 /// The sizes of a language model that memory depends on, read from its `config.json`.
@@ -24,8 +25,18 @@ pub struct ModelShape {
 }
 
 impl ModelShape {
-    /// Reads `config.json` in a model's folder.
+    /// Reads `config.json` in a model's folder, or, of a checkpoint `.pt` of the reference, `final_config.yaml` beside it.
     pub fn load(model: &Path) -> Result<Self, ConfigError> {
+        if model.extension().is_some_and(|extension| extension == "pt") {
+            let TlensConfig { n_layers, d_model, d_vocab, n_ctx, .. } =
+                TlensConfig::load(&model.with_file_name("final_config.yaml"))?;
+            return Ok(Self {
+                n_layer: n_layers as u64,
+                n_embd: d_model as u64,
+                vocab_size: d_vocab as u64,
+                n_positions: n_ctx as u64,
+            });
+        }
         let path = model.join("config.json");
         let text = read(&path)?;
         serde_json::from_str(&text)

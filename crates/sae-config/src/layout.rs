@@ -24,6 +24,11 @@ impl RunFolder {
         self.0.join("config.toml")
     }
 
+    /// Fingerprints of the model and data that it began with, `inputs.json`.
+    pub fn inputs(&self) -> PathBuf {
+        self.0.join("inputs.json")
+    }
+
     /// A line of JSON a logging step, `metrics.jsonl`.
     pub fn metrics(&self) -> PathBuf {
         self.0.join("metrics.jsonl")
@@ -34,7 +39,8 @@ impl RunFolder {
         self.0.join("summary.json")
     }
 
-    /// Frequency, alive and norms of every feature, `features.parquet`.
+    /// Frequency, alive and norms of every feature, `features.parquet`. Decoder norms are those of the rows as trained,
+    /// before the normalisation that the stored weights have.
     pub fn features(&self) -> PathBuf {
         self.0.join("features.parquet")
     }

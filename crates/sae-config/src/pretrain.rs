@@ -1,12 +1,12 @@
 //! Pretraining a small language model: its sizes, its data, its optimiser.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::read;
-use crate::{Coefficient, ConfigError, Fraction, Positive};
+use crate::{Coefficient, ConfigError, Fraction, Positive, Source};
 
 /// A pretraining run of a GPT-2 of any size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,18 +40,24 @@ pub struct ModelSizes {
     pub seed: u64,
 }
 
-/// The data of a pretraining run.
+/// The data of a pretraining run: parquet files, folders of them, globs, or data sets of the hub (`hf://owner/name`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainData {
-    /// Parquet to train on.
-    pub train: PathBuf,
-    /// Parquet to validate on, all of it.
-    pub validation: PathBuf,
+    /// Data to train on.
+    pub train: Source,
+    /// Data to validate on, all of it; where it is the training data, the windows that `skip` leaves out.
+    pub validation: Source,
+    /// Windows to leave out at the start of the training data.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub skip: u64,
     /// The column of both.
     pub column: String,
-    /// The tokeniser's folder or file; the model is given as many ids.
-    pub tokenizer: PathBuf,
+    /// The tokeniser's folder, file or hub repository; the model is given as many ids.
+    pub tokenizer: Source,
+    /// Whether every window of text begins with the tokeniser's beginning-of-text token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bos: bool,
     /// Windows in the shuffle buffer.
     pub shuffle_buffer: NonZeroUsize,
     /// Seed of the order.
@@ -59,58 +65,124 @@ pub struct PretrainData {
     pub seed: u64,
 }
 
-/// The optimiser of a pretraining run.
+/// The optimiser of a pretraining run, and its length: `n_steps` or `n_epochs`, not both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainSteps {
     /// Optimiser steps.
-    pub n_steps: NonZeroUsize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_steps: Option<NonZeroUsize>,
+    /// Passes over the training data, each of as many steps as it has whole batches; its windows are counted first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_epochs: Option<NonZeroUsize>,
     /// Windows in a step.
     pub batch_size: NonZeroUsize,
     /// AdamW's learning rate after warm-up.
     pub lr: Positive,
     /// Steps of warm-up.
     pub warmup_steps: usize,
-    /// The rate at the end of the cosine, as a fraction of the full one.
+    /// The rate at the end of the cosine, as a fraction of the full one; 1 keeps the rate.
     pub min_lr_factor: Fraction,
     /// AdamW's weight decay, on matrices alone.
     pub weight_decay: Coefficient,
-    /// Bound of the gradient's norm.
-    pub max_grad_norm: Positive,
+    /// Bound of the gradient's norm; none where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_grad_norm: Option<Positive>,
 }
+
+/// Layers.
+const MOST_LAYERS: u64 = 1_000;
+/// Dimensions of the residual stream.
+const MOST_DIMENSIONS: u64 = 1 << 16;
+/// Tokens in a window.
+const MOST_TOKENS: u64 = 1 << 20;
+/// Windows in a batch.
+const MOST_WINDOWS: u64 = 1 << 20;
+/// Windows in a shuffle buffer.
+const MOST_BUFFERED: u64 = 1 << 31;
+/// Windows that are left out.
+const MOST_SKIPPED: u64 = 1 << 50;
+/// Optimiser steps.
+const MOST_STEPS: u64 = 1 << 40;
 
 impl PretrainConfig {
     /// Reads and checks a TOML file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read(path)?;
-        let config: Self = toml::from_str(&text)
-            .map_err(|error| ConfigError::parse(&path.display().to_string(), &error))?;
-        let origin = &path.display().to_string();
-        if config.model.context_length.get() < 2 {
+        Self::parse(&read(path)?, &path.display().to_string())
+    }
+
+    /// Reads and checks TOML; `origin` names its source in errors.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::parse(origin, &error))?;
+        config.check(origin)?;
+        Ok(config)
+    }
+
+    /// Checks what no single value shows, and that no size is beyond what there is; `origin` names the file in errors.
+    pub fn check(&self, origin: &str) -> Result<(), ConfigError> {
+        let Self { model, data, train, .. } = self;
+        let bounds = [
+            ("model.n_layers", Some(model.n_layers), MOST_LAYERS),
+            ("model.d_model", Some(model.d_model), MOST_DIMENSIONS),
+            ("model.context_length", Some(model.context_length), MOST_TOKENS),
+            ("data.skip", NonZeroUsize::new(data.skip as usize), MOST_SKIPPED),
+            ("data.shuffle_buffer", Some(data.shuffle_buffer), MOST_BUFFERED),
+            ("train.n_steps", train.n_steps, MOST_STEPS),
+            ("train.n_epochs", train.n_epochs, MOST_STEPS),
+            ("train.batch_size", Some(train.batch_size), MOST_WINDOWS),
+        ];
+        for (key, found, most) in bounds {
+            if let Some(found) = found.filter(|found| found.get() as u64 > most) {
+                return Err(ConfigError::invalid(
+                    origin,
+                    key,
+                    found,
+                    format!("{most} is the most that it can be"),
+                ));
+            }
+        }
+        if model.context_length.get() < 2 {
             return Err(ConfigError::invalid(
                 origin,
                 "model.context_length",
-                config.model.context_length,
+                model.context_length,
                 "a window needs a next token: 2 or more",
             ));
         }
-        if config.model.d_model.get() % config.model.n_heads != 0 {
+        if model.n_heads > model.d_model || model.d_model.get() % model.n_heads != 0 {
             return Err(ConfigError::invalid(
                 origin,
                 "model.n_heads",
-                config.model.n_heads,
-                format!("it must divide model.d_model, {}", config.model.d_model),
+                model.n_heads,
+                format!("it must divide model.d_model, {}", model.d_model),
             ));
         }
-        if config.train.warmup_steps >= config.train.n_steps.get() {
+        if train.n_steps.is_some() == train.n_epochs.is_some() {
+            let found = if train.n_steps.is_some() { "given with" } else { "left out, as is" };
+            return Err(ConfigError::invalid(
+                origin,
+                "train.n_steps",
+                format!("{found} train.n_epochs"),
+                "exactly one of the two says how long to train",
+            ));
+        }
+        if let Some(n_steps) = train.n_steps
+            && train.warmup_steps >= n_steps.get()
+        {
             return Err(ConfigError::invalid(
                 origin,
                 "train.warmup_steps",
-                config.train.warmup_steps,
-                format!("it must be below train.n_steps, {}", config.train.n_steps),
+                train.warmup_steps,
+                format!("it must be below train.n_steps, {n_steps}"),
             ));
         }
-        Ok(config)
+        Ok(())
+    }
+
+    /// Optimiser steps; 0 as long as `train.n_epochs` stands for them: pretraining counts them once the data is open.
+    pub fn n_steps(&self) -> u64 {
+        self.train.n_steps.map_or(0, |n| n.get() as u64)
     }
 
     /// The configuration as TOML.
@@ -120,4 +192,9 @@ impl PretrainConfig {
             message: error.to_string(),
         })
     }
+}
+
+/// Whether a value is what it would be if it were left out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -99,8 +99,8 @@ pub struct SaeConfig {
     /// Seed of the initialisation.
     #[serde(default)]
     pub seed: u64,
-    /// SAEs to start from instead, at the sites that they are for: folders in SAELens's format, run folders, or the
-    /// reference's `.pt` files; a later one replaces an earlier one at its site.
+    /// SAEs to start from instead, at the sites that they are for: folders in SAELens's format, run folders, checkpoints,
+    /// or the reference's `.pt` files; a later one replaces an earlier one at its site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pretrained: Vec<Source>,
     /// Whether pretrained SAEs are trained on; left out, they stay as they are beside those that are trained.
@@ -275,16 +275,34 @@ pub struct LogConfig {
     /// Optimiser steps between two lines of `metrics.jsonl`.
     #[serde(default = "log_steps")]
     pub every_n_steps: NonZeroUsize,
-    /// Optimiser steps between two checkpoints; none but the last where left out.
+    /// Optimiser steps between two checkpoints that are kept; none are kept where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_every_n_steps: Option<NonZeroUsize>,
+    /// Minutes between two checkpoints that an interrupted run goes on from; the last two stay until the run ends.
+    #[serde(default = "checkpoint_minutes", skip_serializing_if = "is_checkpoint_minutes")]
+    pub checkpoint_every_minutes: Positive,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { every_n_steps: log_steps(), checkpoint_every_n_steps: None }
+        Self {
+            every_n_steps: log_steps(),
+            checkpoint_every_n_steps: None,
+            checkpoint_every_minutes: checkpoint_minutes(),
+        }
     }
 }
+
+/// Tokens in a window.
+const MOST_TOKENS: u64 = 1 << 20;
+/// Windows in a batch.
+const MOST_WINDOWS: u64 = 1 << 20;
+/// Windows in a shuffle buffer.
+const MOST_BUFFERED: u64 = 1 << 31;
+/// Windows or tokens that are counted one after the other.
+const MOST_COUNTED: u64 = 1 << 50;
+/// Dictionary elements per dimension.
+const MOST_EXPANSION: f64 = 65_536.0;
 
 /// Whether a value is what it would be if it were left out.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -307,6 +325,13 @@ fn alive_tokens() -> u64 {
 }
 fn log_steps() -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(9)
+}
+fn checkpoint_minutes() -> Positive {
+    positive(10.0)
+}
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_checkpoint_minutes(minutes: &Positive) -> bool {
+    *minutes == checkpoint_minutes()
 }
 fn positive(value: f64) -> Positive {
     Positive::try_from(value).unwrap_or_else(|_| unreachable!("a constant above 0"))
@@ -374,7 +399,47 @@ impl RunConfig {
     pub fn check(&self, origin: &str) -> Result<(), ConfigError> {
         self.check_sites(origin)?;
         self.check_loss(origin)?;
+        self.check_bounds(origin)?;
         self.check_lengths(origin)
+    }
+
+    /// Refuses numbers that no machine can work with, which would overflow or exhaust memory later on.
+    fn check_bounds(&self, origin: &str) -> Result<(), ConfigError> {
+        let Self { data, train, eval, .. } = self;
+        let batch = |size: Option<NonZeroUsize>| size.map(|size| size.get() as u64);
+        let bounds = [
+            ("data.context_length", Some(data.context_length.get() as u64), MOST_TOKENS),
+            ("data.shuffle_buffer", Some(data.shuffle_buffer.get() as u64), MOST_BUFFERED),
+            ("data.skip", Some(data.skip), MOST_COUNTED),
+            ("train.batch_size", batch(Some(train.batch_size)), MOST_WINDOWS),
+            ("train.effective_batch_size", batch(train.effective_batch_size), MOST_WINDOWS),
+            ("train.n_samples", train.n_samples, MOST_COUNTED),
+            ("eval.batch_size", batch(eval.batch_size), MOST_WINDOWS),
+            ("eval.n_samples", eval.n_samples, MOST_COUNTED),
+            ("eval.alive_tokens", Some(eval.alive_tokens), MOST_COUNTED),
+        ];
+        for (key, found, most) in bounds {
+            if let Some(found) = found.filter(|found| *found > most) {
+                return Err(ConfigError::invalid(
+                    origin,
+                    key,
+                    found,
+                    format!("{most} is the most that it can be"),
+                ));
+            }
+        }
+        if self.sae.expansion.get() > MOST_EXPANSION {
+            return Err(ConfigError::invalid(
+                origin,
+                "sae.expansion",
+                self.sae.expansion.get(),
+                format!(
+                    "{MOST_EXPANSION} is the most that it can be; it is the number of dictionary elements *per \
+                     dimension* of the activation, F / D: 60 for 46 080 elements at D = 768"
+                ),
+            ));
+        }
+        Ok(())
     }
 
     fn check_sites(&self, origin: &str) -> Result<(), ConfigError> {
@@ -557,9 +622,19 @@ impl RunConfig {
         if let (Some(own), Some(other)) = (&mut self.data.tokenizer, &resolved.data.tokenizer) {
             own.adopt_commit(other);
         }
-        for (own, other) in self.sae.pretrained.iter_mut().zip(&resolved.sae.pretrained) {
-            own.adopt_commit(other);
+        for own in &mut self.sae.pretrained {
+            for other in &resolved.sae.pretrained {
+                own.adopt_commit(other);
+            }
         }
+    }
+
+    /// Everything that may lie on the hub.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        [&self.model.path, &self.data.train, &self.eval.data]
+            .into_iter()
+            .chain(&self.data.tokenizer)
+            .chain(&self.sae.pretrained)
     }
 
     /// The column of the evaluation data.

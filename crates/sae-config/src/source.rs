@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A local path, or `hf://owner/name[@revision][/path]`. Written as text in configurations.
+/// A local path, or `hf://owner/name[@revision][:commit][/path]`. Written as text in configurations.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Source {
@@ -21,31 +21,47 @@ pub enum Source {
 pub struct HubSource {
     /// `owner/name`, or a name alone for the hub's oldest models.
     pub repository: String,
-    /// A branch, tag or commit; the repository's main branch where left out.
+    /// The branch, tag or commit that was asked for; the repository's main branch where left out.
     pub revision: Option<String>,
+    /// The commit that `revision` stood for when a run began. It is recorded beside what was asked for, so that two
+    /// requests stay apart even where they stood for one commit, or for two.
+    pub commit: Option<String>,
     /// A file of the repository, or a glob over its files.
     pub path: Option<String>,
 }
 
 impl HubSource {
-    /// Whether the revision is a commit, which never stands for anything else.
+    /// Whether it names a commit, which never stands for anything else.
     pub fn is_pinned(&self) -> bool {
-        let is_commit =
-            |text: &str| text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit());
-        self.revision.as_deref().is_some_and(is_commit)
+        self.commit.is_some() || self.revision.as_deref().is_some_and(is_commit)
+    }
+
+    /// The revision to read: the commit, where there is one, else what was asked for.
+    pub fn resolved(&self) -> Option<&str> {
+        self.commit.as_deref().or(self.revision.as_deref())
     }
 }
 
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
 impl Source {
-    /// Takes over the commit of a source that is the same but for its revision, where this one names none.
+    /// Takes over the commit of a source that asks for the same repository, revision and path, where this one names
+    /// none. Another revision is another request, whatever it stands for.
     pub fn adopt_commit(&mut self, pinned: &Self) {
         if let (Self::Hub(own), Self::Hub(other)) = (&mut *self, pinned)
-            && other.is_pinned()
             && !own.is_pinned()
-            && (&own.repository, &own.path) == (&other.repository, &other.path)
+            && (&own.repository, &own.revision, &own.path)
+                == (&other.repository, &other.revision, &other.path)
         {
-            own.revision.clone_from(&other.revision);
+            own.commit.clone_from(&other.commit);
         }
+    }
+
+    /// Whether it may stand for something else tomorrow: a branch or tag of the hub without its commit.
+    pub fn is_floating(&self) -> bool {
+        matches!(self, Self::Hub(hub) if !hub.is_pinned())
     }
 
     /// The path, where it is one of this machine.
@@ -66,8 +82,8 @@ impl From<PathBuf> for Source {
 /// A hub reference that names no repository.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no reference to the hub; they are written hf://owner/name, with a revision hf://owner/name@revision, with \
-     a file hf://owner/name/path/in/it"
+    "`{0}` is not a reference to the hub; write hf://owner/name, with a revision hf://owner/name@revision, with its \
+     commit hf://owner/name@revision:commit, with a file hf://owner/name/path/in/it"
 )]
 pub struct ParseSourceError(String);
 
@@ -88,46 +104,60 @@ fn parse_hub(text: &str) -> Option<HubSource> {
     // Other tools write the kind of repository in front.
     let text =
         ["datasets/", "models/"].iter().find_map(|kind| text.strip_prefix(kind)).unwrap_or(text);
-    let plain = |part: &str| {
-        !part.is_empty()
-            && part != "."
-            && part != ".."
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    let (name, rest) = match text.split_once('@') {
-        Some((name, rest)) => (name, Some(rest)),
-        None => (text, None),
-    };
+    let text = text.replace("%2F", "/");
+    // A repository's name has neither sign; what stands before the first one is the name.
+    let name_end = text.find(['@', ':']).unwrap_or(text.len());
+    let (name, rest) = text.split_at(name_end);
     let mut parts = name.splitn(3, '/');
-    let owner = parts.next().filter(|part| plain(part))?;
+    let owner = parts.next().filter(|part| is_plain(part))?;
     let repository = match parts.next() {
         None => owner.to_owned(),
-        Some(name) if plain(name) => format!("{owner}/{name}"),
+        Some(name) if is_plain(name) => format!("{owner}/{name}"),
         Some(_) => return None,
     };
-    let (revision, path) = match rest {
-        None => (None, parts.next()),
-        // A path before the revision belongs to neither.
-        Some(_) if parts.next().is_some() => return None,
-        Some(rest) => {
-            let rest = &rest.replace("%2F", "/");
-            // References such as refs/convert/parquet have three parts, all others one.
-            let length = if rest.starts_with("refs/") { 3 } else { 1 };
-            let cut = rest.match_indices('/').nth(length - 1).map(|(at, _)| at);
-            let revision = &rest[..cut.unwrap_or(rest.len())];
-            let revision_ok = revision.split('/').all(plain);
-            let path = cut.map(|cut| rest[cut + 1..].to_owned());
-            return (revision_ok && path.as_deref() != Some("")).then(|| HubSource {
-                repository,
-                revision: Some(revision.to_owned()),
-                path,
-            });
-        }
-    };
+    let (mut revision, mut commit, mut path) = (None, None, parts.next());
+    // A path before the revision belongs to neither.
+    if path.is_some() && !rest.is_empty() {
+        return None;
+    }
+    let mut rest = rest;
+    if let Some(after) = rest.strip_prefix('@') {
+        // References such as refs/convert/parquet have three parts, all others one.
+        let length = if after.starts_with("refs/") { 3 } else { 1 };
+        let colon = after.find(':').unwrap_or(after.len());
+        let slash = after.match_indices('/').nth(length - 1).map_or(after.len(), |(at, _)| at);
+        let end = colon.min(slash);
+        revision = Some(&after[..end]).filter(|text| text.split('/').all(is_plain));
+        revision?;
+        rest = &after[end..];
+    }
+    if let Some(after) = rest.strip_prefix(':') {
+        let end = after.find('/').unwrap_or(after.len());
+        commit = Some(&after[..end]).filter(|text| is_commit(text));
+        commit?;
+        rest = &after[end..];
+    }
+    if let Some(after) = rest.strip_prefix('/') {
+        path = Some(after);
+    } else if !rest.is_empty() {
+        return None;
+    }
     if path == Some("") {
         return None;
     }
-    Some(HubSource { repository, revision, path: path.map(ToOwned::to_owned) })
+    let owned = |text: Option<&str>| text.map(ToOwned::to_owned);
+    Some(HubSource {
+        repository,
+        revision: owned(revision),
+        commit: owned(commit),
+        path: owned(path),
+    })
+}
+
+/// Whether a part of a name or revision is made of letters, digits, `-`, `_` and `.`, and stays where it is.
+fn is_plain(part: &str) -> bool {
+    !matches!(part, "" | "." | "..")
+        && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 impl fmt::Display for Source {
@@ -144,6 +174,9 @@ impl fmt::Display for HubSource {
         write!(f, "hf://{}", self.repository)?;
         if let Some(revision) = &self.revision {
             write!(f, "@{revision}")?;
+        }
+        if let Some(commit) = &self.commit {
+            write!(f, ":{commit}")?;
         }
         if let Some(path) = &self.path {
             write!(f, "/{path}")?;
@@ -170,23 +203,31 @@ impl From<Source> for String {
 mod tests {
     use super::{HubSource, Source};
 
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
     #[test]
     fn references_round_trip() {
+        let pinned = format!("hf://a/b@step1:{COMMIT}/x.pt");
+        let main = format!("hf://a/b:{COMMIT}");
         let cases = [
-            ("hf://gpt2", "gpt2", None, None),
-            ("hf://roneneldan/TinyStories-1M", "roneneldan/TinyStories-1M", None, None),
-            ("hf://a/b@v1.0", "a/b", Some("v1.0"), None),
-            ("hf://a/b/data/train-*.parquet", "a/b", None, Some("data/train-*.parquet")),
-            ("hf://a/b@refs/convert/parquet", "a/b", Some("refs/convert/parquet"), None),
-            ("hf://a/b@refs/pr/1/x.pt", "a/b", Some("refs/pr/1"), Some("x.pt")),
-            ("hf://a/b@main/dir/x.pt", "a/b", Some("main"), Some("dir/x.pt")),
+            ("hf://gpt2", "gpt2", None, None, None),
+            ("hf://roneneldan/TinyStories-1M", "roneneldan/TinyStories-1M", None, None, None),
+            ("hf://a/b@v1.0", "a/b", Some("v1.0"), None, None),
+            ("hf://a/b/data/train-*.parquet", "a/b", None, None, Some("data/train-*.parquet")),
+            ("hf://a/b@refs/convert/parquet", "a/b", Some("refs/convert/parquet"), None, None),
+            ("hf://a/b@refs/pr/1/x.pt", "a/b", Some("refs/pr/1"), None, Some("x.pt")),
+            ("hf://a/b@main/dir/x.pt", "a/b", Some("main"), None, Some("dir/x.pt")),
+            (&*pinned, "a/b", Some("step1"), Some(COMMIT), Some("x.pt")),
+            (&*main, "a/b", None, Some(COMMIT), None),
         ];
-        for (text, repository, revision, path) in cases {
+        for (text, repository, revision, commit, path) in cases {
             let source: Source = text.parse().unwrap();
+            let owned = |text: Option<&str>| text.map(ToOwned::to_owned);
             let expected = HubSource {
                 repository: repository.to_owned(),
-                revision: revision.map(ToOwned::to_owned),
-                path: path.map(ToOwned::to_owned),
+                revision: owned(revision),
+                commit: owned(commit),
+                path: owned(path),
             };
             assert_eq!(source, Source::Hub(expected));
             assert_eq!(source.to_string(), text);
@@ -194,8 +235,36 @@ mod tests {
         let other: Source = "hf://datasets/a/b@refs%2Fconvert%2Fparquet".parse().unwrap();
         assert_eq!(other.to_string(), "hf://a/b@refs/convert/parquet");
         assert_eq!("data/x".parse::<Source>().unwrap(), Source::Local("data/x".into()));
-        for bad in ["hf://", "hf:///x", "hf://a/../b", "hf://a b/c", "hf://a/b@", "hf://a/b/c@x"] {
+        for bad in [
+            "hf://",
+            "hf:///x",
+            "hf://a/../b",
+            "hf://a b/c",
+            "hf://a/b@",
+            "hf://a/b/c@x",
+            "hf://a/b:step1",
+            "hf://a/b@x:",
+            "hf://a/b/c:x",
+        ] {
             assert!(bad.parse::<Source>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_commit_is_adopted_by_an_equal_request_alone() {
+        let pinned: Source = format!("hf://a/b@step1:{COMMIT}").parse().unwrap();
+        for (request, adopted) in [
+            ("hf://a/b@step1", true),
+            ("hf://a/b@step2", false),
+            ("hf://a/b", false),
+            ("hf://a/c@step1", false),
+            ("hf://a/b@step1/x.pt", false),
+        ] {
+            let mut source: Source = request.parse().unwrap();
+            assert!(source.is_floating());
+            source.adopt_commit(&pinned);
+            assert_eq!(source == pinned, adopted, "{request}");
+            assert_eq!(source.is_floating(), !adopted, "{request}");
         }
     }
 }

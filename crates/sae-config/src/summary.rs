@@ -24,16 +24,30 @@ pub struct Summary {
     pub steps: u64,
     /// Tokens trained on.
     pub training_tokens: u64,
-    /// Dictionary elements of each SAE.
-    pub n_features: u64,
+    /// Dictionary elements, by site.
+    pub n_features: BTreeMap<Site, u64>,
     /// Features active on at least one of `alive_tokens` tokens of the training data, by site.
     pub alive: BTreeMap<Site, u64>,
     /// Tokens that `alive` is told from.
     pub alive_tokens: u64,
     /// The final evaluation.
     pub evaluation: Evaluation,
+    /// What it was computed from; summaries of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Inputs>,
     /// What it was made with.
     pub versions: Versions,
+}
+
+/// Fingerprints of what a run was computed from. Results of different inputs do not belong on one picture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// The language model: its configuration and weights as stored.
+    pub model: String,
+    /// The training data: every shard's length, rows and footer; column and tokeniser.
+    pub training: String,
+    /// The evaluation data, likewise.
+    pub evaluation: String,
 }
 
 /// How a run ended.
@@ -62,9 +76,16 @@ pub struct Versions {
 impl Summary {
     /// Reads `summary.json`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read(path)?;
-        serde_json::from_str(&text)
-            .map_err(|error| ConfigError::parse(&path.display().to_string(), &error))
+        let failed =
+            |error: serde_json::Error| ConfigError::parse(&path.display().to_string(), &error);
+        let mut summary: serde_json::Value = serde_json::from_str(&read(path)?).map_err(failed)?;
+        // Earlier versions wrote one number for all sites.
+        if let Some(count) = summary["n_features"].as_u64() {
+            let sites = summary["alive"].as_object().into_iter().flat_map(|alive| alive.keys());
+            let counts: serde_json::Value = sites.map(|site| (site.clone(), count)).collect();
+            summary["n_features"] = counts;
+        }
+        serde_json::from_value(summary).map_err(failed)
     }
 }
 

@@ -13,13 +13,15 @@
 //!
 //! Every launcher, on whatever machine, runs `sae train --manifest M --job I`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::read;
+use crate::file::{read_text, write_atomically};
+use crate::fingerprint::Fingerprint;
 use crate::{ConfigError, RunConfig};
 
 /// A sweep as its author writes it.
@@ -68,6 +70,9 @@ pub fn bank_size() -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(7)
 }
 
+/// The most runs of a sweep, where the caller does not say: a slip of a grid ends in an error, not in a day of work.
+pub const MOST_RUNS: usize = 10_000;
+
 /// An expanded sweep: everything a launcher needs, `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +99,9 @@ pub struct ManifestRun {
     pub id: String,
     /// The run's folder, relative to the manifest's.
     pub folder: PathBuf,
+    /// The values that the sweep's grid gives it, by dotted key; the id is made of them, shortened where they are long.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
     /// The resolved configuration.
     pub config: RunConfig,
 }
@@ -108,41 +116,65 @@ impl SweepConfig {
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let config: Self =
             toml::from_str(text).map_err(|error| ConfigError::parse(origin, &error))?;
-        let plain = |name: &str| {
-            !name.is_empty()
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_+.".contains(c))
-                && !name.starts_with('.')
-        };
         for name in std::iter::once(&config.name).chain(config.variants.iter().map(|v| &v.name)) {
-            if !plain(name) {
+            if !is_plain(name) || name.len() > LONGEST_NAME {
                 return Err(ConfigError::invalid(
                     origin,
                     "name",
                     format!("{name:?}"),
-                    "names become folders: letters, digits, `-`, `_`, `+` and `.` alone",
+                    format!(
+                        "names become folders: at most {LONGEST_NAME} letters, digits, `-`, `_`, `+` and `.` alone"
+                    ),
                 ));
             }
+        }
+        let mut names = HashSet::new();
+        if let Some(twice) = config.variants.iter().find(|variant| !names.insert(&variant.name)) {
+            return Err(ConfigError::invalid(
+                origin,
+                "variants",
+                format!("two variants named {}", twice.name),
+                "every variant has a name of its own: the ids of its runs begin with it",
+            ));
+        }
+        let grids = std::iter::once(&config.grid).chain(config.variants.iter().map(|v| &v.grid));
+        if let Some((key, _)) = grids.flatten().find(|(_, values)| values.is_empty()) {
+            return Err(ConfigError::invalid(
+                origin,
+                "grid",
+                format!("`{key}` without values"),
+                "a key without values leaves no run: give it some, or leave it out",
+            ));
         }
         Ok(config)
     }
 
-    /// Reads the base run and expands the sweep.
-    pub fn expand(&self) -> Result<Manifest, ConfigError> {
+    /// Reads the base run and expands the sweep to at most `most` runs.
+    pub fn expand(&self, most: usize) -> Result<Manifest, ConfigError> {
         let text = read(&self.base)?;
         let origin = self.base.display().to_string();
         let base: toml::Table =
             toml::from_str(&text).map_err(|error| ConfigError::parse(&origin, &error))?;
-        self.expand_from(&base)
+        self.expand_from(&base, most)
     }
 
-    /// Expands the sweep over a base run given as a table.
-    pub fn expand_from(&self, base: &toml::Table) -> Result<Manifest, ConfigError> {
+    /// Expands the sweep over a base run given as a table, to at most `most` runs.
+    pub fn expand_from(&self, base: &toml::Table, most: usize) -> Result<Manifest, ConfigError> {
+        let grids: Vec<Grid> = self
+            .variants
+            .iter()
+            .map(|variant| {
+                let mut grid = self.grid.clone();
+                grid.extend(variant.grid.clone());
+                grid
+            })
+            .collect();
+        let sizes = grids.iter().map(|grid| grid.values().map(Vec::len));
+        check_count(&self.name, sizes.map(Iterator::collect::<Vec<_>>), most)?;
         let mut builder = ManifestBuilder::new(&self.name, self.bank_size);
-        for variant in &self.variants {
-            let mut grid = self.grid.clone();
-            grid.extend(variant.grid.clone());
+        for (variant, grid) in self.variants.iter().zip(&grids) {
             builder.close_jobs();
-            for point in combinations(&grid) {
+            for point in combinations(grid) {
                 let shown: Vec<(String, String)> =
                     point.iter().map(|(key, value)| ((*key).to_owned(), show(value))).collect();
                 let id = run_id(&variant.name, &shown);
@@ -163,19 +195,39 @@ impl SweepConfig {
                     })?;
                 }
                 let config = RunConfig::from_table(table, &origin)?;
-                builder.add(id, config)?;
+                builder.add(id, shown, config)?;
             }
         }
         builder.finish()
     }
 }
 
+/// Refuses grids (the numbers of values of each) with more points than `most`, before any is made.
+pub(crate) fn check_count(
+    sweep: &str,
+    grids: impl IntoIterator<Item = Vec<usize>>,
+    most: usize,
+) -> Result<(), ConfigError> {
+    let points = |sizes: Vec<usize>| sizes.into_iter().fold(1, usize::saturating_mul);
+    let runs = grids.into_iter().map(points).fold(0, usize::saturating_add);
+    if runs <= most {
+        return Ok(());
+    }
+    Err(ConfigError::invalid(
+        &format!("sweep {sweep}"),
+        "grid",
+        format!("{runs} runs"),
+        format!("{most} is the most: thin the grid, or allow more with --max-runs {runs}"),
+    ))
+}
+
 /// Puts runs into jobs.
 pub(crate) struct ManifestBuilder {
     manifest: Manifest,
     bank_size: NonZeroUsize,
-    /// The first job that runs may still join.
-    open: usize,
+    ids: HashSet<String>,
+    /// The jobs that runs may still join: those with room, by what their runs have in common.
+    open: HashMap<String, usize>,
 }
 
 impl ManifestBuilder {
@@ -183,18 +235,24 @@ impl ManifestBuilder {
         Self {
             manifest: Manifest { sweep: sweep.to_owned(), jobs: Vec::new() },
             bank_size,
-            open: 0,
+            ids: HashSet::new(),
+            open: HashMap::new(),
         }
     }
 
     /// Later runs join none of the jobs so far.
     pub fn close_jobs(&mut self) {
-        self.open = self.manifest.jobs.len();
+        self.open.clear();
     }
 
     /// Puts a run into the first open job that may hold it, or into a new one.
-    pub fn add(&mut self, id: String, config: RunConfig) -> Result<(), ConfigError> {
-        if self.manifest.runs().any(|run| run.id == id) {
+    pub fn add(
+        &mut self,
+        id: String,
+        values: Vec<(String, String)>,
+        config: RunConfig,
+    ) -> Result<(), ConfigError> {
+        if !self.ids.insert(id.clone()) {
             return Err(ConfigError::invalid(
                 &format!("sweep {}", self.manifest.sweep),
                 "variants",
@@ -202,14 +260,17 @@ impl ManifestBuilder {
                 "every variant has a name of its own, and every grid distinct values",
             ));
         }
-        let key = config.bank_key();
-        let run = ManifestRun { folder: PathBuf::from(&id), id, config };
-        let room = self.manifest.jobs[self.open..].iter_mut().find(|job| {
-            job.runs.len() < self.bank_size.get() && job.runs[0].config.bank_key() == key
+        let key = format!("{:?}", config.bank_key());
+        let values = values.into_iter().collect();
+        let run = ManifestRun { folder: PathBuf::from(&id), id, values, config };
+        let jobs = &mut self.manifest.jobs;
+        let job = *self.open.entry(key.clone()).or_insert_with(|| {
+            jobs.push(Job { runs: Vec::new() });
+            jobs.len() - 1
         });
-        match room {
-            Some(job) => job.runs.push(run),
-            None => self.manifest.jobs.push(Job { runs: vec![run] }),
+        jobs[job].runs.push(run);
+        if jobs[job].runs.len() == self.bank_size.get() {
+            self.open.remove(&key);
         }
         Ok(())
     }
@@ -228,22 +289,75 @@ impl ManifestBuilder {
 }
 
 impl Manifest {
-    /// Reads `manifest.json`.
+    /// Reads and checks `manifest.json`. Runs whose folders lie outside of the manifest's, or are one folder, are refused.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let manifest: Self = serde_json::from_str(&read(path)?)
-            .map_err(|error| ConfigError::parse(&path.display().to_string(), &error))?;
-        for run in manifest.jobs.iter().flat_map(|job| &job.runs) {
-            run.config.check(&format!("run {} of {}", run.id, path.display()))?;
+        let origin = path.display().to_string();
+        let text = read_text(path, LONGEST_MANIFEST)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let manifest: Self =
+            serde_json::from_str(&text).map_err(|error| ConfigError::parse(&origin, &error))?;
+        let (mut ids, mut folders) = (HashSet::new(), HashSet::new());
+        let invalid = |key, found: String, expected: &str| {
+            Err(ConfigError::invalid(&origin, key, found, expected))
+        };
+        if !is_plain(&manifest.sweep) {
+            let expected = "letters, digits, `-`, `_`, `+` and `.` alone";
+            return invalid("sweep", format!("{:?}", manifest.sweep), expected);
+        }
+        for run in manifest.runs() {
+            if !is_plain(&run.id) {
+                let expected = "an id has letters, digits, `-`, `_`, `+` and `.` alone";
+                return invalid("id", format!("{:?}", run.id), expected);
+            }
+            if !ids.insert(&run.id) {
+                return invalid(
+                    "id",
+                    format!("{} twice", run.id),
+                    "every run has an id of its own",
+                );
+            }
+            let inside = run.folder.components().all(|part| matches!(part, Component::Normal(_)));
+            if !inside || run.folder.as_os_str().is_empty() {
+                let expected =
+                    "a run's folder lies in the manifest's: a relative path without `..`";
+                return invalid("folder", format!("{:?}", run.folder), expected);
+            }
+            if !folders.insert(run.folder.components().collect::<PathBuf>()) {
+                let found = format!("{:?} twice", run.folder);
+                return invalid("folder", found, "every run has a folder of its own");
+            }
+            run.config.check(&format!("run {} of {origin}", run.id))?;
         }
         Ok(manifest)
     }
 
-    /// Writes `manifest.json`.
+    /// Writes `manifest.json`, whole or not at all.
     pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
         let write = |source| ConfigError::Write { path: path.to_owned(), source };
         let text = serde_json::to_string_pretty(self)
             .map_err(|error| write(std::io::Error::other(error)))?;
-        std::fs::write(path, text).map_err(write)
+        write_atomically(path, text.as_bytes()).map_err(write)
+    }
+
+    /// Whether two manifests are of one sweep: the same runs in the same jobs, once this one has taken over the commits
+    /// that the other was pinned to.
+    pub fn is_same_sweep(&self, pinned: &Self) -> bool {
+        let same = |(own, other): (&ManifestRun, &ManifestRun)| {
+            let mut config = own.config.clone();
+            config.adopt_commits(&other.config);
+            (&own.id, &own.folder) == (&other.id, &other.folder) && config == other.config
+        };
+        let sizes = |manifest: &Self| -> Vec<usize> {
+            manifest.jobs.iter().map(|job| job.runs.len()).collect()
+        };
+        self.sweep == pinned.sweep
+            && sizes(self) == sizes(pinned)
+            && self.runs().zip(pinned.runs()).all(same)
+    }
+
+    /// Whether any run names a branch or tag of the hub without the commit that it stands for.
+    pub fn is_floating(&self) -> bool {
+        self.runs().flat_map(|run| run.config.sources()).any(crate::Source::is_floating)
     }
 
     /// All runs, job by job.
@@ -268,7 +382,22 @@ fn combinations(grid: &Grid) -> Vec<Vec<(&str, &toml::Value)>> {
     })
 }
 
-/// `e2e_sparsity-2_seed-0`: the variant, then the last telling word of each dotted key with its value.
+/// The longest id of a run: it is a folder's name, and other names are made of it.
+const LONGEST_ID: usize = 100;
+/// The longest name of a sweep or variant.
+const LONGEST_NAME: usize = 64;
+/// The longest manifest, in bytes.
+const LONGEST_MANIFEST: u64 = 4 << 30;
+
+/// Whether a name may become a folder's.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_+.".contains(c))
+        && !name.starts_with('.')
+}
+
+/// `e2e_sparsity-2_seed-0`: the variant, then the last telling word of each dotted key with its value. An id that is too
+/// long for a folder keeps its beginning and ends in a hash of the whole; the manifest has the values.
 pub(crate) fn run_id(variant: &str, point: &[(String, String)]) -> String {
     let mut id = variant.to_owned();
     for (key, value) in point {
@@ -282,7 +411,12 @@ pub(crate) fn run_id(variant: &str, point: &[(String, String)]) -> String {
         id.push('-');
         id.push_str(value.trim_matches('-'));
     }
-    id
+    if id.len() <= LONGEST_ID {
+        return id;
+    }
+    let hash = Fingerprint::new().text(&id).finish();
+    id.truncate(LONGEST_ID - 13);
+    format!("{id}_{}", &hash[..12])
 }
 
 fn show(value: &toml::Value) -> String {

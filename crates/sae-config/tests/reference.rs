@@ -3,13 +3,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 #![allow(clippy::float_cmp)] // Numbers are copied, not computed.
 
+#[path = "reference/differences.rs"]
+mod differences;
+#[path = "reference/language_model.rs"]
+mod language_model;
+#[path = "reference/sources.rs"]
+mod sources;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use sae_config::reference::{self, Imported, TlensConfig, hub_name};
+use sae_config::reference::{self, Imported, Kind, TlensConfig};
 use sae_config::run::{Processing, ScheduleKind};
-use sae_config::{ConfigError, RunConfig, Site, SiteKind, Source, SweepConfig, Variant};
+use sae_config::{
+    ConfigError, PretrainConfig, RunConfig, Site, SiteKind, Source, SweepConfig, Variant,
+};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference").join(name)
@@ -71,9 +80,19 @@ fn every_field_finds_its_place() {
     assert_eq!((run.eval.n_samples, run.eval.alive_tokens), (Some(500), 500_000));
     // The same data for both: the first windows are held out.
     assert_eq!(run.data.skip, 500);
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("wandb_project, collect_act_frequency_every_n_samples"));
-    assert!(warnings[1].contains("first 500 windows are held out"));
+    assert_eq!(
+        warnings,
+        [
+            "without a meaning here, left out: wandb_project, collect_act_frequency_every_n_samples (metrics and \
+             checkpoints are written to the run's folder, --out; activation frequencies are counted once, at the end)",
+            "evaluation and training are on the same data, which the reference does not keep apart: the first 500 windows \
+             are held out for the evaluation",
+            "the evaluation is on the first 500 windows in the order of the files; the reference takes 504 windows of \
+             the shuffled data",
+            "eval_every_n_samples: the reference evaluates after 8, 40008, 80008, … samples and at the end, this software \
+             after 40000, 80000, … samples and at the end",
+        ]
+    );
     // The TOML says it all.
     assert_eq!(RunConfig::parse(&run.to_toml().unwrap(), "toml").unwrap(), run);
 }
@@ -136,7 +155,8 @@ fn data_of_other_kinds() {
     ])
     .unwrap();
     assert_eq!((run.eval.split.as_deref(), run.eval.n_samples), (Some("validation"), None));
-    assert_eq!((run.data.skip, warnings.len()), (0, 1));
+    assert_eq!(run.data.skip, 0);
+    assert!(!warnings.iter().any(|warning| warning.contains("held out")), "{warnings:?}");
 
     let error = import(&[("n_ctx: 1024\nsaes", "n_ctx: 512\nsaes")]).unwrap_err().to_string();
     assert!(error.contains("eval_data.n_ctx is 512") && error.contains("1024"), "{error}");
@@ -149,8 +169,10 @@ fn data_of_other_kinds() {
         .replace("n_samples: 400_000", "n_samples: null")
         .replace("lr_schedule: cosine", "lr_schedule: linear")
         .replace("eval_every_n_samples: 40_000", "eval_every_n_samples: null");
-    let Imported { run, .. } = reference::parse(&without, "run.yaml", &mut twelve).unwrap();
+    let Imported { run, warnings } = reference::parse(&without, "run.yaml", &mut twelve).unwrap();
     assert_eq!((run.data.skip, run.eval.n_samples, run.train.n_samples), (500, Some(500), None));
+    let held_out = "eval_data: null: the first 500 windows of the training data are held out for the evaluation";
+    assert!(warnings.iter().any(|warning| warning == held_out), "{warnings:?}");
     assert_eq!(run.train.schedule.kind, ScheduleKind::Linear);
 }
 
@@ -182,23 +204,38 @@ fn pretrained_saes_and_models_of_ones_own() {
 }
 
 #[test]
-fn short_names_are_those_of_the_hub() {
-    for (short, hub) in [
-        ("gpt2-small", Some("openai-community/gpt2")),
-        ("gpt2-xl", Some("openai-community/gpt2-xl")),
-        ("pythia-14m", Some("EleutherAI/pythia-14m")),
-        ("pythia-160m-deduped", Some("EleutherAI/pythia-160m-deduped")),
-        ("gpt-neo-small", Some("EleutherAI/gpt-neo-125m")),
-        ("tiny-stories-1M", Some("roneneldan/TinyStories-1M")),
-        ("tiny-stories-instruct-33M", Some("roneneldan/TinyStories-Instruct-33M")),
-        ("tiny-stories-2L-33M", Some("roneneldan/TinyStories-2Layers-33M")),
-        ("roneneldan/TinyStories-1M", Some("roneneldan/TinyStories-1M")),
-        ("bert-base", None),
-    ] {
-        assert_eq!(hub_name(short).as_deref(), hub, "{short}");
+fn what_a_file_describes_is_told() {
+    let kinds = [
+        ("gpt2_e2e_recon.yaml", Kind::Run),
+        ("sweep.yaml", Kind::Sweep),
+        ("tiny_gpt2.yaml", Kind::LanguageModel),
+        ("mnist.yaml", Kind::Mnist),
+    ];
+    for (name, kind) in kinds {
+        assert_eq!(reference::kind(&fixture(name)).unwrap(), kind, "{name}");
     }
-    let error = import(&[("gpt2-small", "bert-base")]).unwrap_err().to_string();
-    assert!(error.contains("`bert-base`") && error.contains("pythia-14m"), "{error}");
+    let refused = |error: ConfigError, expected: &str| {
+        let error = error.to_string();
+        assert!(error.ends_with(expected) && !error.contains("did you mean"), "{error}");
+    };
+    let run = |name: &str| reference::load(&fixture(name), &mut twelve).unwrap_err();
+    refused(run("mnist.yaml"), "it is for MLPs on MNIST, which this software does not train");
+    for (name, expected) in [
+        ("tiny_gpt2.yaml", "it describes the training of a language model: `sae pretrain "),
+        ("sweep.yaml", "it describes a sweep of runs: `cargo xtask sweep "),
+    ] {
+        let error = run(name).to_string();
+        assert!(error.contains(expected) && error.contains(name), "{error}");
+    }
+    let model = |name: &str| {
+        let text = std::fs::read_to_string(fixture(name)).unwrap();
+        reference::parse_language_model(&text, "x.yaml").unwrap_err()
+    };
+    refused(
+        model("gpt2_e2e_recon.yaml"),
+        "it describes the training of SAEs: `sae train x.yaml --out FOLDER`",
+    );
+    refused(model("mnist.yaml"), "which this software does not train");
 }
 
 #[test]
@@ -225,9 +262,10 @@ fn mistakes_are_named() {
 fn a_sweep_is_expanded_over_its_base() {
     let bank = NonZeroUsize::new(4).unwrap();
     let (manifest, warnings) =
-        reference::expand(&fixture("sweep.yaml"), bank, &mut twelve).unwrap();
+        reference::expand(&fixture("sweep.yaml"), bank, 6, &mut twelve).unwrap();
     assert_eq!(manifest.sweep, "gpt2-sweep");
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    // Those of its runs, each once.
+    assert_eq!(warnings, import(&[]).unwrap().warnings);
     let ids: Vec<&str> = manifest.runs().map(|run| run.id.as_str()).collect();
     assert_eq!(ids[0], "e2e_seed-0_sparsity-0.8");
     assert_eq!(ids.len(), 6);
@@ -247,7 +285,7 @@ fn a_sweep_is_expanded_over_its_base() {
         assert!(text.contains(from));
         let path = folder.path().join("sweep.yaml");
         std::fs::write(&path, text.replace(from, to)).unwrap();
-        reference::expand(&path, bank, &mut twelve).unwrap_err().to_string()
+        reference::expand(&path, bank, 6, &mut twelve).unwrap_err().to_string()
     };
     let error = refused("method: grid", "method: bayes");
     assert!(error.contains("`bayes`") && error.contains("grid"), "{error}");
@@ -262,7 +300,9 @@ proptest! {
     #[test]
     fn any_text_is_a_configuration_or_an_error(text in "\\PC{0,200}") {
         let _ = reference::parse(&text, "x.yaml", &mut twelve);
+        let _ = reference::parse_language_model(&text, "x.yaml");
         let _ = RunConfig::parse(&text, "x.toml");
+        let _ = PretrainConfig::parse(&text, "x.toml");
         let _ = SweepConfig::parse(&text, "x.toml");
     }
 

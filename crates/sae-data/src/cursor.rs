@@ -30,6 +30,8 @@ pub struct Cursor {
     pub(crate) snapshot: Arc<Snapshot>,
     /// Windows delivered since the snapshot.
     pub(crate) since: u64,
+    /// The fingerprint of the data that was read; cursors of earlier versions have none.
+    pub(crate) data: Option<Arc<str>>,
 }
 
 /// The state of the reading thread before it reads rows.
@@ -73,6 +75,8 @@ struct Stored {
     place: Place,
     since: u64,
     belongs: Belongs,
+    #[serde(default)]
+    data: Option<String>,
 }
 
 const KEY: &str = "sae.cursor";
@@ -109,6 +113,7 @@ impl Cursor {
             let stored = Stored {
                 place: place.clone(),
                 since: self.since,
+                data: self.data.as_deref().map(str::to_owned),
                 belongs: belongs(options, shards),
             };
             let rows = buffer
@@ -205,6 +210,10 @@ impl Cursor {
         {
             return Err(damaged(&"its numbers are out of range"));
         }
-        Ok(Self { snapshot: Arc::new(snapshot), since: stored.since })
+        Ok(Self {
+            snapshot: Arc::new(snapshot),
+            since: stored.since,
+            data: stored.data.map(Into::into),
+        })
     }
 }

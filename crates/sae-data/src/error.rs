@@ -34,6 +34,16 @@ pub enum DataError {
         /// What the parquet reader said.
         message: String,
     },
+    /// A size that no data has.
+    #[error("{what} is {found}, expected {expected}")]
+    Size {
+        /// Which size.
+        what: &'static str,
+        /// What was asked for.
+        found: usize,
+        /// What would do.
+        expected: String,
+    },
     /// A file could not be written.
     #[error("cannot write {}: {message}", path.display())]
     Write {

@@ -24,10 +24,14 @@
 //! # Ok::<(), sae_data::DataError>(())
 //! ```
 
+mod batch_rows;
 mod cursor;
 mod error;
+mod fingerprint;
 pub mod hub;
+mod overlap;
 mod pack;
+mod parts;
 pub mod prepare;
 mod shard;
 mod shuffle;

@@ -12,8 +12,10 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// A packer with nothing pending.
+    /// A packer with nothing pending. A window holds a token at least, beside the beginning-of-text token: shorter context
+    /// lengths count as that.
     pub fn new(context_length: usize, end_of_text: u32, begin: Option<u32>) -> Self {
+        let context_length = context_length.max(1 + usize::from(begin.is_some()));
         Self { context_length, end_of_text, begin, pending: Vec::new() }
     }
 

@@ -87,6 +87,7 @@ pub fn windows(
 ) -> Result<Prepared, DataError> {
     let options =
         StreamOptions { bos, ..StreamOptions::in_order(context_length, tokenizer.vocabulary()) };
+    options.check()?;
     let mut writer = WindowWriter::create(out, context_length, 1 << 16)?;
     let mut failed = None;
     let reader = Reader::new(shards, Some(tokenizer), &options);

@@ -1,9 +1,6 @@
 //! Parquet files as one sequence of rows of a column: text, or windows of token ids.
 
-use std::collections::HashSet;
 use std::fs::File;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,8 +13,9 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use sae_config::HubSource;
 use serde::{Deserialize, Serialize};
 
-use crate::DataError;
+use crate::batch_rows::batch_rows;
 use crate::hub::{Hub, Repository, in_split, splits};
+use crate::{DataError, fingerprint};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,16 +33,18 @@ pub struct ShardSet {
     source: PathBuf,
     column: String,
     kind: ColumnKind,
-    shards: Vec<Shard>,
-    hub: Option<(Hub, Repository)>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) hub: Option<(Hub, Repository)>,
 }
 
 #[derive(Debug, Clone)]
-struct Shard {
+pub(crate) struct Shard {
     /// A path, or the name of a file in the hub's repository.
-    name: PathBuf,
+    pub name: PathBuf,
     /// Known of files of this machine.
-    rows: Option<u64>,
+    pub rows: Option<u64>,
+    /// Its length and footer, likewise.
+    pub fingerprint: Option<String>,
 }
 
 /// A place in a set of shards.
@@ -72,9 +72,6 @@ pub(crate) enum Rows {
     Windows { ids: Vec<i64>, lengths: Vec<Option<usize>> },
 }
 
-/// Rows read from a file at a time.
-const ROWS: usize = 1024;
-
 impl ShardSet {
     /// Opens a file, all `.parquet` files of a folder, or those a glob matches, in the order of their names, and checks
     /// that each is whole and has the column.
@@ -89,14 +86,12 @@ impl ShardSet {
         split: Option<&str>,
         hub: &Hub,
     ) -> Result<Self, DataError> {
-        let (repository, names) = hub.parquet_files(
-            &set.repository,
-            set.revision.as_deref(),
-            split,
-            set.path.as_deref(),
-        )?;
-        let shards =
-            names.into_iter().map(|name| Shard { name: name.into(), rows: None }).collect();
+        let (repository, names) =
+            hub.parquet_files(&set.repository, set.resolved(), split, set.path.as_deref())?;
+        let shards = names
+            .into_iter()
+            .map(|name| Shard { name: name.into(), rows: None, fingerprint: None })
+            .collect();
         let mut shards = Self {
             source: PathBuf::from(set.to_string()),
             column: column.to_owned(),
@@ -122,7 +117,8 @@ impl ShardSet {
             let rows = builder.metadata().file_metadata().num_rows() as u64;
             let found = column_kind(&path, &builder, column)?;
             check_kind(*kind.get_or_insert(found), found, &path, column)?;
-            shards.push(Shard { name: path, rows: Some(rows) });
+            let fingerprint = Some(fingerprint::of_shard(&path)?);
+            shards.push(Shard { name: path, rows: Some(rows), fingerprint });
         }
         let kind = kind.ok_or_else(|| DataError::Missing { path: source.to_owned() })?;
         let (source, column) = (source.to_owned(), column.to_owned());
@@ -149,6 +145,11 @@ impl ShardSet {
         self.shards.iter().map(|shard| shard.name.as_path())
     }
 
+    /// The column that is read.
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
     /// A shard's path on this machine, fetched where it is not there yet.
     fn fetch(&self, shard: usize) -> Result<PathBuf, DataError> {
         let name = &self.shards[shard].name;
@@ -156,87 +157,6 @@ impl ShardSet {
             None => Ok(name.clone()),
             Some((hub, repository)) => Ok(hub.get(repository, &name.to_string_lossy())?),
         }
-    }
-
-    /// Refuses evaluation data that has a file in common with the training data, under whatever name, or rows: of the
-    /// first thousand documents or windows, a twentieth or more among the first hundred thousand of the training data.
-    /// (A few are in common in any large corpus; more rows than that are not read, which would take minutes.)
-    pub fn check_disjoint(&self, training: &Self) -> Result<(), DataError> {
-        self.check_files(training)?;
-        let own: HashSet<u64> = self.row_hashes(1_000)?.into_iter().collect();
-        let theirs: HashSet<u64> = training.row_hashes(100_000)?.into_iter().collect();
-        let found = own.intersection(&theirs).count();
-        if found > 0 && found * 20 >= own.len() {
-            return Err(DataError::SharedRows {
-                evaluation: self.source.clone(),
-                training: training.source.clone(),
-                found,
-                compared: own.len(),
-            });
-        }
-        Ok(())
-    }
-
-    /// Hashes of the first rows; empty documents have none.
-    fn row_hashes(&self, most: usize) -> Result<Vec<u64>, DataError> {
-        let hash = |row: &dyn Fn(&mut DefaultHasher)| {
-            let mut hasher = DefaultHasher::new();
-            row(&mut hasher);
-            hasher.finish()
-        };
-        let mut hashes = Vec::new();
-        // Of the hub, the first file alone: the others may not be here yet, and are not fetched for this.
-        let mut own = self.clone();
-        if own.hub.is_some() {
-            own.shards.truncate(1);
-        }
-        own.for_each_rows(Position::default(), false, |batch| {
-            match batch.rows {
-                Rows::Text(texts) => hashes.extend(
-                    texts
-                        .iter()
-                        .filter(|text| !text.is_empty())
-                        .map(|text| hash(&|h| text.hash(h))),
-                ),
-                Rows::Windows { ids, lengths } => {
-                    let mut rest = ids.as_slice();
-                    for length in lengths.into_iter().flatten() {
-                        let (window, after) = rest.split_at(length);
-                        hashes.push(hash(&|h| window.hash(h)));
-                        rest = after;
-                    }
-                }
-            }
-            Ok(hashes.len() < most)
-        })?;
-        hashes.truncate(most);
-        Ok(hashes)
-    }
-
-    fn check_files(&self, training: &Self) -> Result<(), DataError> {
-        let overlap = |evaluation: &Path, training: &Path| DataError::Overlap {
-            evaluation: evaluation.to_owned(),
-            training: training.to_owned(),
-        };
-        if let (Some((_, own)), Some((_, theirs))) = (&self.hub, &training.hub) {
-            let shared = self.names().find(|name| training.names().any(|other| other == *name));
-            return match shared {
-                Some(name) if own == theirs => Err(overlap(name, name)),
-                _ => Ok(()),
-            };
-        }
-        if self.hub.is_some() || training.hub.is_some() {
-            return Ok(());
-        }
-        let fingerprints =
-            training.names().map(fingerprint).collect::<Result<Vec<Fingerprint>, _>>()?;
-        for path in self.names() {
-            let own = fingerprint(path)?;
-            if let Some(same) = fingerprints.iter().position(|other| *other == own) {
-                return Err(overlap(path, &training.shards[same].name));
-            }
-        }
-        Ok(())
     }
 
     /// Calls `f` with the rows from a position on, file by file, in order; stops where `f` returns `false`. With `ahead`,
@@ -300,11 +220,12 @@ impl ShardSet {
             (skipped, before) = (skipped + 1, before + rows);
         }
         let groups = (skipped..builder.metadata().num_row_groups()).collect();
+        let rows = batch_rows(builder.metadata(), &mask);
         builder
             .with_row_groups(groups)
             .with_offset((from - before) as usize)
             .with_projection(mask)
-            .with_batch_size(ROWS)
+            .with_batch_size(rows)
             .build()
             .map_err(|error| parquet_error(path, &error))
     }
@@ -447,24 +368,4 @@ fn column_kind(
 
 fn parquet_error(path: &Path, error: &impl ToString) -> DataError {
     DataError::Parquet { path: path.to_owned(), message: error.to_string() }
-}
-
-/// Length and last bytes: a parquet file ends with its footer, which holds the offsets and statistics of all it has.
-#[derive(PartialEq)]
-struct Fingerprint {
-    length: u64,
-    tail: Vec<u8>,
-}
-
-fn fingerprint(path: &Path) -> Result<Fingerprint, DataError> {
-    const TAIL: u64 = 1 << 16;
-    let read = || {
-        let mut file = File::open(path)?;
-        let length = file.seek(SeekFrom::End(0))?;
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-        let mut tail = Vec::new();
-        file.read_to_end(&mut tail)?;
-        Ok(Fingerprint { length, tail })
-    };
-    read().map_err(|source| DataError::Io { action: "read", path: path.to_owned(), source })
 }

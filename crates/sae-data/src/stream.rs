@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use crate::cursor::{Cursor, Place, Snapshot, Window};
 use crate::shard::{Position, RowBatch, Rows};
@@ -45,7 +44,26 @@ impl StreamOptions {
             bos: false,
         }
     }
+
+    /// Refuses sizes that no batch can have.
+    pub(crate) fn check(&self) -> Result<(), DataError> {
+        let least = 1 + usize::from(self.bos);
+        let refused = |what, found, expected: &str| {
+            Err(DataError::Size { what, found, expected: expected.to_owned() })
+        };
+        if self.context_length < least || self.context_length > LONGEST_WINDOW {
+            let expected = format!("from {least} to {LONGEST_WINDOW} tokens");
+            return refused("the context length", self.context_length, &expected);
+        }
+        if self.batch_size == 0 || self.batch_size > usize::MAX / self.context_length / 16 {
+            return refused("the batch size", self.batch_size, "at least 1, and what memory holds");
+        }
+        Ok(())
+    }
 }
+
+/// The longest window, in tokens.
+const LONGEST_WINDOW: usize = 1 << 24;
 
 /// Windows of tokens, `[rows, context_length]` in row-major order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,15 +76,17 @@ pub struct Batch {
     pub context_length: usize,
 }
 
-/// An iterator over batches. The thread behind it ends when the stream is dropped.
+/// An iterator over batches. The thread behind it ends by itself once the stream is dropped: at its next batch, or when the
+/// download is over that it waits for. Nobody waits for it.
 #[derive(Debug)]
 pub struct TokenStream {
-    receiver: Option<Receiver<Result<Sent, DataError>>>,
-    thread: Option<JoinHandle<()>>,
+    receiver: Receiver<Result<Sent, DataError>>,
     /// The last snapshot that came with a batch.
     snapshot: Arc<Snapshot>,
     /// Windows delivered, those before a restart included.
     delivered: u64,
+    /// The fingerprint of what is read.
+    data: Arc<str>,
 }
 
 /// A batch, and the last snapshot before it.
@@ -102,7 +122,7 @@ impl TokenStream {
             place: Place { random: "0".to_owned(), ..Place::default() },
             ..Snapshot::default()
         });
-        Self::resume(shards, tokenizer, options, Cursor { snapshot, since: 0 })
+        Self::resume(shards, tokenizer, options, Cursor { snapshot, since: 0, data: None })
     }
 
     /// Goes on where a stream over the same shards with the same options was.
@@ -112,6 +132,7 @@ impl TokenStream {
         options: StreamOptions,
         cursor: Cursor,
     ) -> Result<Self, DataError> {
+        options.check()?;
         match (shards.kind(), &tokenizer) {
             (ColumnKind::Text, None) => {
                 return Err(DataError::NeedsTokenizer { path: shards.source().to_owned() });
@@ -121,11 +142,20 @@ impl TokenStream {
             }
             (ColumnKind::Windows, _) => {}
         }
-        let Cursor { snapshot, since } = cursor;
+        let data: Arc<str> = shards.fingerprint(tokenizer.as_ref())?.into();
+        let Cursor { snapshot, since, data: before } = cursor;
+        if before.is_some_and(|before| before != data) {
+            return Err(DataError::Cursor {
+                path: shards.source().to_owned(),
+                message: "its files or its tokeniser are not those that were read before, though their names are: give \
+                          them back, or begin anew in another folder"
+                    .to_owned(),
+            });
+        }
         let delivered = snapshot.place.sent + since;
         let (sender, receiver) = sync_channel(PREFETCH);
         let start = Arc::clone(&snapshot);
-        let thread = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             let reader = Reader::new(&shards, tokenizer.as_ref(), &options);
             let mut batcher = Batcher::new(&sender, &options, start, since);
             if let Err(error) = produce(&reader, &mut batcher) {
@@ -133,7 +163,7 @@ impl TokenStream {
                 let _ = sender.send(Err(error));
             }
         });
-        Ok(Self { receiver: Some(receiver), thread: Some(thread), snapshot, delivered })
+        Ok(Self { receiver, snapshot, delivered, data })
     }
 
     /// Where the stream stands after the last batch that was taken.
@@ -141,6 +171,7 @@ impl TokenStream {
         Cursor {
             snapshot: Arc::clone(&self.snapshot),
             since: self.delivered - self.snapshot.place.sent,
+            data: Some(Arc::clone(&self.data)),
         }
     }
 }
@@ -149,23 +180,13 @@ impl Iterator for TokenStream {
     type Item = Result<Batch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.receiver.as_ref()?.recv().ok()? {
+        match self.receiver.recv().ok()? {
             Ok(Sent { batch, snapshot }) => {
                 self.delivered += batch.rows as u64;
                 self.snapshot = snapshot;
                 Some(Ok(batch))
             }
             Err(error) => Some(Err(error)),
-        }
-    }
-}
-
-impl Drop for TokenStream {
-    fn drop(&mut self) {
-        self.receiver = None;
-        if let Some(thread) = self.thread.take() {
-            // The thread sees the closed channel at its next batch; a panic there has been reported already.
-            let _ = thread.join();
         }
     }
 }

@@ -3,16 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use sae_config::file::{LONGEST_TEXT, read_text};
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
+use tokenizers::{
+    AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
+    TokenizerBuilder,
+};
 
+use crate::parts::{self, Parts};
 use crate::shard::{Position, Rows};
 use crate::{DataError, ShardSet};
 
 /// The end-of-text token of GPT-2's family, which a tokeniser trained here has too.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// The longest `tokenizer.json`, in bytes.
+const LONGEST_TOKENIZER: u64 = 1 << 30;
 
 /// A tokeniser and the token that joins documents.
 #[derive(Debug, Clone)]
@@ -30,14 +38,16 @@ impl TextTokenizer {
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
         let failed =
             |message: String| DataError::Tokenizer { action: "load", path: path.clone(), message };
-        let mut tokenizer =
-            Tokenizer::from_file(&path).map_err(|error| failed(error.to_string()))?;
+        let text =
+            read_text(&path, LONGEST_TOKENIZER).map_err(|error| failed(error.to_string()))?;
+        let mut tokenizer: Tokenizer =
+            text.parse().map_err(|error: tokenizers::Error| failed(error.to_string()))?;
         // Settings for batches of sentences, which would cut and fill documents in silence.
         tokenizer.with_truncation(None).map_err(|error| failed(error.to_string()))?;
         tokenizer.with_padding(None);
         let config = path
             .parent()
-            .and_then(|folder| std::fs::read_to_string(folder.join("tokenizer_config.json")).ok())
+            .and_then(|folder| read_text(&folder.join("tokenizer_config.json"), LONGEST_TEXT).ok())
             .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
             .unwrap_or_default();
         let configured = |key: &str| {
@@ -95,8 +105,37 @@ impl TextTokenizer {
     }
 
     /// The ids of a document.
+    ///
+    /// A document of more than 64 KiB is tokenised in parts of about that length, on all cores: time grows with the
+    /// length, memory with the ids and by some 16 MB a thread. The document is cut where the tokens of the text around
+    /// the cut, 512 bytes or more on each side, stay the same. The ids may differ from those of the document in one
+    /// piece where 1 MiB has no such place, as in a word of a million letters (a warning tells of that), and where a Unigram
+    /// model finds two equally likely splits, among which rounding decides.
     pub fn encode(&self, document: &str) -> Result<Vec<u32>, DataError> {
-        match self.tokenizer.encode_fast(document, false) {
+        if document.len() <= parts::PART {
+            return self.encode_part(document);
+        }
+        let Parts { parts, unconfirmed } = parts::split(document, |text| self.encode_part(text))?;
+        if unconfirmed > 0 {
+            tracing::warn!(
+                "a document of {} bytes was cut at {unconfirmed} places where its tokens may differ: 1 MiB without a \
+                 place to cut it",
+                document.len()
+            );
+        }
+        let encoded = parts
+            .par_iter()
+            .map(|part| self.encode_part(part.text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut ids = Vec::with_capacity(encoded.iter().map(Vec::len).sum());
+        for (part, own) in parts.iter().zip(encoded) {
+            ids.extend(own.into_iter().skip(part.prefix));
+        }
+        Ok(ids)
+    }
+
+    fn encode_part(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        match self.tokenizer.encode_fast(text, false) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
             Err(error) => Err(DataError::Tokenizer {
                 action: "encode a document with",
@@ -117,7 +156,8 @@ impl TextTokenizer {
 }
 
 /// Trains a byte-level BPE tokeniser of `vocabulary` ids on all text of `shards` and writes it to
-/// `folder/tokenizer.json`. The end-of-text token is its id 0.
+/// `folder/tokenizer.json`. The end-of-text token is its id 0. Long documents are cut as in [`TextTokenizer::encode`],
+/// between words.
 pub fn train_tokenizer(
     shards: &ShardSet,
     vocabulary: usize,
@@ -153,13 +193,17 @@ pub fn train_tokenizer(
         ByteLevelDecoder,
     >::new()
     .with_model(BPE::default())
-    .with_pre_tokenizer(Some(ByteLevel::new(false, true, true)))
+    .with_pre_tokenizer(Some(byte_level()))
     .with_decoder(Some(ByteLevelDecoder::default()))
     .build()
     .map_err(|error| failed(error.to_string()))?;
-    tokenizer
-        .train(&mut trainer, documents.into_iter())
-        .map_err(|error| failed(error.to_string()))?;
+    let mut texts = Vec::with_capacity(documents.len());
+    for document in &documents {
+        let Parts { parts, .. } =
+            parts::split(document, words).map_err(|error| failed(error.to_string()))?;
+        texts.extend(parts.into_iter().map(|part| part.text));
+    }
+    tokenizer.train(&mut trainer, texts.into_iter()).map_err(|error| failed(error.to_string()))?;
     std::fs::create_dir_all(folder).map_err(|source| DataError::Io {
         action: "create",
         path: folder.to_owned(),
@@ -167,4 +211,17 @@ pub fn train_tokenizer(
     })?;
     tokenizer.save(&path, false).map_err(|error| failed(error.to_string()))?;
     TextTokenizer::load(&path)
+}
+
+/// The pre-tokeniser of GPT-2, without a space in front of a text.
+fn byte_level() -> ByteLevel {
+    ByteLevel::new(false, true, true)
+}
+
+/// The words that a byte-level tokeniser is trained on.
+fn words(text: &str) -> Result<Vec<String>, tokenizers::Error> {
+    let mut words = PreTokenizedString::from(text);
+    byte_level().pre_tokenize(&mut words)?;
+    let words = words.get_splits(OffsetReferential::Original, OffsetType::None);
+    Ok(words.into_iter().map(|(word, ..)| word.to_owned()).collect())
 }

@@ -90,28 +90,67 @@ fn allow_tf32() {
     }
 }
 
-/// Bytes of a GPU's memory that nobody has, by CUDA's own count; `None` on a CPU, or where CUDA does not say.
-#[cfg(target_os = "linux")]
-pub fn free_bytes(device: Device) -> Option<usize> {
-    use libloading::os::unix::Library;
-    type MemGetInfo = unsafe extern "C" fn(*mut usize, *mut usize) -> libc::c_int;
-    if !device.is_cuda() {
-        return None;
-    }
-    let (mut free, mut total) = (0, 0);
-    // SAFETY: libtorch's CUDA library is open, and with it, for all to see, CUDA's runtime, whose function this is; it
-    // writes two numbers, about the device that libtorch has made current.
-    let code = unsafe {
-        let function = Library::this().get::<MemGetInfo>(b"cudaMemGetInfo\0").ok()?;
-        function(&raw mut free, &raw mut total)
-    };
-    (code == 0).then_some(free)
+/// A GPU's memory, by CUDA's own count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Bytes that nobody has.
+    pub free: usize,
+    /// Bytes in all.
+    pub total: usize,
 }
 
-/// Bytes of a GPU's memory that nobody has.
+/// The memory of a GPU; `None` of a CPU, or where CUDA does not say.
+#[cfg(target_os = "linux")]
+pub fn memory(device: Device) -> Option<DeviceMemory> {
+    let Device::Cuda(index) = device else { return None };
+    CudaRuntime::open()?.memory(index)
+}
+
+/// The memory of a GPU.
 #[cfg(not(target_os = "linux"))]
-pub fn free_bytes(_device: Device) -> Option<usize> {
+pub fn memory(_device: Device) -> Option<DeviceMemory> {
     None
+}
+
+/// The functions of CUDA's runtime that memory is asked with. They return 0 where they succeed.
+#[cfg(target_os = "linux")]
+struct CudaRuntime {
+    get_device: unsafe extern "C" fn(*mut libc::c_int) -> libc::c_int,
+    set_device: unsafe extern "C" fn(libc::c_int) -> libc::c_int,
+    mem_get_info: unsafe extern "C" fn(*mut usize, *mut usize) -> libc::c_int,
+}
+
+#[cfg(target_os = "linux")]
+impl CudaRuntime {
+    fn open() -> Option<Self> {
+        use libloading::os::unix::Library;
+        let library = Library::this();
+        // SAFETY: libtorch's CUDA library is open, and with it, for all to see, CUDA's runtime, whose functions these are
+        // (CUDA Runtime API, "Device Management" and "Memory Management").
+        unsafe {
+            Some(Self {
+                get_device: *library.get(b"cudaGetDevice\0").ok()?,
+                set_device: *library.get(b"cudaSetDevice\0").ok()?,
+                mem_get_info: *library.get(b"cudaMemGetInfo\0").ok()?,
+            })
+        }
+    }
+
+    /// `cudaMemGetInfo` tells of the current device, which need not be the one asked for: it is made current for the
+    /// question, and the one before is made current again.
+    fn memory(&self, index: usize) -> Option<DeviceMemory> {
+        let index = libc::c_int::try_from(index).ok()?;
+        let (mut before, mut free, mut total) = (0, 0, 0);
+        // SAFETY: the functions write to the numbers that they are given, and keep no pointer.
+        unsafe {
+            if (self.get_device)(&raw mut before) != 0 || (self.set_device)(index) != 0 {
+                return None;
+            }
+            let code = (self.mem_get_info)(&raw mut free, &raw mut total);
+            let _ = (self.set_device)(before);
+            (code == 0).then_some(DeviceMemory { free, total })
+        }
+    }
 }
 
 /// The binary links only libtorch's CPU part, so that it runs anywhere; the CUDA part registers itself when opened.
@@ -152,6 +191,41 @@ fn keep_large_buffers() {
 #[cfg(test)]
 mod tests {
     use super::DeviceChoice;
+
+    /// A runtime with two devices, the first current: not run on a card.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_that_of_the_device_asked_for() {
+        use std::sync::atomic::{AtomicI32, Ordering};
+
+        use super::{CudaRuntime, DeviceMemory};
+
+        static CURRENT: AtomicI32 = AtomicI32::new(0);
+        unsafe extern "C" fn get_device(index: *mut libc::c_int) -> libc::c_int {
+            // SAFETY: the caller gives a place to write to.
+            unsafe { *index = CURRENT.load(Ordering::SeqCst) };
+            0
+        }
+        unsafe extern "C" fn set_device(index: libc::c_int) -> libc::c_int {
+            if !(0..2).contains(&index) {
+                return 101;
+            }
+            CURRENT.store(index, Ordering::SeqCst);
+            0
+        }
+        unsafe extern "C" fn mem_get_info(free: *mut usize, total: *mut usize) -> libc::c_int {
+            let current = CURRENT.load(Ordering::SeqCst) as usize;
+            // SAFETY: the caller gives places to write to.
+            unsafe { (*free, *total) = (10 + current, 100 + current) };
+            0
+        }
+        let runtime = CudaRuntime { get_device, set_device, mem_get_info };
+        assert_eq!(runtime.memory(1), Some(DeviceMemory { free: 11, total: 101 }));
+        assert_eq!(CURRENT.load(Ordering::SeqCst), 0, "the current device is the one before");
+        assert_eq!(runtime.memory(0), Some(DeviceMemory { free: 10, total: 100 }));
+        assert_eq!(runtime.memory(7), None);
+        assert_eq!(super::memory(tch::Device::Cpu), None);
+    }
 
     #[test]
     fn names_of_devices() {

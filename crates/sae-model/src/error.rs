@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sae_config::Site;
+use sae_config::message::without_frames;
 use tch::TchError;
 
 /// A model that could not be loaded, saved or run.
@@ -64,6 +65,6 @@ pub enum ModelError {
         message: String,
     },
     /// libtorch failed.
-    #[error("libtorch failed: {0}")]
+    #[error("libtorch failed: {}", without_frames(.0))]
     Torch(#[from] TchError),
 }

@@ -13,7 +13,7 @@ use sae_config::Site;
 use sae_config::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
 use sae_model::Unembedding;
 use sae_nn::loss;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 use crate::spliced::CleanPass;
 use crate::{Member, SpliceError, SplicedModel};
@@ -61,8 +61,9 @@ impl SplicedModel {
             let n = tokens.max(1) as f64;
             let mean = sum.f_div_scalar(n)?;
             let covariance = products.f_div_scalar(n)?.f_sub(&mean.f_outer(&mean)?)?;
-            // Ascending; the last column belongs to the largest.
-            let (values, vectors) = covariance.f_linalg_eigh("L")?;
+            // Ascending; the last column belongs to the largest. On the CPU: libtorch's decompositions on a GPU are in a
+            // library of their own, which it may not find, and D × D numbers take a moment.
+            let (values, vectors) = eigenvectors(&covariance, |matrix| matrix.f_linalg_eigh("L"))?;
             let count = (count as i64).min(d);
             let directions = vectors.f_tr()?.f_flip([0])?.f_narrow(0, 0, count)?.f_contiguous()?;
             let total = values.f_sum(Kind::Double)?;
@@ -195,7 +196,8 @@ impl SplicedModel {
         Ok(drawn.f_div(&drawn.f_norm_scalaropt_dim(2.0, [1], true)?)?)
     }
 
-    /// `KL(original ‖ changed)` in nats a token where the activation at a site is changed by this much.
+    /// `KL(changed ‖ original)`, the paper's direction here, in nats a token where the activation at a site is changed by
+    /// this much.
     ///
     /// # Shapes
     /// `change: [N, D]`.
@@ -218,9 +220,21 @@ impl SplicedModel {
         };
         let changed = self.hidden(&last)?;
         let Unembedding { weight, bias } = self.model().unembedding();
-        let terms = loss::kl_without_logits(original, &[&changed], weight, bias, self.chunk())?;
+        let terms = loss::kl_without_logits(&changed, &[original], weight, bias, self.chunk())?;
         Ok(terms[0].value.f_double_value(&[])?)
     }
+}
+
+/// Eigenvalues and eigenvectors of a symmetric matrix.
+type Decomposition = fn(&Tensor) -> Result<(Tensor, Tensor), TchError>;
+
+/// What `decompose` makes of a symmetric matrix on the CPU, back on the matrix's device.
+fn eigenvectors(
+    matrix: &Tensor,
+    decompose: Decomposition,
+) -> Result<(Tensor, Tensor), SpliceError> {
+    let (values, vectors) = decompose(&matrix.f_to_device(Device::Cpu)?)?;
+    Ok((values.f_to_device(matrix.device())?, vectors.f_to_device(matrix.device())?))
 }
 
 /// Sums of a number at every position of a window.
@@ -323,8 +337,54 @@ fn resampled(n: i64, t: i64, rng: &mut ChaCha8Rng) -> Vec<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use sae_config::Site;
+
+    use crate::SplicedModel;
+
+    /// The paper plots KL(resampled ‖ original).
+    #[test]
+    fn the_cost_of_a_change_is_in_the_papers_direction() {
+        use tch::{Device, Kind, Tensor};
+
+        let config = sae_model::ModelConfig::gpt2(2, 16, 2, 8, 50);
+        let lm = sae_model::Transformer::random(config, 0, Device::Cpu, Kind::Double).unwrap();
+        let model = SplicedModel::new(lm);
+        let tokens = Tensor::arange(16, (Kind::Int64, Device::Cpu)).view([2, 8]);
+        let site = Site::resid_pre(1);
+        let clean = model.clean_pass(&tokens, &BTreeSet::from([site]), true).unwrap();
+        tch::manual_seed(1);
+        let change = Tensor::randn([16, 16], (Kind::Double, Device::Cpu)) * 3.0;
+        let found = model.kl_after_change(&clean, site, &change).unwrap();
+        let x = clean.activation(site).unwrap() + change.view([2, 8, 16]);
+        let last = model.model().run(1, x, None, &mut |_, x| Ok(x)).unwrap().unwrap();
+        let log_softmax =
+            |hidden: &Tensor| model.model().logits(hidden).unwrap().log_softmax(-1, Kind::Double);
+        let log_changed = log_softmax(&model.hidden(&last).unwrap());
+        let log_original = log_softmax(clean.hidden.as_ref().unwrap());
+        let kl =
+            |p: &Tensor, q: &Tensor| ((p - q) * p.exp()).sum(Kind::Double).double_value(&[]) / 16.0;
+        let [papers, other] = [kl(&log_changed, &log_original), kl(&log_original, &log_changed)];
+        assert!(
+            1000.0 * (found - papers).abs() < (papers - other).abs(),
+            "{found} {papers} {other}"
+        );
+    }
+
+    /// Not run on a card: that the matrix comes from one cannot be shown here, that it is on the CPU can.
+    #[test]
+    fn decompositions_are_taken_on_the_cpu() {
+        let matrix = tch::Tensor::eye(3, (tch::Kind::Double, tch::Device::Cpu));
+        let (values, _) = super::eigenvectors(&matrix, |matrix| {
+            assert_eq!(matrix.device(), tch::Device::Cpu);
+            matrix.f_linalg_eigh("L")
+        })
+        .unwrap();
+        assert_eq!(Vec::<f64>::try_from(values).unwrap(), [1.0; 3]);
+    }
 
     #[test]
     fn first_positions_keep_their_own() {

@@ -1,5 +1,7 @@
 //! The members of a bank: SAEs at sites of one model, and what each is trained on.
 
+use std::collections::BTreeMap;
+
 use sae_config::run::LossConfig;
 use sae_config::{Site, SiteKind};
 use sae_model::ModelConfig;
@@ -72,21 +74,22 @@ impl Member {
         Self::with_pretrained(model, sites, features, loss, seed, Vec::new())
     }
 
-    /// The same, with SAEs that are there already at some of the sites; a frozen one ([`Sae::freeze`]) stays as it is.
-    /// At the other sites initialisation is the same as without them.
+    /// The same, with SAEs that are there already at some of the sites; a frozen one ([`Sae::freeze`]) stays as it is, and
+    /// of several at one site the last is taken. At the other sites initialisation is the same as without them.
     pub fn with_pretrained(
         model: &SplicedModel,
         sites: &[Site],
         features: usize,
         loss: &LossConfig,
         seed: u64,
-        mut pretrained: Vec<(Site, Sae)>,
+        pretrained: Vec<(Site, Sae)>,
     ) -> Result<Self, SpliceError> {
         let lm = model.model();
+        let mut pretrained: BTreeMap<Site, Sae> = pretrained.into_iter().collect();
         let mut saes = Vec::with_capacity(sites.len());
         for (stream, site) in sites.iter().enumerate() {
-            let sae = if let Some(found) = pretrained.iter().rposition(|(at, _)| at == site) {
-                pretrained.swap_remove(found).1
+            let sae = if let Some(found) = pretrained.remove(site) {
+                found
             } else {
                 let (d, kind) = (lm.config().d_model, lm.full_kind());
                 Sae::random(d, features, seed, stream as u64, lm.device(), kind)?

@@ -1,5 +1,6 @@
 //! What can go wrong when SAEs are spliced into a model.
 
+use sae_config::message::without_frames;
 use sae_model::ModelError;
 use sae_nn::SaeError;
 use tch::TchError;
@@ -14,7 +15,7 @@ pub enum SpliceError {
     #[error(transparent)]
     Sae(#[from] SaeError),
     /// libtorch failed.
-    #[error("libtorch failed: {0}")]
+    #[error("libtorch failed: {}", without_frames(.0))]
     Torch(#[from] TchError),
     /// An SAE does not fit the activation at its site.
     #[error("the SAE at {site} takes activations of {found}, the model's are {expected} wide")]

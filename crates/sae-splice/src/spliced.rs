@@ -8,7 +8,7 @@ use std::ops::Range;
 use sae_config::Site;
 use sae_model::{ModelError, Transformer, device};
 use sae_nn::{SaeError, SaeOutput};
-use tch::{Device, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 use crate::profile::{Part, time};
 use crate::{Member, SpliceError};
@@ -66,7 +66,7 @@ impl SplicedModel {
         for parameter in model.parameters() {
             let _ = parameter.tensor.set_requires_grad(false);
         }
-        let chunk = chunk(&model);
+        let chunk = chunk_of(&model);
         Self { model, recompute: false, chunk }
     }
 
@@ -231,17 +231,60 @@ impl SplicedModel {
     }
 }
 
-/// Tokens in a chunk of logits. On a CPU as many as make efficient products. On a GPU enough to fill it, but at most an
-/// eighth of the memory that is free when the model has been loaded, for the handful of buffers of that size.
-fn chunk(model: &Transformer) -> usize {
-    let config = model.config();
-    let v = config.vocabulary.max(1);
-    if model.device() == Device::Cpu {
-        return 128;
+/// Logits in a chunk on a GPU: 1 024 tokens of GPT-2's vocabulary.
+const GPU_LOGITS: usize = 1 << 26;
+/// Buffers of a chunk's logits that stand in memory together, and the bytes of each number.
+const BUFFERS: usize = 5 * size_of::<f32>();
+
+/// Tokens in a chunk of logits, and in a full one.
+#[derive(Debug, PartialEq, Eq)]
+struct Chunk {
+    tokens: usize,
+    full: usize,
+}
+
+/// A full chunk has as many tokens as make efficient products, given by the device's kind and the vocabulary alone: sums
+/// over chunks, and so the last bits of a run, depend on it. On a GPU with too little free memory (bytes) it is smaller.
+fn chunk(on_gpu: bool, vocabulary: usize, free: Option<usize>) -> Chunk {
+    if !on_gpu {
+        return Chunk { tokens: 128, full: 128 };
     }
-    let free = device::free_bytes(model.device()).map_or(usize::MAX, |bytes| bytes / 8);
-    let logits = (1 << 28).min(free / 4);
-    // A power of two: close to the same amount of free memory gives the same chunk.
-    let tokens = (logits / v).max(1);
-    1 << tokens.ilog2()
+    let vocabulary = vocabulary.max(1);
+    let power_of_two = |tokens: usize| 1 << tokens.max(1).ilog2();
+    let full = power_of_two(GPU_LOGITS / vocabulary);
+    let fits = free.map_or(usize::MAX, |free| free / vocabulary.saturating_mul(BUFFERS));
+    Chunk { tokens: full.min(power_of_two(fits)), full }
+}
+
+/// The chunk of a model on its device; a smaller one than usual is worth a warning.
+fn chunk_of(model: &Transformer) -> usize {
+    let free = device::memory(model.device()).map(|memory| memory.free);
+    let Chunk { tokens, full } = chunk(model.device().is_cuda(), model.config().vocabulary, free);
+    if tokens < full {
+        tracing::warn!(
+            "{:.1} GB of the GPU's memory are free: the KL divergence is taken {tokens} tokens at a time instead of \
+             {full}, which may change a run's last bits",
+            free.unwrap_or_default() as f64 / 1e9
+        );
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Chunk, chunk};
+
+    /// Decisions for a GPU: not run on a card.
+    #[test]
+    fn chunks_depend_on_the_vocabulary_and_shrink_only_where_memory_is_short() {
+        let gpt2 = |free| chunk(true, 50_257, free);
+        assert_eq!(gpt2(None), Chunk { tokens: 1024, full: 1024 });
+        // 1.03 GB for five buffers of a full chunk.
+        for free in [1_100_000_000, 5_000_000_000, 140_000_000_000] {
+            assert_eq!(gpt2(Some(free)), Chunk { tokens: 1024, full: 1024 });
+        }
+        assert_eq!(gpt2(Some(1_000_000_000)), Chunk { tokens: 512, full: 1024 });
+        assert_eq!(gpt2(Some(0)), Chunk { tokens: 1, full: 1024 });
+        assert_eq!(chunk(false, 50_257, Some(0)), Chunk { tokens: 128, full: 128 });
+    }
 }

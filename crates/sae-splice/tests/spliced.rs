@@ -383,6 +383,25 @@ fn active_features_are_counted() {
 }
 
 #[test]
+fn of_several_pretrained_saes_at_a_site_the_last_is_taken() {
+    let lm = language_model();
+    let d = lm.config().d_model;
+    let model = SplicedModel::new(lm);
+    let sae = |seed| Sae::random(d, 24, seed, 0, Device::Cpu, Kind::Double).unwrap();
+    let sites = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_mid", "blocks.1.hook_resid_post"]
+        .map(site);
+    // A for the first two, B for the second.
+    let pretrained = vec![(sites[0], sae(1)), (sites[1], sae(2)), (sites[1], sae(3))];
+    let kl = loss(r#"{"sparsity": {"coeff": 0.3}, "kl": {"coeff": 1.0}}"#);
+    let member = Member::with_pretrained(&model, &sites, 24, &kl, 9, pretrained).unwrap();
+    for (site, seed) in [(sites[0], 1), (sites[1], 3)] {
+        let wanted = sae(seed);
+        let [found, wanted] = [member.sae(site).unwrap(), &wanted].map(|sae| sae.parameters()[0]);
+        assert!(found.equal(wanted), "{site} has another SAE than that of seed {seed}");
+    }
+}
+
+#[test]
 fn sites_are_checked() {
     let model = SplicedModel::new(language_model());
     let kl = loss(r#"{"sparsity": {"coeff": 1.0}, "kl": {"coeff": 1.0}}"#);

@@ -1,6 +1,8 @@
 //! One file of tensors, or several that an index joins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
@@ -8,6 +10,9 @@ use tch::{Kind, Tensor};
 use crate::TensorError;
 use crate::pytorch::Pytorch;
 use crate::safetensors::Safetensors;
+
+/// What is read of an index, in bytes.
+const LONGEST_INDEX: u64 = 256 << 20;
 
 /// Tensors by name, read from disk when they are asked for.
 #[derive(Debug)]
@@ -69,11 +74,10 @@ impl TensorFiles {
     /// The files that an `.index.json` names, by tensor; each a plain name beside the index.
     pub fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, TensorError> {
         let failed = |message: String| TensorError::Format { path: path.to_owned(), message };
-        let text = std::fs::read_to_string(path).map_err(|source| TensorError::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        })?;
+        let mut text = String::new();
+        File::open(path)
+            .and_then(|file| file.take(LONGEST_INDEX).read_to_string(&mut text))
+            .map_err(|source| TensorError::Io { action: "read", path: path.to_owned(), source })?;
         let mut index: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
         let map: BTreeMap<String, String> = serde_json::from_value(index["weight_map"].take())

@@ -103,7 +103,7 @@ impl Bench {
         if let Some(threads) = shape.threads {
             tch::set_num_threads(threads);
         }
-        let free_bytes = device::free_bytes(device);
+        let free_bytes = device::memory(device).map(|memory| memory.free);
         let mut config =
             ModelConfig::gpt2(shape.layers, shape.d_model, shape.heads, shape.context, shape.vocab);
         if shape.family == "gpt_neo" {
@@ -171,7 +171,7 @@ impl Bench {
             tokens_per_step: self.batches[0].numel(),
             peak_bytes: peak_bytes(),
             device_peak_bytes: self.free_bytes.and_then(|before| {
-                let now = device::free_bytes(self.model.model().device())?;
+                let now = device::memory(self.model.model().device())?.free;
                 Some(before.saturating_sub(now))
             }),
             l0,

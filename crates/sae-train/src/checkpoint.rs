@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sae_config::{RunFolder, Site};
+use sae_config::{RunFolder, Site, file};
 use sae_nn::Sae;
 use sae_splice::Member;
 use sae_tensors::TensorFiles;
@@ -56,21 +56,18 @@ pub(crate) fn cursor(place: &Path) -> PathBuf {
 }
 
 /// Saves named parameters with their optimiser's moments, the last good ones (none, or one a parameter), and what
-/// `cursor` writes: where the data stands.
+/// `save_rest` writes into the checkpoint's folder: where the data stands ([`cursor`]), and what others can open.
 pub(crate) fn save(
     place: &Path,
     names: &[String],
     optimiser: &Adam,
     good: &[Tensor],
     state: &State,
-    save_cursor: &dyn Fn(&Path) -> Result<(), TrainError>,
+    save_rest: &dyn Fn(&Path) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    let partial = place.with_extension("partial");
+    let partial = file::partial(place);
     let write = || -> Result<(), TrainError> {
-        if partial.exists() {
-            std::fs::remove_dir_all(&partial).map_err(TrainError::file("remove", &partial))?;
-        }
-        std::fs::create_dir_all(&partial).map_err(TrainError::file("create", &partial))?;
+        file::create_new_folder(&partial).map_err(TrainError::file("create", &partial))?;
         let cpu = |tensor: &Tensor| tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous();
         let mut tensors = Vec::new();
         for (name, (parameter, (mean, square))) in
@@ -85,7 +82,7 @@ pub(crate) fn save(
         }
         let path = partial.join("state.safetensors");
         Tensor::write_safetensors(&tensors, &path).map_err(TrainError::file("write", &path))?;
-        save_cursor(&cursor(&partial))?;
+        save_rest(&partial)?;
         let path = partial.join("state.json");
         let json = serde_json::to_vec(state).map_err(TrainError::file("write", &path))?;
         std::fs::write(&path, json).map_err(TrainError::file("write", &path))?;
@@ -139,6 +136,21 @@ pub(crate) fn steps(folder: &RunFolder) -> Vec<u64> {
     let mut steps: Vec<u64> = entries.filter_map(|entry| step(entry.ok()?.path())).collect();
     steps.sort_unstable();
     steps
+}
+
+/// Removes all checkpoints but those that are to be kept, and the last `last` of the others.
+pub(crate) fn prune(
+    folder: &RunFolder,
+    is_kept: impl Fn(u64) -> bool,
+    last: usize,
+) -> Result<(), TrainError> {
+    let mut others = steps(folder);
+    others.retain(|step| !is_kept(*step));
+    for step in others.iter().rev().skip(last) {
+        let path = folder.checkpoint(*step);
+        std::fs::remove_dir_all(&path).map_err(TrainError::file("remove", &path))?;
+    }
+    Ok(())
 }
 
 /// Removes all checkpoints: a finished run that was not asked to keep any needs none.

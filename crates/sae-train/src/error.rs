@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sae_config::ConfigError;
+use sae_config::message::without_frames;
 use sae_data::DataError;
 use sae_model::ModelError;
 use tch::TchError;
@@ -62,7 +63,7 @@ pub enum TrainError {
     #[error(transparent)]
     Sae(#[from] sae_nn::SaeError),
     /// libtorch failed.
-    #[error("libtorch failed: {0}")]
+    #[error("libtorch failed: {}", without_frames(.0))]
     Torch(#[from] TchError),
     /// There is no memory left.
     #[error(
@@ -118,6 +119,59 @@ pub enum TrainError {
         path: PathBuf,
         /// The first line that differs.
         difference: String,
+    },
+    /// The model or data under a run's names is not what it began with.
+    #[error(
+        "{} was begun with another {what}: what lies at {place} has other contents now, under the same name; put back \
+         what was there, or choose another folder", path.display()
+    )]
+    OtherInputs {
+        /// The run's folder.
+        path: PathBuf,
+        /// The model, or which data.
+        what: &'static str,
+        /// Where it lies.
+        place: String,
+    },
+    /// The SAEs do not fit into memory.
+    #[error(
+        "{elements} dictionary elements (sae.expansion = {expansion} times d_model = {d_model}) need about {needed:.1} GB \
+         for parameters, gradients and optimiser alone, but this machine has {available:.1} GB: lower sae.expansion \
+         (elements per dimension), sae.sites or bank_size"
+    )]
+    TooLarge {
+        /// Dictionary elements of one SAE, F.
+        elements: usize,
+        /// Elements per dimension.
+        expansion: f64,
+        /// Width of the activation, D.
+        d_model: usize,
+        /// Gigabytes needed.
+        needed: f64,
+        /// Gigabytes there are.
+        available: f64,
+    },
+    /// An evaluation gave no numbers.
+    #[error(
+        "the evaluation of {} gives a cross-entropy of {ce} and a KL divergence of {kl}: the SAEs' reconstructions \
+         overflow; they have diverged in training, or belong to another model", path.display()
+    )]
+    NonFiniteEvaluation {
+        /// The SAEs.
+        path: PathBuf,
+        /// Cross-entropy with the SAEs, nats.
+        ce: f64,
+        /// KL divergence, nats a token.
+        kl: f64,
+    },
+    /// A model gave no logits to choose a token from.
+    #[error(
+        "the logits are NaN or infinite: the reconstructions of the SAEs at {} overflow; they have diverged in training, \
+         or belong to another model", path.display()
+    )]
+    NonFiniteLogits {
+        /// The SAEs.
+        path: PathBuf,
     },
     /// Runs that do not see the same model, batches and evaluation were given as one bank.
     #[error(

@@ -1,14 +1,13 @@
 //! Evaluations: in between, at the end of a run, and of a finished run again.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt32Array};
 use parquet::arrow::ArrowWriter;
 use sae_config::run::Processing;
-use sae_config::summary::{Status, Summary, Versions};
-use sae_config::{RunConfig, Site, Source};
+use sae_config::summary::{Inputs, Status, Summary, Versions};
+use sae_config::{RunConfig, RunFolder, Site, Source, file};
 use sae_nn::weights::{self, NamedSae, Provenance};
 use sae_splice::{Evaluation, FeatureCounts, Member};
 use serde_json::Map;
@@ -39,11 +38,12 @@ pub(crate) fn finish(
     runs: &[Run],
     setup: &Setup,
     training: &Training<'_>,
+    inputs: &Inputs,
     made_with: &Versions,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
     for run in runs {
-        save_weights(run)?;
+        save_weights(run, &run.spec.folder)?;
     }
     let members: Vec<&Member> = runs.iter().map(|run| &run.member).collect();
     let evaluations = evaluate(&members, setup, observer)?;
@@ -62,13 +62,19 @@ pub(crate) fn finish(
             training_tokens: steps
                 * config.effective_batch_size()
                 * config.data.context_length.get() as u64,
-            n_features: run.member.saes()[0].1.n_features() as u64,
+            n_features: run
+                .member
+                .saes()
+                .iter()
+                .map(|(site, sae)| (*site, sae.n_features() as u64))
+                .collect(),
             alive: counts
                 .iter()
                 .map(|counts| Ok((counts.site, counts.alive()?)))
                 .collect::<Result<_, TrainError>>()?,
             alive_tokens: counts[0].tokens,
             evaluation,
+            inputs: Some(inputs.clone()),
             versions: made_with.clone(),
         };
         let path = folder.summary();
@@ -91,7 +97,32 @@ pub fn evaluate_saes(
     let setup = Setup::open(&[config], Sources::default(), device)?;
     setup.check_disjoint(config)?;
     let member = member(config, saes, &setup, device)?;
-    Ok(evaluate(&[&member], &setup, observer)?.remove(0))
+    warn_of_other_inputs(saes, &setup)?;
+    let found = evaluate(&[&member], &setup, observer)?.remove(0);
+    let (ce, kl) = (found.ce_spliced, found.kl);
+    if !ce.is_finite() || !kl.is_finite() {
+        return Err(TrainError::NonFiniteEvaluation { path: saes.to_owned(), ce, kl });
+    }
+    Ok(found)
+}
+
+/// A run's folder remembers what it was computed from: an evaluation on something else may be meant, and is named.
+fn warn_of_other_inputs(saes: &Path, setup: &Setup) -> Result<(), TrainError> {
+    let path = RunFolder::new(saes).summary();
+    let Some(before) = Summary::load(&path).ok().and_then(|summary| summary.inputs) else {
+        return Ok(());
+    };
+    let now = (setup.model_fingerprint(), setup.evaluation_fingerprint()?);
+    if before.model != now.0 {
+        tracing::warn!(
+            "{}: the model is not the one that its SAEs were trained in",
+            saes.display()
+        );
+    }
+    if before.evaluation != now.1 {
+        tracing::warn!("{}: its summary is of other evaluation data", saes.display());
+    }
+    Ok(())
 }
 
 /// The SAEs at a path, at the sites that the configuration names.
@@ -218,12 +249,13 @@ fn count_features(
     Ok(counts)
 }
 
-fn save_weights(run: &Run) -> Result<(), TrainError> {
+/// Writes a run's SAEs into its folder, or into a checkpoint's.
+pub(crate) fn save_weights(run: &Run, folder: &RunFolder) -> Result<(), TrainError> {
     let config = &run.spec.config;
     for (site, sae) in run.member.saes() {
         let (model, hook_name) = (model_name(config), site.to_string());
         let provenance = provenance(config, &hook_name, &model);
-        weights::save(sae, provenance, &run.spec.folder.sae(*site))?;
+        weights::save(sae, provenance, &folder.sae(*site))?;
     }
     Ok(())
 }
@@ -246,10 +278,10 @@ fn write_features(run: &Run, counts: &[FeatureCounts]) -> Result<(), TrainError>
             Vec::try_from(b_enc.f_detach()?.f_to_kind(Kind::Double)?)?,
         );
     }
-    let partial = path.with_extension("partial");
+    let partial = file::partial(&path);
     let write = || -> Result<(), Box<dyn std::error::Error>> {
         let batch = columns.batch()?;
-        let mut writer = ArrowWriter::try_new(File::create(&partial)?, batch.schema(), None)?;
+        let mut writer = ArrowWriter::try_new(file::create_new(&partial)?, batch.schema(), None)?;
         writer.write(&batch)?;
         writer.close()?;
         Ok(std::fs::rename(&partial, &path)?)

@@ -15,6 +15,8 @@ use crate::{TrainError, evaluate};
 pub struct Request<'a> {
     /// The text to go on from.
     pub prompt: &'a str,
+    /// Whether the beginning-of-text token stands before it; before an empty prompt it does in any case.
+    pub bos: bool,
     /// Tokens to add, fewer where the end-of-text token comes.
     pub tokens: usize,
     /// How each is chosen.
@@ -45,7 +47,7 @@ pub fn generate(
     let tokenizer = setup.text_tokenizer()?;
     let member = evaluate::member(config, saes, &setup, device)?;
     let mut prompt = tokenizer.encode(request.prompt)?;
-    if config.data.bos || prompt.is_empty() {
+    if request.bos || prompt.is_empty() {
         prompt.insert(0, tokenizer.begin_of_text());
     }
     let mut done = 0;
@@ -56,7 +58,11 @@ pub fn generate(
             let start = ids.len().saturating_sub(config.data.context_length.get());
             let window =
                 Tensor::f_from_slice(&ids[start..])?.f_view([1, -1])?.f_to_device(device)?;
-            let next = sampler.choose(&setup.model.next_token_logits(member, &window)?)?;
+            let logits = setup.model.next_token_logits(member, &window)?;
+            if logits.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+                return Err(TrainError::NonFiniteLogits { path: saes.to_owned() });
+            }
+            let next = sampler.choose(&logits)?;
             done += 1;
             progress(done);
             if next == i64::from(tokenizer.end_of_text()) {

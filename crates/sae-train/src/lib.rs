@@ -67,16 +67,5 @@ pub(crate) fn batch_tensor(batch: &Batch, device: Device) -> Result<Tensor, Trai
 
 /// Writes a file whole or not at all.
 pub(crate) fn write_atomically(path: &std::path::Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = std::path::PathBuf::from(partial);
-    let write = || -> std::io::Result<()> {
-        std::fs::write(&partial, bytes)?;
-        std::fs::rename(&partial, path)
-    };
-    write().map_err(|error| {
-        // The left-over is of no use, and the first error matters more than one in removing it.
-        let _ = std::fs::remove_file(&partial);
-        TrainError::file("write", path)(error)
-    })
+    sae_config::file::write_atomically(path, bytes).map_err(TrainError::file("write", path))
 }

@@ -1,26 +1,32 @@
 //! Measurements of activations for the analysis of a sweep: of the model at every site, and of every run's SAEs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use sae_config::activations::{RunActivations, SiteActivations};
-use sae_config::{RunConfig, Site, layout};
+use sae_config::activations::{self, Measured, RunActivations, SiteActivations};
+use sae_config::fingerprint::Fingerprint;
+use sae_config::summary::{Inputs, Summary};
+use sae_config::{RunConfig, RunFolder, Site, layout};
+use sae_model::load;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
 
 use crate::evaluate::member;
 use crate::progress::{Event, Observer};
-use crate::setup::Setup;
+use crate::setup::{Setup, evaluation_fingerprint};
 use crate::{RunSpec, Sources, TrainError, write_atomically};
 
 /// Principal directions that are measured.
 const DIRECTIONS: usize = 8;
 /// Decides which token's component takes the place of which.
 const SEED: u64 = 0;
+/// Raised when what a measurement means changes, so that an old one is made anew.
+const DEFINITIONS: &str = "2";
 
 /// Measures the activations of finished runs on their evaluation set: `activations/<site>.json` in the sweep's folder,
-/// `activations.json` in every run's. What is there already, and whole, is not measured again. Runs with another model or evaluation
+/// `activations.json` in every run's. What is there already, whole, and of the same model, data and SAEs, is not measured
+/// again. Runs with another model or evaluation
 /// set than the first, and runs whose SAEs cannot be read, are left out, with a warning.
 pub fn measure_activations(
     sweep: &Path,
@@ -40,19 +46,29 @@ pub fn measure_activations(
     }
     let sites: BTreeSet<Site> =
         runs.iter().flat_map(|run| run.config.sae.sites.iter().copied()).collect();
-    let open: Vec<&RunSpec> = runs
+    let sources = Sources::default();
+    let inputs = Summary::load(&first.folder.summary()).ok().and_then(|summary| summary.inputs);
+    let of_model = of_model(&first.config, inputs.as_ref(), &sources)?;
+    let open: Vec<(&RunSpec, Of)> = runs
         .into_iter()
-        .filter(|run| !measured::<RunActivations>(&run.folder.activations()))
-        .collect();
+        .map(|run| Ok((run, of_run(&of_model, &run.folder, &run.config)?)))
+        .filter(|run| {
+            let Ok((run, of)) = run else { return true };
+            !measured::<RunActivations>(&run.folder.activations(), of)
+        })
+        .collect::<Result<_, TrainError>>()?;
     let missing: Vec<Site> = sites
         .iter()
         .copied()
-        .filter(|site| !measured::<SiteActivations>(&layout::activations(sweep, *site)))
+        .filter(|site| !measured::<SiteActivations>(&layout::activations(sweep, *site), &of_model))
         .collect();
     if open.is_empty() && missing.is_empty() {
         return Ok(());
     }
-    let setup = Setup::open(&[&first.config], Sources::default(), device)?;
+    let setup = Setup::open(&[&first.config], sources, device)?;
+    if let Some(inputs) = &inputs {
+        check_inputs(first, inputs, &setup)?;
+    }
     let batches = &setup.evaluation;
     let tokens: u64 = batches.iter().map(|batch| batch.numel() as u64).sum();
     let steps = (missing.len() + open.len()) as u64;
@@ -62,18 +78,18 @@ pub fn measure_activations(
     for site in sites {
         let principal = setup.model.principal(site, batches, DIRECTIONS)?;
         if missing.contains(&site) {
-            let found = setup.model.site_activations(&principal, batches, SEED)?;
-            save::<SiteActivations>(&layout::activations(sweep, site), &found)?;
+            let values = setup.model.site_activations(&principal, batches, SEED)?;
+            save(&layout::activations(sweep, site), &Measured { of: of_model.clone(), values })?;
             done += 1;
             advance(observer, done)?;
         }
         principals.push(principal);
     }
-    for run in open {
+    for (run, of) in open {
         match member(&run.config, run.folder.path(), &setup, device) {
             Ok(member) => {
-                let found = setup.model.sae_activations(&member, &principals, batches)?;
-                save(&run.folder.activations(), &found)?;
+                let values = setup.model.sae_activations(&member, &principals, batches)?;
+                save(&run.folder.activations(), &Measured { of, values })?;
             }
             Err(error) => tracing::warn!("{}: activations are not measured: {error}", run.id),
         }
@@ -82,6 +98,62 @@ pub fn measure_activations(
     }
     observer.notice(Event::Ended);
     Ok(())
+}
+
+/// Fingerprints, by name.
+type Of = BTreeMap<String, String>;
+
+/// What a measurement of the model is computed from: what the runs were, as their summaries say, or, where they do not,
+/// what lies there now.
+fn of_model(
+    config: &RunConfig,
+    inputs: Option<&Inputs>,
+    sources: &Sources,
+) -> Result<Of, TrainError> {
+    let (model, evaluation) = match inputs {
+        Some(inputs) => (inputs.model.clone(), inputs.evaluation.clone()),
+        None => (
+            load::fingerprint(&sources.model(&config.model.path)?)?,
+            evaluation_fingerprint(config, sources)?,
+        ),
+    };
+    let windows = config.eval.n_samples.map_or_else(|| "all".to_owned(), |n| n.to_string());
+    let parts = [
+        ("definitions", DEFINITIONS.to_owned()),
+        (activations::MODEL, model),
+        (activations::EVALUATION, evaluation),
+        ("processing", format!("{:?}", config.model.processing)),
+        ("windows", format!("{windows} of {}", config.data.context_length)),
+    ];
+    Ok(parts.into_iter().map(|(name, of)| (name.to_owned(), of)).collect())
+}
+
+/// Refuses to measure on something else than the runs were computed from.
+fn check_inputs(run: &RunSpec, inputs: &Inputs, setup: &Setup) -> Result<(), TrainError> {
+    let config = &run.config;
+    let (what, place) = if inputs.model != setup.model_fingerprint() {
+        ("model", config.model.path.to_string())
+    } else if inputs.evaluation != setup.evaluation_fingerprint()? {
+        ("evaluation data", config.eval.data.to_string())
+    } else {
+        return Ok(());
+    };
+    Err(TrainError::OtherInputs { path: run.folder.path().to_owned(), what, place })
+}
+
+/// What a measurement of a run is computed from: that, and the weights of its SAEs. Those that cannot be read are named
+/// when they are loaded.
+fn of_run(of_model: &Of, folder: &RunFolder, config: &RunConfig) -> Result<Of, TrainError> {
+    let mut saes = Fingerprint::new();
+    for site in &config.sae.sites {
+        let path = folder.sae(*site).join("sae_weights.safetensors");
+        if path.is_file() {
+            saes = saes.file(&path).map_err(TrainError::file("read", &path))?;
+        }
+    }
+    let mut of = of_model.clone();
+    of.insert("saes".to_owned(), saes.finish());
+    Ok(of)
 }
 
 /// Whether two runs' activations can be told side by side.
@@ -94,12 +166,14 @@ fn advance(observer: &mut dyn Observer, done: u64) -> Result<(), TrainError> {
     if observer.interrupted() { Err(TrainError::InterruptedEvaluation) } else { Ok(()) }
 }
 
-/// Whether a measurement is there and can be read.
-fn measured<T: DeserializeOwned>(path: &Path) -> bool {
-    std::fs::read(path).is_ok_and(|bytes| serde_json::from_slice::<T>(&bytes).is_ok())
+/// Whether a measurement of the same things is there and can be read.
+fn measured<T: DeserializeOwned>(path: &Path, of: &Of) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| {
+        serde_json::from_slice::<Measured<T>>(&bytes).is_ok_and(|found| found.of == *of)
+    })
 }
 
-fn save<T: Serialize>(path: &Path, found: &T) -> Result<(), TrainError> {
+fn save<T: Serialize>(path: &Path, found: &Measured<T>) -> Result<(), TrainError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(TrainError::file("create", folder))?;
     }

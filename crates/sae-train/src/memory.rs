@@ -2,11 +2,56 @@
 //!
 //! `N` tokens of a batch, `D` width of the residual stream, `F` dictionary elements, `K` members, `V` vocabulary.
 
+use std::path::Path;
+
 use sae_config::RunConfig;
 use sae_config::run::Precision;
-use sae_model::Transformer;
+use sae_model::{Transformer, device};
 
 use crate::TrainError;
+
+/// Refuses SAEs that do not fit into the machine's memory before anything is drawn or allocated for them.
+pub(crate) fn check(configs: &[&RunConfig], model: &Transformer) -> Result<(), TrainError> {
+    let available = device::memory(model.device()).map(|memory| memory.total as f64);
+    match available.or_else(|| machine_bytes(Path::new("/"))) {
+        Some(available) => fits(configs, model.config().d_model, available),
+        None => Ok(()),
+    }
+}
+
+/// Parameters, gradients, two moments and the kept copy of every SAE, in bytes, against what there is.
+fn fits(configs: &[&RunConfig], d_model: usize, available: f64) -> Result<(), TrainError> {
+    let needed: f64 = configs
+        .iter()
+        .map(|config| {
+            let number = if config.train.precision == Precision::F64 { 8.0 } else { 4.0 };
+            let elements = config.n_features(d_model) as f64 * config.sae.sites.len() as f64;
+            5.0 * number * elements * (2.0 * d_model as f64 + 1.0)
+        })
+        .sum();
+    let largest = configs.iter().max_by_key(|config| config.n_features(d_model));
+    match largest {
+        Some(config) if needed > available => Err(TrainError::TooLarge {
+            elements: config.n_features(d_model),
+            expansion: config.sae.expansion.get(),
+            d_model,
+            needed: needed / 1e9,
+            available: available / 1e9,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of memory that this process may use: the machine's, or its control group's where that is less. `None` where the
+/// system does not say.
+fn machine_bytes(root: &Path) -> Option<f64> {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
+    let text = read("proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let all = line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? * 1024.0;
+    let group = read("sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse::<f64>().ok());
+    Some(group.map_or(all, |group| group.min(all)))
+}
 
 /// A user of memory, and its bytes.
 struct Use {
@@ -78,6 +123,43 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
+
+    #[test]
+    fn a_dictionary_larger_than_the_machine_is_refused_before_it_is_made() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/runs/rust-lm.toml");
+        let text = std::fs::read_to_string(root).unwrap();
+        let with = |expansion: &str| {
+            let text = text.replace("expansion = 16", &format!("expansion = {expansion}"));
+            RunConfig::parse(&text, "run.toml").unwrap()
+        };
+        // 46 080 elements were meant, not 46 080 · 128: 5.9 M × 257 numbers × 5 × 4 bytes = 30 GB.
+        let slip = with("46080");
+        let error = fits(&[&slip], 128, 24e9).unwrap_err().to_string();
+        for part in ["5898240 dictionary elements", "sae.expansion = 46080", "30.3 GB", "24.0 GB"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(fits(&[&slip], 128, 40e9).is_ok() && fits(&[&slip, &slip], 128, 40e9).is_err());
+        assert!(fits(&[&with("360")], 128, 24e9).is_ok());
+    }
+
+    #[test]
+    fn memory_is_the_machines_or_its_control_groups() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let found =
+            |bytes: f64| machine_bytes(root.path()).is_some_and(|all| (all - bytes).abs() < 1.0);
+        assert!(machine_bytes(root.path()).is_none());
+        write("proc/meminfo", "MemTotal:       24000000 kB\nMemFree: 1 kB\n");
+        assert!(found(24_576_000_000.0));
+        write("sys/fs/cgroup/memory.max", "max\n");
+        assert!(found(24_576_000_000.0));
+        write("sys/fs/cgroup/memory.max", "8000000000\n");
+        assert!(found(8e9));
+    }
 
     #[test]
     fn an_error_of_memory_says_what_took_it() {

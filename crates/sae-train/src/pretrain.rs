@@ -1,22 +1,29 @@
 //! Training a small language model of GPT-2's architecture from nothing, on next-token cross-entropy with AdamW.
 
-use std::collections::HashMap;
+mod validation;
+
+use std::num::NonZeroUsize;
 use std::path::Path;
 
-use sae_config::PretrainConfig;
 use sae_config::run::{Processing, ScheduleKind};
-use sae_data::{Batch, Cursor, ShardSet, StreamOptions, TextTokenizer, TokenStream};
+use sae_config::{Positive, PretrainConfig};
+use sae_data::{
+    Batch, ColumnKind, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream,
+};
 use sae_model::{ModelConfig, Transformer, load};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Reduction, Tensor, no_grad};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::checkpoint::{self, State};
 use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
-use crate::{TrainError, batch_tensor};
+use crate::{Sources, TrainError, batch_tensor};
 
-/// What a pretraining run came to; `training.json` beside the weights. Losses are in nats a token, on the whole
+pub use validation::{ValidationLoss, validation_loss};
+use validation::{Windows, next_token_loss};
+
+/// What a pretraining run came to; `training.json` beside the weights. Losses are in nats a token, on the
 /// validation data, with the weights as they are stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pretrained {
@@ -34,56 +41,129 @@ pub struct Pretrained {
 
 /// Steps between two checkpoints; the last one is kept until the model is written.
 const CHECKPOINT_STEPS: u64 = 500;
+/// The file beside a tokeniser's that names its special tokens.
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// The file that records the configuration.
+const CONFIG: &str = "pretrain.toml";
 
-/// Trains (from the checkpoint of an interrupted call, if there is one), writes the model in Hugging Face layout to `out` (weights in half precision, the tokeniser, `training.json`
-/// and a model card), and evaluates it and a bigram model on the validation data.
+/// Trains (from the checkpoint of an interrupted call, if there is one), writes the model in Hugging Face layout to `out`
+/// (weights in half precision, the tokeniser, `training.json` and a model card), and evaluates it and a bigram model on
+/// the validation data.
 pub fn pretrain(
     config: &PretrainConfig,
     out: &Path,
     device: Device,
     observer: &mut dyn Observer,
 ) -> Result<Pretrained, TrainError> {
-    let tokenizer = TextTokenizer::load(&config.data.tokenizer)?;
-    let training = ShardSet::open(&config.data.train, &config.data.column)?;
-    let validation = ShardSet::open(&config.data.validation, &config.data.column)?;
-    validation.check_disjoint(&training)?;
-
+    let data = Data::open(config, &Sources::default())?;
+    let config = &with_steps(config, &data, out, observer)?;
     let model = Transformer::random(
-        model_config(config, &tokenizer),
+        model_config(config, &data.tokenizer),
         config.model.seed,
         device,
         Kind::Float,
     )?;
     let checkpoint = out.join("checkpoint");
     record_config(config, out, checkpoint.exists())?;
-    train(config, &model, &training, &tokenizer, &checkpoint, observer)?;
+    train(config, &model, &data, &checkpoint, observer)?;
 
     load::save(&model, out, Kind::Half)?;
-    let tokenizer_file = out.join("tokenizer.json");
-    let place = |path: &Path| std::fs::canonicalize(path).ok();
-    if place(tokenizer.path()) != place(&tokenizer_file) {
-        std::fs::copy(tokenizer.path(), &tokenizer_file)
-            .map_err(TrainError::file("copy the tokeniser to", &tokenizer_file))?;
-    }
+    copy_tokenizer(&data.tokenizer, out)?;
     let stored = load::load(out, Processing::None, device, Kind::Float)?;
-    let context_length = config.model.context_length.get();
-    let loss =
-        validation_loss(&stored, validation.clone(), Some(&tokenizer), context_length, observer)?;
-    let bigram = bigram_loss(config, training, validation, &tokenizer, observer)?;
+    let loss = validation::mean_loss(&stored, &data.validation, observer)?;
+    let bigram = validation::bigram_loss(&data.training, &data.validation, observer)?;
+    let windows = config.n_steps() * config.train.batch_size.get() as u64;
     let pretrained = Pretrained {
-        training_tokens: (config.train.n_steps.get()
-            * config.train.batch_size.get()
-            * context_length) as u64,
+        training_tokens: windows * config.model.context_length.get() as u64,
         parameters: stored.n_parameters() as u64,
         validation_tokens: loss.tokens,
         validation_loss: loss.mean,
         bigram_validation_loss: bigram,
     };
-    write_card(config, &pretrained, out)?;
+    write_card(config, &data, &pretrained, out)?;
     if checkpoint.exists() {
         std::fs::remove_dir_all(&checkpoint).map_err(TrainError::file("remove", &checkpoint))?;
     }
     Ok(pretrained)
+}
+
+/// The data of a pretraining, opened and checked.
+struct Data {
+    tokenizer: TextTokenizer,
+    training: Windows,
+    validation: Windows,
+}
+
+impl Data {
+    fn open(config: &PretrainConfig, sources: &Sources) -> Result<Self, TrainError> {
+        let data = &config.data;
+        let tokenizer = TextTokenizer::load(&sources.tokenizer(&data.tokenizer)?)?;
+        let training = sources.shards(&data.train, &data.column, None)?;
+        // Of one data set, both are of one commit.
+        let validation = if data.validation == data.train {
+            training.clone()
+        } else {
+            sources.shards(&data.validation, &data.column, None)?
+        };
+        let is_same =
+            validation.source() == training.source() && validation.names().eq(training.names());
+        let held_out = (is_same && data.skip > 0).then_some(data.skip);
+        if held_out.is_none() {
+            validation.check_disjoint(&training, Some(&tokenizer))?;
+        }
+        let windows = |shards: ShardSet, skip: u64, most: Option<u64>| {
+            let context_length = config.model.context_length.get();
+            let in_order = StreamOptions::in_order(context_length, tokenizer.vocabulary());
+            let options = StreamOptions { skip, bos: data.bos, ..in_order };
+            Windows { shards, tokenizer: Some(tokenizer.clone()), options, most }
+        };
+        let (training, validation) =
+            (windows(training, data.skip, None), windows(validation, 0, held_out));
+        // Said now, and not after hours of training.
+        validation::check_length(&validation)?;
+        Ok(Self { tokenizer, training, validation })
+    }
+}
+
+/// The configuration with its number of steps, for which the windows of an epoch are counted where it does not tell it.
+fn with_steps(
+    config: &PretrainConfig,
+    data: &Data,
+    out: &Path,
+    observer: &mut dyn Observer,
+) -> Result<PretrainConfig, TrainError> {
+    let Some(n_epochs) = config.train.n_epochs else { return Ok(config.clone()) };
+    let batch_size = config.train.batch_size.get() as u64;
+    let windows = count(&data.training, observer)?;
+    let steps = (windows / batch_size).saturating_mul(n_epochs.get() as u64);
+    let n_steps = NonZeroUsize::new(steps as usize).ok_or_else(|| DataError::TooShort {
+        path: data.training.shards.source().to_owned(),
+        found: windows,
+        context_length: config.model.context_length.get(),
+        needed: batch_size,
+        purpose: " for a step",
+    })?;
+    tracing::info!("{windows} windows, {n_epochs} epochs of them are {n_steps} steps");
+    let mut config = config.clone();
+    (config.train.n_steps, config.train.n_epochs) = (Some(n_steps), None);
+    config.check(&out.join(CONFIG).display().to_string())?;
+    Ok(config)
+}
+
+/// Windows of an epoch: rows that hold one each, or all text, tokenised.
+fn count(training: &Windows, observer: &mut dyn Observer) -> Result<u64, TrainError> {
+    if let (ColumnKind::Windows, Some(rows)) = (training.shards.kind(), training.shards.rows()) {
+        return Ok(rows.saturating_sub(training.options.skip));
+    }
+    let mut windows = 0;
+    observer.notice(Event::began("count", 0, training.options.context_length as u64));
+    for window in training.batches(1)? {
+        window?;
+        windows += 1;
+        observer.notice(Event::advanced(windows));
+    }
+    observer.notice(Event::Ended);
+    Ok(windows)
 }
 
 /// Writes `pretrain.toml`; a checkpoint of another configuration is refused.
@@ -92,7 +172,7 @@ fn record_config(
     out: &Path,
     has_checkpoint: bool,
 ) -> Result<(), TrainError> {
-    let path = out.join("pretrain.toml");
+    let path = out.join(CONFIG);
     let wanted = config.to_toml()?;
     if has_checkpoint && std::fs::read_to_string(&path).is_ok_and(|found| found != wanted) {
         return Err(TrainError::OtherPretraining { path: out.to_owned() });
@@ -112,17 +192,30 @@ fn model_config(config: &PretrainConfig, tokenizer: &TextTokenizer) -> ModelConf
     )
 }
 
+/// The tokeniser belongs to the model: its file, and the one that names its special tokens, where there is one.
+fn copy_tokenizer(tokenizer: &TextTokenizer, out: &Path) -> Result<(), TrainError> {
+    let place = |path: &Path| std::fs::canonicalize(path).ok();
+    let beside = tokenizer.path().with_file_name(TOKENIZER_CONFIG);
+    let files = [(tokenizer.path(), "tokenizer.json"), (&beside, TOKENIZER_CONFIG)];
+    for (from, name) in files.into_iter().filter(|(from, _)| from.is_file()) {
+        let to = out.join(name);
+        if place(from) != place(&to) {
+            std::fs::copy(from, &to).map_err(TrainError::file("copy the tokeniser to", &to))?;
+        }
+    }
+    Ok(())
+}
+
 fn train(
     config: &PretrainConfig,
     model: &Transformer,
-    training: &ShardSet,
-    tokenizer: &TextTokenizer,
+    data: &Data,
     checkpoint: &Path,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
-    let steps = config.train.n_steps.get() as u64;
-    let (batch_size, context_length) =
-        (config.train.batch_size.get(), config.model.context_length.get());
+    let Windows { shards: training, tokenizer, options, .. } = &data.training;
+    let steps = config.n_steps();
+    let batch_size = config.train.batch_size.get();
     let schedule = Schedule {
         kind: ScheduleKind::Cosine,
         warmup: config.train.warmup_steps as u64,
@@ -152,20 +245,20 @@ fn train(
         shuffle_buffer: config.data.shuffle_buffer.get(),
         seed: config.data.seed,
         epochs: None,
-        ..StreamOptions::in_order(context_length, model.config().vocabulary)
+        ..options.clone()
     };
-    let (shards, reader) = (training.clone(), Some(tokenizer.clone()));
+    let (shards, reader) = (training.clone(), tokenizer.clone());
     let mut stream = if from == 0 {
         TokenStream::start(shards, reader, options.clone())?
     } else {
         let cursor = Cursor::load(&checkpoint::cursor(checkpoint), &options, training)?;
         TokenStream::resume(shards, reader, options.clone(), cursor)?
     };
-    let tokens_per_unit = (batch_size * context_length) as u64;
+    let tokens_per_unit = (batch_size * options.context_length) as u64;
     observer.notice(Event::began("pretrain", steps, tokens_per_unit));
     observer.notice(Event::advanced(from));
     for step in from..steps {
-        let batch = next(&mut stream, config)?;
+        let batch = next(&mut stream, training)?;
         let loss = next_token_loss(model, &batch_tensor(&batch, model.device())?, Reduction::Mean)?;
         let parameters: Vec<&Tensor> = optimiser.parameters().collect();
         let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
@@ -176,7 +269,7 @@ fn train(
             return Err(TrainError::PretrainNonFinite { step: step + 1, what });
         }
         // The reference's cosine starts at 0, which would waste the first step.
-        let scale = clip_factor(norm, Some(config.train.max_grad_norm.get()));
+        let scale = clip_factor(norm, config.train.max_grad_norm.map(Positive::get));
         optimiser.step(&gradients, scale, config.train.lr.get() * schedule.factor(step + 1))?;
         let message =
             if step % 20 == 0 { format!("loss {loss:.3}, norm {norm:.2}") } else { String::new() };
@@ -185,8 +278,10 @@ fn train(
         if interrupted || step + 1 == steps || (step + 1) % CHECKPOINT_STEPS == 0 {
             let step = step + 1;
             let state = State { step, optimiser_steps: step, diverged: None, good: None };
-            let cursor = |path: &Path| Ok(stream.cursor().save(&options, training, path)?);
-            checkpoint::save(checkpoint, &names, &optimiser, &[], &state, &cursor)?;
+            let rest = |folder: &Path| {
+                Ok(stream.cursor().save(&options, training, &checkpoint::cursor(folder))?)
+            };
+            checkpoint::save(checkpoint, &names, &optimiser, &[], &state, &rest)?;
         }
         if interrupted {
             return Err(TrainError::Interrupted { step: step + 1 });
@@ -199,131 +294,23 @@ fn train(
     Ok(())
 }
 
-fn next(stream: &mut TokenStream, config: &PretrainConfig) -> Result<Batch, TrainError> {
+fn next(stream: &mut TokenStream, training: &ShardSet) -> Result<Batch, TrainError> {
     match stream.next() {
         Some(batch) => Ok(batch?),
         None => Err(TrainError::File {
             action: "go on reading",
-            path: config.data.train.clone(),
+            path: training.source().to_owned(),
             message: "the data thread ended".to_owned(),
         }),
     }
 }
 
-/// Next-token cross-entropy of windows: position `t` predicts token `t + 1`.
-///
-/// # Shapes
-/// `tokens: [B, T]` → scalar, nats: the mean or sum over the `B · (T − 1)` predictions.
-fn next_token_loss(
-    model: &Transformer,
-    tokens: &Tensor,
-    reduction: Reduction,
-) -> Result<Tensor, TrainError> {
-    let (b, t) = tokens.size2()?;
-    let residual = model
-        .run(0, model.embed(tokens)?, None, &mut |_, x| Ok(x))?
-        .unwrap_or_else(|| unreachable!("a run without a stop reaches the end"));
-    let hidden = model.final_norm(&residual.f_narrow(1, 0, t - 1)?)?;
-    let logits = model.logits(&hidden)?.f_reshape([b * (t - 1), -1])?;
-    let targets = tokens.f_narrow(1, 1, t - 1)?.f_reshape([-1])?;
-    Ok(logits.f_cross_entropy_loss(&targets, None::<&Tensor>, reduction, -100, 0.0)?)
-}
-
-/// A loss over a data set.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ValidationLoss {
-    /// Mean next-token cross-entropy, nats.
-    pub mean: f64,
-    /// Predictions that it is a mean over.
-    pub tokens: u64,
-}
-
-/// The model's next-token cross-entropy over the windows of `shards`, each once, in whole batches of 32: up to 31 windows
-/// at the end are left out.
-pub fn validation_loss(
-    model: &Transformer,
-    shards: ShardSet,
-    tokenizer: Option<&TextTokenizer>,
-    context_length: usize,
-    observer: &mut dyn Observer,
-) -> Result<ValidationLoss, TrainError> {
-    const BATCH: usize = 32;
-    let source = shards.source().to_owned();
-    let stream = TokenStream::start(
-        shards,
-        tokenizer.cloned(),
-        StreamOptions {
-            batch_size: BATCH,
-            ..StreamOptions::in_order(context_length, model.config().vocabulary)
-        },
-    )?;
-    let (mut sum, mut tokens) = (0.0, 0);
-    let tokens_per_unit = (BATCH * context_length) as u64;
-    observer.notice(Event::began("validate", 0, tokens_per_unit));
-    for (index, batch) in stream.enumerate() {
-        let batch = batch_tensor(&batch?, model.device())?;
-        let loss = no_grad(|| next_token_loss(model, &batch, Reduction::Sum))?;
-        sum += loss.f_double_value(&[])?;
-        tokens += (BATCH * (context_length - 1)) as u64;
-        observer.notice(Event::advanced(index as u64 + 1));
-    }
-    observer.notice(Event::Ended);
-    if tokens == 0 {
-        return Err(sae_data::DataError::TooShort {
-            path: source,
-            found: 0,
-            context_length,
-            needed: BATCH as u64,
-            purpose: " for a validation loss",
-        }
-        .into());
-    }
-    Ok(ValidationLoss { mean: sum / tokens as f64, tokens })
-}
-
-/// Validation loss of a bigram model: counts of the whole training data, `p(b | a) = (n_ab + α p(b)) / (n_a + α)` with
-/// `α = 20` and add-one unigrams.
-fn bigram_loss(
+fn write_card(
     config: &PretrainConfig,
-    training: ShardSet,
-    validation: ShardSet,
-    tokenizer: &TextTokenizer,
-    observer: &mut dyn Observer,
-) -> Result<f64, TrainError> {
-    const ALPHA: f64 = 20.0;
-    let v = tokenizer.vocabulary();
-    let options = StreamOptions::in_order(config.model.context_length.get(), v);
-    let windows = |shards| TokenStream::start(shards, Some(tokenizer.clone()), options.clone());
-    let mut pairs: HashMap<(usize, usize), u32> = HashMap::new();
-    let (mut firsts, mut unigrams) = (vec![0_u64; v], vec![1_u64; v]);
-    observer.notice(Event::began("bigram", 0, options.context_length as u64));
-    for (index, window) in windows(training)?.enumerate() {
-        let window = window?;
-        for pair in window.tokens.windows(2) {
-            let (a, b) = (pair[0] as usize, pair[1] as usize);
-            *pairs.entry((a, b)).or_default() += 1;
-            firsts[a] += 1;
-            unigrams[b] += 1;
-        }
-        observer.notice(Event::advanced(index as u64 + 1));
-    }
-    observer.notice(Event::Ended);
-    let total: u64 = unigrams.iter().sum();
-    let (mut sum, mut tokens) = (0.0, 0_u64);
-    for window in windows(validation)? {
-        for pair in window?.tokens.windows(2) {
-            let (a, b) = (pair[0] as usize, pair[1] as usize);
-            let unigram = unigrams[b] as f64 / total as f64;
-            let count = pairs.get(&(a, b)).copied().map_or(0.0, f64::from);
-            let p = (count + ALPHA * unigram) / (firsts[a] as f64 + ALPHA);
-            sum -= p.ln();
-            tokens += 1;
-        }
-    }
-    Ok(sum / tokens as f64)
-}
-
-fn write_card(config: &PretrainConfig, result: &Pretrained, out: &Path) -> Result<(), TrainError> {
+    data: &Data,
+    result: &Pretrained,
+    out: &Path,
+) -> Result<(), TrainError> {
     let write = |name: &str, text: String| {
         let path = out.join(name);
         std::fs::write(&path, text).map_err(TrainError::file("write", path))
@@ -332,6 +319,12 @@ fn write_card(config: &PretrainConfig, result: &Pretrained, out: &Path) -> Resul
         .map_err(TrainError::file("write", out.join("training.json")))?;
     write("training.json", json + "\n")?;
     let sizes = &config.model;
+    let skipped = match config.data.skip {
+        0 => String::new(),
+        skip => format!(", without its first {skip} windows"),
+    };
+    let held_out =
+        data.validation.most.map_or(String::new(), |most| format!(", its first {most} windows"));
     write(
         "README.md",
         format!(
@@ -341,9 +334,9 @@ fn write_card(config: &PretrainConfig, result: &Pretrained, out: &Path) -> Resul
              | | |\n| --- | --- |\n\
              | layers, D, heads, context | {}, {}, {}, {} |\n\
              | parameters | {} (half precision) |\n\
-             | training data | `{}` |\n\
+             | training data | `{}`{skipped} |\n\
              | tokens seen in training | {} |\n\
-             | validation data | `{}`, {} predictions |\n\
+             | validation data | `{}`{held_out}, {} predictions |\n\
              | validation loss | {:.4} nats a token |\n\
              | a bigram model's | {:.4} nats a token |\n\n\
              The configuration that it was trained with:\n\n```toml\n{}```\n",
@@ -352,9 +345,9 @@ fn write_card(config: &PretrainConfig, result: &Pretrained, out: &Path) -> Resul
             sizes.n_heads,
             sizes.context_length,
             result.parameters,
-            config.data.train.display(),
+            config.data.train,
             result.training_tokens,
-            config.data.validation.display(),
+            config.data.validation,
             result.validation_tokens,
             result.validation_loss,
             result.bigram_validation_loss,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use sae_config::run::Precision;
+use sae_config::summary::Inputs;
 use sae_config::{RunConfig, Source};
 use sae_data::{
     ColumnKind, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream,
@@ -20,6 +21,8 @@ pub(crate) struct Setup {
     pub evaluation: Vec<Tensor>,
     pub sources: Sources,
     evaluation_shards: Option<ShardSet>,
+    /// The model as it is stored.
+    model_fingerprint: String,
     /// Of text; windows need none.
     tokenizer: Source,
     device: Device,
@@ -81,6 +84,7 @@ impl Setup {
             evaluation: Vec::new(),
             sources,
             evaluation_shards: None,
+            model_fingerprint: load::fingerprint(path)?,
             tokenizer: config.data.tokenizer.clone().unwrap_or(config.model.path.clone()),
             device,
         })
@@ -114,6 +118,19 @@ impl Setup {
         }
     }
 
+    /// The fingerprint of the model as it is stored.
+    pub fn model_fingerprint(&self) -> &str {
+        &self.model_fingerprint
+    }
+
+    /// The fingerprint of the evaluation data, where it is open.
+    pub fn evaluation_fingerprint(&self) -> Result<String, TrainError> {
+        match &self.evaluation_shards {
+            None => Ok(String::new()),
+            Some(shards) => Ok(shards.fingerprint(self.tokenizer(shards)?.as_ref())?),
+        }
+    }
+
     /// Windows to train on where the configuration leaves it to the data: all, once.
     pub fn all_samples(&self, config: &RunConfig) -> Result<u64, TrainError> {
         let shards = self.training_shards(config)?;
@@ -137,7 +154,9 @@ impl Setup {
         if same && config.eval.n_samples.is_some_and(|n| n <= config.data.skip) {
             return Ok(());
         }
-        Ok(evaluation.check_disjoint(training)?)
+        // Only where one side is text and the other windows is a tokeniser needed, and it may be missing.
+        let tokenizer = (evaluation.kind() != training.kind()).then(|| self.text_tokenizer().ok());
+        Ok(evaluation.check_disjoint(training, tokenizer.flatten().as_ref())?)
     }
 
     /// The tokeniser of text; windows need none.
@@ -194,6 +213,15 @@ pub(crate) struct Training<'a> {
 }
 
 impl Training<'_> {
+    /// Fingerprints of all that runs are computed from.
+    pub fn inputs(&self) -> Result<Inputs, TrainError> {
+        Ok(Inputs {
+            model: self.setup.model_fingerprint.clone(),
+            training: self.shards.fingerprint(self.tokenizer.as_ref())?,
+            evaluation: self.setup.evaluation_fingerprint()?,
+        })
+    }
+
     /// Batches in the order of the run's seed, forever; from the start, or from where the cursor stored at `from` stands.
     pub fn batches(
         &self,
@@ -250,6 +278,23 @@ impl Batches<'_> {
     pub fn save_cursor(&self, cursor: &Cursor, path: &Path) -> Result<(), TrainError> {
         Ok(cursor.save(&self.options, &self.training.shards, path)?)
     }
+}
+
+/// The fingerprint of a configuration's evaluation data, whose tokeniser it is read with where it is text.
+pub(crate) fn evaluation_fingerprint(
+    config: &RunConfig,
+    sources: &Sources,
+) -> Result<String, TrainError> {
+    let split = config.eval.split.as_deref();
+    let shards = sources.shards(&config.eval.data, config.eval_column(), split)?;
+    let tokenizer = match shards.kind() {
+        ColumnKind::Windows => None,
+        ColumnKind::Text => {
+            let source = config.data.tokenizer.as_ref().unwrap_or(&config.model.path);
+            Some(TextTokenizer::load(&sources.tokenizer(source)?)?)
+        }
+    };
+    Ok(shards.fingerprint(tokenizer.as_ref())?)
 }
 
 /// Refuses sites that the model does not have, and windows longer than its context.

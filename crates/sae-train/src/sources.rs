@@ -1,6 +1,7 @@
 //! Where a configuration's sources lie on this machine: paths as they are, repositories of the hub fetched into its cache.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use sae_config::{HubSource, RunConfig, Source};
@@ -13,6 +14,22 @@ use crate::TrainError;
 #[derive(Debug, Default)]
 pub struct Sources {
     hub: OnceCell<Hub>,
+    /// The commits that requests have been pinned to: every run of a sweep reads the same one.
+    pinned: RefCell<HashMap<Request, Option<String>>>,
+}
+
+/// A source that is asked for, and as what.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Request {
+    source: HubSource,
+    role: Role,
+}
+
+/// What a repository is asked for as: it decides which of its revisions is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Role {
+    Model,
+    Data { split: Option<String> },
 }
 
 /// Weights of a model, in the order in which they are looked for: a file, or an index and the pattern of its shards.
@@ -25,7 +42,7 @@ const TOKENIZER: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 impl Sources {
     /// With a hub of these settings, instead of the environment's.
     pub fn with_hub(hub: Hub) -> Self {
-        Self { hub: OnceCell::from(hub) }
+        Self { hub: OnceCell::from(hub), pinned: RefCell::default() }
     }
 
     fn hub(&self) -> Result<&Hub, HubError> {
@@ -121,14 +138,15 @@ impl Sources {
         }
     }
 
-    /// Puts the commits that branches stand for now in their place, before anything is opened: so a run reads one commit
-    /// of each repository, whatever happens there meanwhile, and goes on and is evaluated with what it began with.
+    /// Records the commits that branches and tags stand for now, before anything is opened: so a run, and every run that
+    /// is pinned by the same `Sources`, reads one commit of each repository, whatever happens there meanwhile, and goes on
+    /// and is evaluated with what it began with.
     pub fn pin(&self, config: &mut RunConfig) -> Result<(), TrainError> {
         for source in std::iter::once(&mut config.model.path).chain(&mut config.sae.pretrained) {
-            self.pin_one(source, listed)?;
+            self.pin_one(source, Role::Model, listed)?;
         }
         if let Some(tokenizer) = &mut config.data.tokenizer
-            && let Err(error) = self.pin_one(tokenizer, listed)
+            && let Err(error) = self.pin_one(tokenizer, Role::Model, listed)
         {
             // Windows need none; where text does, opening it says the same.
             tracing::debug!("{error}");
@@ -139,9 +157,9 @@ impl Sources {
         ];
         for (source, split) in data {
             // The parquet files may be those of the hub's own conversion.
-            self.pin_one(source, |hub, HubSource { repository, revision, path }| {
-                let (revision, split) = (revision.as_deref(), split.as_deref());
-                Ok(hub.parquet_files(repository, revision, split, path.as_deref())?.0)
+            self.pin_one(source, Role::Data { split: split.clone() }, |hub, source| {
+                let (revision, path) = (source.resolved(), source.path.as_deref());
+                Ok(hub.parquet_files(&source.repository, revision, split.as_deref(), path)?.0)
             })?;
         }
         Ok(())
@@ -150,15 +168,23 @@ impl Sources {
     fn pin_one(
         &self,
         source: &mut Source,
+        role: Role,
         asked: impl FnOnce(&Hub, &HubSource) -> Result<Repository, HubError>,
     ) -> Result<(), TrainError> {
         let Source::Hub(source) = source else { return Ok(()) };
-        if !source.is_pinned() {
-            let hub = self.hub()?;
-            if let Some(commit) = hub.commit_of(&asked(hub, source)?)? {
-                source.revision = Some(commit);
-            }
+        if source.is_pinned() {
+            return Ok(());
         }
+        let request = Request { source: source.clone(), role };
+        let known = self.pinned.borrow().get(&request).cloned();
+        source.commit = if let Some(commit) = known {
+            commit
+        } else {
+            let hub = self.hub()?;
+            let commit = hub.commit_of(&asked(hub, source)?)?;
+            self.pinned.borrow_mut().insert(request, commit.clone());
+            commit
+        };
         Ok(())
     }
 
@@ -209,6 +235,6 @@ fn repository(source: &HubSource) -> Repository {
     Repository {
         kind: RepositoryKind::Model,
         name: source.repository.clone(),
-        revision: source.revision.clone(),
+        revision: source.resolved().map(str::to_owned),
     }
 }

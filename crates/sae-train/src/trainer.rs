@@ -1,9 +1,11 @@
 //! The loop: batches → gradients of every member → clip → Adam → log.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use sae_config::file::{LONGEST_TEXT, read_text};
 use sae_config::run::DownstreamConfig;
-use sae_config::summary::{Summary, Versions};
+use sae_config::summary::{Inputs, Summary, Versions};
 use sae_config::{Coefficient, RunConfig, RunFolder, Site};
 use sae_data::Cursor;
 use sae_nn::Sae;
@@ -20,6 +22,9 @@ use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
 use crate::{Sources, TrainError, checkpoint, evaluate, memory};
+
+/// Checkpoints that the clock asks for, of which the last ones stay.
+const LAST: usize = 2;
 
 /// A run to train.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,7 +59,8 @@ pub fn train(
     made_with: &Versions,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Summary>, TrainError> {
-    // Runs that have begun say which commits of the hub's repositories they began with; so do the others go on.
+    // Runs that have begun say which commits of the hub's repositories they read; equal requests of the others mean the
+    // same ones.
     let mut specs = specs.to_vec();
     for begun in specs.clone().iter().map(|spec| spec.folder.config()).filter(|path| path.is_file())
     {
@@ -76,14 +82,12 @@ pub fn train(
         specs.iter().filter(|spec| !spec.folder.summary().is_file()).cloned().collect();
     if !open.is_empty() {
         let sources = Sources::default();
-        for index in 0..open.len() {
-            // What one has found out, the others need not ask for.
-            let first = open[0].config.clone();
-            open[index].config.adopt_commits(&first);
-            sources.pin(&mut open[index].config)?;
+        for spec in &mut open {
+            sources.pin(&mut spec.config)?;
         }
         let configs: Vec<&RunConfig> = open.iter().map(|spec| &spec.config).collect();
         let setup = Setup::open(&configs, sources, device)?;
+        memory::check(&configs, setup.model.model())?;
         if configs[0].train.n_samples.is_none() {
             let all = setup.all_samples(configs[0])?;
             for RunSpec { id, config, .. } in &mut open {
@@ -92,6 +96,10 @@ pub fn train(
             }
         }
         let training = setup.training(&open[0].config)?;
+        let inputs = training.inputs()?;
+        for spec in &open {
+            check_inputs(spec, &inputs)?;
+        }
         let step = common_step(&open);
         let mut runs = open
             .iter()
@@ -104,10 +112,12 @@ pub fn train(
             .collect::<Result<Vec<_>, _>>()?;
         train_steps(&mut runs, &setup, &training, step, observer)?;
         let made_with = Versions { device: format!("{device:?}"), ..made_with.clone() };
-        evaluate::finish(&runs, &setup, &training, &made_with, observer)?;
-        for run in runs.iter().filter(|run| run.spec.config.log.checkpoint_every_n_steps.is_none())
-        {
-            checkpoint::remove_all(&run.spec.folder)?;
+        evaluate::finish(&runs, &setup, &training, &inputs, &made_with, observer)?;
+        for Run { spec, .. } in &runs {
+            match spec.config.log.checkpoint_every_n_steps {
+                None => checkpoint::remove_all(&spec.folder)?,
+                Some(_) => checkpoint::prune(&spec.folder, |step| is_kept(&spec.config, step), 0)?,
+            }
         }
     }
     specs.iter().map(|spec| Ok(Summary::load(&spec.folder.summary())?)).collect()
@@ -146,6 +156,43 @@ fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
             ),
         }),
     }
+}
+
+/// Refuses to go on with a run on another model or other data than it began with, under whatever names they lie; records
+/// those of a run that begins.
+fn check_inputs(spec: &RunSpec, inputs: &Inputs) -> Result<(), TrainError> {
+    let path = spec.folder.inputs();
+    let config = &spec.config;
+    if path.is_file() {
+        let text = read_text(&path, LONGEST_TEXT).map_err(TrainError::file("read", &path))?;
+        let before: Inputs =
+            serde_json::from_str(&text).map_err(TrainError::file("read", &path))?;
+        let differences = [
+            ("model", config.model.path.to_string(), before.model != inputs.model),
+            ("training data", config.data.train.to_string(), before.training != inputs.training),
+            (
+                "evaluation data",
+                config.eval.data.to_string(),
+                before.evaluation != inputs.evaluation,
+            ),
+        ];
+        return match differences.into_iter().find(|(_, _, differs)| *differs) {
+            None => Ok(()),
+            Some((what, place, _)) => {
+                Err(TrainError::OtherInputs { path: spec.folder.path().to_owned(), what, place })
+            }
+        };
+    }
+    std::fs::create_dir_all(spec.folder.path())
+        .map_err(TrainError::file("create", spec.folder.path()))?;
+    let json = serde_json::to_vec(inputs).map_err(TrainError::file("write", &path))?;
+    crate::write_atomically(&path, &json)
+}
+
+/// Whether the configuration asks for a checkpoint after this step to be kept, rather than the clock.
+fn is_kept(config: &RunConfig, step: u64) -> bool {
+    let every = config.log.checkpoint_every_n_steps.map(|every| every.get() as u64);
+    every.is_some_and(|every| step.is_multiple_of(every) || step == config.n_steps())
 }
 
 /// Makes a run ready to go on from `step`.
@@ -249,6 +296,9 @@ fn train_steps(
         config.effective_batch_size() * config.data.context_length.get() as u64 * runs.len() as u64;
     observer.notice(Event::began("train", steps, tokens_per_unit));
     observer.notice(Event::advanced(from));
+    let between =
+        Duration::from_secs_f64(60.0 * config.log.checkpoint_every_minutes.get().min(1e9));
+    let mut saved = Instant::now();
     for step in from + 1..=steps {
         let logged = step % config.log.every_n_steps.get() as u64 == 0 || step == steps;
         let before = batches.cursor();
@@ -270,11 +320,14 @@ fn train_steps(
         {
             evaluate::log_evaluation(runs, setup, step)?;
         }
-        let due =
-            config.log.checkpoint_every_n_steps.is_some_and(|every| step % every.get() as u64 == 0);
+        let due = is_kept(&config, step) || saved.elapsed() >= between;
         let interrupted = observer.interrupted() && step < steps;
         if due || interrupted || step == steps {
             save_all(runs, &batches, &batches.cursor(), step)?;
+            saved = Instant::now();
+            for Run { spec, .. } in &*runs {
+                checkpoint::prune(&spec.folder, |step| is_kept(&spec.config, step), LAST)?;
+            }
         }
         if interrupted {
             return Err(TrainError::Interrupted { step });
@@ -414,8 +467,12 @@ fn save_all(
         };
         let names = checkpoint::names(&run.member);
         let place = run.spec.folder.checkpoint(step);
-        let save_cursor = |path: &Path| batches.save_cursor(cursor, path);
-        checkpoint::save(&place, &names, &run.optimiser, &run.good.1, &state, &save_cursor)?;
+        let save_rest = |folder: &Path| {
+            batches.save_cursor(cursor, &checkpoint::cursor(folder))?;
+            // As in a run's folder, so that the SAEs open wherever a run's do.
+            evaluate::save_weights(run, &RunFolder::new(folder))
+        };
+        checkpoint::save(&place, &names, &run.optimiser, &run.good.1, &state, &save_rest)?;
     }
     Ok(())
 }

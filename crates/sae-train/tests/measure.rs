@@ -6,13 +6,13 @@ mod support;
 
 use std::time::SystemTime;
 
-use sae_config::activations::{RunActivations, SiteActivations};
-use sae_config::layout;
+use sae_config::activations::{Measured, RunActivations, SiteActivations};
+use sae_config::{Summary, layout};
 use sae_train::measure::measure_activations;
 use sae_train::progress::{Event, Observer, Silent};
 use sae_train::{RunSpec, TrainError};
 use serde::de::DeserializeOwned;
-use support::{Interrupt, Place, run};
+use support::{Interrupt, Place, run, windows};
 use tch::Device;
 
 const OTHER_SITE: (&str, &str) = ("blocks.1.hook_resid_pre", "blocks.2.hook_mlp_out");
@@ -59,10 +59,13 @@ fn every_run_is_measured_once_at_its_sites() {
     let mut times: Vec<SystemTime> = Vec::new();
     for spec in &specs {
         let site = spec.config.sae.sites[0];
-        let model: SiteActivations = read(&layout::activations(&sweep, site));
+        let Measured::<SiteActivations> { values: model, of } =
+            read(&layout::activations(&sweep, site));
+        let summary = Summary::load(&spec.folder.summary()).unwrap();
+        assert_eq!(of["model"], summary.inputs.unwrap().model);
         // 16 windows of 16 tokens.
         assert_eq!((model.tokens, model.norm.len(), model.directions.len()), (256, 16, 8));
-        let own: RunActivations = read(&spec.folder.activations());
+        let own = read::<Measured<RunActivations>>(&spec.folder.activations()).values;
         assert_eq!(own.keys().copied().collect::<Vec<_>>(), [site]);
         assert_eq!((own[&site].cosine.len(), own[&site].explained_variance.len()), (16, 8));
         assert!(own[&site].norm_ratio.iter().all(|ratio| ratio.is_finite() && *ratio >= 0.0));
@@ -86,6 +89,36 @@ fn every_run_is_measured_once_at_its_sites() {
     // And what is complete needs no model.
     std::fs::rename(place.path("validation"), place.path("gone")).unwrap();
     measure(&place, &specs).unwrap();
+}
+
+#[test]
+fn a_measurement_is_taken_up_by_what_it_is_of() {
+    let place = Place::new();
+    let specs = finished(&place);
+    measure(&place, &specs).unwrap();
+    let model = layout::activations(&place.path("."), specs[0].config.sae.sites[0]);
+    let own = specs[0].folder.activations();
+    let (of_model, of_run) = (std::fs::read(&model).unwrap(), std::fs::read(&own).unwrap());
+    // Whole, readable, and of something else.
+    let mut other: Measured<SiteActivations> = read(&model);
+    other.of.insert("model".to_owned(), "another".to_owned());
+    other.values.norm[0] = 12345.0;
+    std::fs::write(&model, serde_json::to_vec(&other).unwrap()).unwrap();
+    measure(&place, &specs).unwrap();
+    assert!(std::fs::read(&model).unwrap() == of_model);
+    // The run trained again, with another seed, into the same folder.
+    std::fs::remove_file(specs[0].folder.summary()).unwrap();
+    std::fs::remove_file(specs[0].folder.config()).unwrap();
+    let again = place.spec("one", &[("expansion = 2", "expansion = 2\n            seed = 5")]);
+    run(std::slice::from_ref(&again)).unwrap();
+    measure(&place, &[again, specs[1].clone()]).unwrap();
+    assert!(std::fs::read(&own).unwrap() != of_run);
+    // Other data under the evaluation data's names.
+    std::fs::remove_dir_all(place.path("validation")).unwrap();
+    windows(&place.path("validation"), 16, 3);
+    std::fs::remove_file(&model).unwrap();
+    let error = measure(&place, &specs).unwrap_err().to_string();
+    assert!(error.contains("evaluation data") && error.contains("other contents"), "{error}");
 }
 
 #[test]

@@ -58,7 +58,7 @@ function ofModel(host, site, model) {
   chart(host, {
     title: "What resampling a direction costs",
     x,
-    y: { label: "KL (nats per token)", kind: scale(costs) },
+    y: { label: "KL(resampled ‖ original), nats per token", kind: scale(costs) },
     height: 270,
     marks: [
       { kind: "rule", y: model.random_resampling_kl, text: `a random direction: ${significant(model.random_resampling_kl)}` },

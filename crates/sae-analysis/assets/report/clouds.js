@@ -55,7 +55,7 @@ view("embeddings", {
 });
 
 let against = "decoder_norm";
-const SIZES = { decoder_norm: "decoder norm", encoder_norm: "encoder norm", encoder_bias: "encoder bias" };
+const SIZES = { decoder_norm: "decoder norm as trained (rows are stored at unit length)", encoder_norm: "encoder norm", encoder_bias: "encoder bias" };
 
 view("features", {
   controls(bar) {

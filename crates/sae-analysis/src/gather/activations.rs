@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sae_config::activations::{RunActivations, SiteActivations};
+use sae_config::activations::{EVALUATION, MODEL, Measured, RunActivations, SiteActivations};
 use sae_config::{Site, layout};
 use serde::de::DeserializeOwned;
 
@@ -20,13 +20,13 @@ pub(super) fn read(
     let mut found = BTreeMap::new();
     for &site in sites {
         let path = layout::activations(&runs.folder, site);
-        if let Some(model) = read_json::<SiteActivations>(&path, notes) {
+        if let Some(model) = read_measured::<SiteActivations>(&path, runs, notes) {
             found.insert(site, SiteEvidence { model, runs: BTreeMap::new() });
         }
     }
     for run in &runs.finished {
         let path = runs.folder_of(run).activations();
-        let Some(measured) = read_json::<RunActivations>(&path, notes) else { continue };
+        let Some(measured) = read_measured::<RunActivations>(&path, runs, notes) else { continue };
         for (site, activations) in measured {
             match found.get_mut(&site) {
                 Some(at) => {
@@ -64,8 +64,13 @@ pub(super) fn read(
     found
 }
 
-/// The file's content; none where there is no file, and with a note where it cannot be used.
-fn read_json<T: DeserializeOwned>(path: &Path, notes: &mut Notes) -> Option<T> {
+/// The file's content; none where there is no file, and with a note where it cannot be used or is not of the model and
+/// data of the runs (all of which have the same).
+fn read_measured<T: DeserializeOwned>(
+    path: &Path,
+    runs: &SweepRuns,
+    notes: &mut Notes,
+) -> Option<T> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
@@ -74,7 +79,19 @@ fn read_json<T: DeserializeOwned>(path: &Path, notes: &mut Notes) -> Option<T> {
             return None;
         }
     };
-    serde_json::from_str(&text)
+    let Measured { of, values } = serde_json::from_str(&text)
         .map_err(|error| notes.add(format!("Cannot use {}, left out: {error}.", path.display())))
-        .ok()
+        .ok()?;
+    let inputs = runs.finished.iter().find_map(|run| run.summary.inputs.as_ref());
+    let is_other = inputs.is_some_and(|inputs| {
+        of.get(MODEL) != Some(&inputs.model) || of.get(EVALUATION) != Some(&inputs.evaluation)
+    });
+    if is_other {
+        notes.add(format!(
+            "{} is of another model or evaluation set than the runs, left out: `sae analyze` measures it again.",
+            path.display()
+        ));
+        return None;
+    }
+    Some(values)
 }

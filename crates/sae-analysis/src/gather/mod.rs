@@ -51,7 +51,7 @@ pub(crate) fn evidence(
         notes.add("Frontiers are split by the facets; runs are matched across them.");
     }
     if evidence.stability.is_empty() {
-        notes.add("No two runs differ in the seed alone: nothing is said of stability.");
+        notes.add("No two runs differ in their seeds alone: nothing is said of stability.");
     }
     let chosen: Vec<Chosen> =
         sites.iter().map(|site| chosen::at(&runs.points, *site, options.match_by)).collect();

@@ -1,4 +1,5 @@
-//! Runs that differ in nothing but the seed of the initialisation (`sae.seed`), side by side.
+//! Runs that differ in nothing but seeds, of the initialisation (`sae.seed`) or of the order of the data (`data.seed`),
+//! side by side. The reference has one seed for both, and so have sweeps that are imported from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,7 @@ const METRICS: [Metric; 6] = [
     ("mse", |point| point.mse),
 ];
 
-const SEED: &str = "sae.seed";
+const SEEDS: [&str; 2] = ["sae.seed", "data.seed"];
 const COEFFICIENT: &str = "loss.sparsity.coeff";
 
 /// All groups of two or more seeds, by site, in the order of the sweep. A metric that one of the runs has no finite value
@@ -36,12 +37,21 @@ pub(super) fn side_by_side(runs: &SweepRuns) -> Vec<Seeds> {
                 .map(|(name, of)| (name.to_owned(), group.iter().map(|point| of(point)).collect()))
                 .filter(|(_, values): &(_, Vec<f64>)| values.iter().all(|value| value.is_finite()))
                 .collect();
+            let seeds: Vec<[u64; 2]> = group.iter().map(|point| seeds_of(runs, point)).collect();
+            let differs = |place: usize| seeds.iter().any(|own| own[place] != seeds[0][place]);
+            let differ_in: Vec<usize> = (0..SEEDS.len()).filter(|&place| differs(place)).collect();
+            let shown = differ_in.first().copied().unwrap_or_default();
             found.push(Seeds {
                 variant: group[0].variant,
                 site,
                 coeff: group[0].coeff,
                 facets,
-                runs: group.iter().map(|point| (point.seed, point.run.clone())).collect(),
+                differ_in: differ_in.iter().map(|&place| SEEDS[place].to_owned()).collect(),
+                runs: group
+                    .iter()
+                    .zip(&seeds)
+                    .map(|(point, seeds)| (seeds[shown], point.run.clone()))
+                    .collect(),
                 metrics,
             });
         }
@@ -66,7 +76,7 @@ fn groups(runs: &SweepRuns, site: Site) -> Vec<(Facets, Vec<&Point>)> {
     for point in runs.points.iter().filter(|point| point.site == site) {
         let Some(run) = runs.run(&point.run) else { continue };
         let mut rest = run.facets.clone();
-        rest.remove(SEED);
+        rest.retain(|key, _| !SEEDS.contains(&key.as_str()));
         match groups.iter_mut().find(|(facets, _)| *facets == rest) {
             Some((_, group)) => group.push(point),
             None => groups.push((rest, vec![point])),
@@ -74,7 +84,12 @@ fn groups(runs: &SweepRuns, site: Site) -> Vec<(Facets, Vec<&Point>)> {
     }
     for (facets, group) in &mut groups {
         facets.remove(COEFFICIENT);
-        group.sort_by_key(|point| point.seed);
+        group.sort_by_key(|point| seeds_of(runs, point));
     }
     groups
+}
+
+/// The values of [`SEEDS`].
+fn seeds_of(runs: &SweepRuns, point: &Point) -> [u64; 2] {
+    runs.run(&point.run).map_or([point.seed, 0], |run| [run.config.sae.seed, run.config.data.seed])
 }

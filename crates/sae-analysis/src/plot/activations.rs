@@ -110,7 +110,7 @@ fn resampling(found: &SiteEvidence) -> Panel {
         marked("principal direction", Look { marker: crate::style::Marker::Circle, ..solid }, &kl),
         Series::new("random direction", Look::neutral(), Draw::Line, random),
     ];
-    let y = Axis::new("KL when resampled (nats per token)").logarithmic();
+    let y = Axis::new("KL(resampled ‖ original), nats per token").logarithmic();
     Panel::new("What each direction matters to the output", direction(), y, series)
 }
 

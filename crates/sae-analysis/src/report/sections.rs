@@ -267,7 +267,8 @@ fn activations(evidence: &Evidence, links: &Links<'_>) -> Body {
             Column("variance share", "Share of the total variance"),
             Column(
                 "resampling KL",
-                "KL when every token's component but the first's is another token's, nats",
+                "KL(resampled ‖ original), as the paper has it, when every token's component but the first's is \
+                 another token's, nats",
             ),
             Column("of a random direction", "The same, mean over random directions"),
         ],
@@ -288,7 +289,8 @@ fn activations(evidence: &Evidence, links: &Links<'_>) -> Body {
             "The model's activations where the SAEs stand, and what the SAEs make of them: by position in the window (the \
              first token is often special), and along the principal directions, the directions with the most variance. A \
              direction's resampling KL is what it costs the model's output to replace every token's component along it, \
-             but the first's, by another token's: variance is not importance. {} The tables have every run.",
+             but the first's, by another token's, as KL(resampled ‖ original), the paper's direction: variance is not \
+             importance. {} The tables have every run.",
             which(evidence)
         ),
         "activations",
@@ -299,7 +301,7 @@ fn activations(evidence: &Evidence, links: &Links<'_>) -> Body {
 
 fn stability(evidence: &Evidence, links: &Links<'_>) -> Body {
     if evidence.stability.is_empty() {
-        return Body::LeftOut("No two runs differ in nothing but the seed.");
+        return Body::LeftOut("No two runs differ in nothing but their seeds.");
     }
     let rows = evidence.stability.iter().flat_map(|group| {
         group.metrics.iter().map(|(metric, values)| {
@@ -319,6 +321,7 @@ fn stability(evidence: &Evidence, links: &Links<'_>) -> Body {
                 Cell::Type(group.variant),
                 Cell::Number(group.coeff, group.coeff.to_string()),
                 Cell::Text(describe(&group.facets)),
+                Cell::Text(group.differ_in.join(", ")),
                 Cell::Text(metric.clone()),
                 Cell::significant(mean),
                 Cell::significant(high - low),
@@ -333,6 +336,10 @@ fn stability(evidence: &Evidence, links: &Links<'_>) -> Body {
             Column("type", "The type of SAE"),
             Column("coeff", "The sparsity coefficient"),
             Column("else", "What else tells these runs from others of the type"),
+            Column(
+                "seeds",
+                "The seeds that differ: of the initialisation, of the order of the data",
+            ),
             Column("metric", "What is compared"),
             Column("mean", "Mean over the seeds"),
             Column("range", "The largest less the smallest"),
@@ -341,7 +348,7 @@ fn stability(evidence: &Evidence, links: &Links<'_>) -> Body {
         rows: rows.collect(),
     };
     Body::Shown(charts(
-        "Runs that differ in nothing but the seed. Differences between types that are not larger than those between seeds \
+        "Runs that differ in nothing but their seeds. Differences between types that are not larger than those between seeds \
          are no findings.",
         "stability",
         &[table],

@@ -120,8 +120,18 @@ pub(crate) fn umap(evidence: &Evidence) -> String {
 
 /// Seeds side by side, a row a run and metric.
 pub(crate) fn stability(evidence: &Evidence) -> String {
-    let mut csv =
-        Csv::new(["group", "type", "site", "coeff", "facets", "metric", "seed", "run", "value"]);
+    let mut csv = Csv::new([
+        "group",
+        "type",
+        "site",
+        "coeff",
+        "facets",
+        "differ_in",
+        "metric",
+        "seed",
+        "run",
+        "value",
+    ]);
     for (group, found) in evidence.stability.iter().enumerate() {
         for (metric, values) in &found.metrics {
             for ((seed, run), value) in found.runs.iter().zip(values) {
@@ -131,6 +141,7 @@ pub(crate) fn stability(evidence: &Evidence) -> String {
                     found.site.to_string(),
                     number(found.coeff),
                     describe(&found.facets),
+                    found.differ_in.join(" "),
                     metric.clone(),
                     seed.to_string(),
                     run.clone(),
@@ -150,7 +161,7 @@ pub(crate) fn features(evidence: &Evidence) -> String {
         "site",
         "feature",
         "log10_frequency",
-        "decoder_norm",
+        "decoder_norm_as_trained",
         "encoder_norm",
         "encoder_bias",
     ]);

@@ -407,6 +407,7 @@ fn stability(points: &[Point]) -> Vec<Seeds> {
                 site: pair[0].site,
                 coeff: pair[0].coeff,
                 facets: BTreeMap::new(),
+                differ_in: vec!["sae.seed".to_owned()],
                 runs: pair.iter().map(|point| (point.seed, point.run.clone())).collect(),
                 metrics: BTreeMap::from([
                     ("alive".to_owned(), values(|point| point.alive as f64)),

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use sae_analysis::AnalysisOptions;
 use sae_analysis::bootstrap::BootstrapOptions;
 use sae_analysis::embedding::EmbeddingOptions;
-use sae_config::summary::{DownstreamMetrics, Evaluation, SiteMetrics, Status, Versions};
+use sae_config::summary::{DownstreamMetrics, Evaluation, Inputs, SiteMetrics, Status, Versions};
 use sae_config::{
     Job, Manifest, ManifestRun, RunConfig, RunFolder, Site, Summary, Variant, layout,
 };
@@ -104,7 +104,7 @@ pub fn summary(id: &str, config: &RunConfig, features: u64) -> Summary {
         status: Status::Finished,
         steps: 8,
         training_tokens: 512,
-        n_features: features,
+        n_features: SITES.iter().map(|&site| (site, features)).collect(),
         alive: SITES.iter().map(|&site| (site, features - 2 - coeff as u64)).collect(),
         alive_tokens: 1000,
         evaluation: Evaluation {
@@ -125,6 +125,11 @@ pub fn summary(id: &str, config: &RunConfig, features: u64) -> Summary {
             sites: SITES.iter().map(|&site| (site, at.clone())).collect(),
             downstream: downstream.collect(),
         },
+        inputs: Some(Inputs {
+            model: "model".to_owned(),
+            training: "training".to_owned(),
+            evaluation: "evaluation".to_owned(),
+        }),
         versions: Versions {
             sae: "0.1.0".to_owned(),
             commit: "abc".to_owned(),
@@ -188,6 +193,7 @@ impl Sweep {
         let runs = self.runs.iter().map(|run| ManifestRun {
             id: run.id.clone(),
             folder: PathBuf::from(&run.id),
+            values: BTreeMap::new(),
             config: run.config.clone(),
         });
         let manifest =

@@ -2,13 +2,13 @@
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::schema::{Config, Count, Dataset, InToOrig, LrSchedule, Real, Term};
-use super::{Imported, ModelSites};
+use super::{Imported, Kind, ModelSites, differences, sources};
 use crate::run::{
     DataConfig, DownstreamConfig, EvalConfig, LogConfig, LossConfig, ModelConfig, Precision,
     Processing, SaeConfig, ScheduleConfig, ScheduleKind, SparsityConfig, TermConfig, TrainConfig,
@@ -17,34 +17,30 @@ use crate::{ConfigError, RunConfig, Site, Source};
 
 /// Windows to evaluate on where the reference's configuration evaluates nothing or everything.
 const EVAL_SAMPLES: u64 = 500;
-/// The shuffle buffer of the reference's streams; data sets that it does not stream it shuffles whole.
-const STREAM_BUFFER: usize = 1000;
-const WHOLE_BUFFER: usize = 16_384;
+/// The shuffle buffer of the reference's streams.
+const STREAM_BUFFER: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
+/// The shuffle buffer for data that the reference does not stream: it shuffles that as a whole.
+pub(super) const WHOLE_BUFFER: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16_383);
 
 pub(super) fn import(
     value: Value,
     origin: &str,
     sites: &mut ModelSites<'_>,
 ) -> Result<Imported, ConfigError> {
+    Kind::of(&value).require(Kind::Run, origin)?;
     let config = Config::deserialize(value).map_err(|error| ConfigError::parse(origin, &error))?;
-    let mut importer = Importer { origin, warnings: Vec::new() };
-    importer.warn_of_meaningless(&config);
-    let run = importer.run(&config, sites)?;
+    let run = Importer { origin }.run(&config, sites)?;
     run.check(origin)?;
-    Ok(Imported { run, warnings: importer.warnings })
+    let warnings = differences::of_run(&config, &run);
+    Ok(Imported { run, warnings })
 }
 
 struct Importer<'a> {
     origin: &'a str,
-    warnings: Vec<String>,
 }
 
 impl Importer<'_> {
-    fn run(
-        &mut self,
-        config: &Config,
-        sites: &mut ModelSites<'_>,
-    ) -> Result<RunConfig, ConfigError> {
+    fn run(&self, config: &Config, sites: &mut ModelSites<'_>) -> Result<RunConfig, ConfigError> {
         let path = self.model(config)?;
         let sae_sites = self.positions(&config.saes.sae_positions.0, || sites(&path))?;
         let (data, eval) = self.data(config, &path)?;
@@ -53,7 +49,7 @@ impl Importer<'_> {
             Some(size) => self.count("effective_batch_size", size)?,
             None => batch_size,
         };
-        // Counted in samples there, in steps here: never later than asked for.
+        // Counted in samples there, in steps here: never sooner than asked for.
         let in_steps = |samples: Option<Count>| {
             let steps = samples.map(|Count(n)| (n as usize).div_ceil(effective.get()));
             steps.and_then(NonZeroUsize::new)
@@ -76,7 +72,9 @@ impl Importer<'_> {
                     config.saes.dict_size_to_input_ratio,
                 )?,
                 seed: config.seed.0,
-                pretrained: pretrained.map(|path| self.source(path)).collect::<Result<_, _>>()?,
+                pretrained: pretrained
+                    .map(|path| sources::any(self.origin, path))
+                    .collect::<Result<_, _>>()?,
                 retrain: config.saes.retrain_saes,
                 sites: sae_sites.clone(),
             },
@@ -107,53 +105,14 @@ impl Importer<'_> {
                 every_n_steps: self
                     .count("log_every_n_grad_steps", config.log_every_n_grad_steps)?,
                 checkpoint_every_n_steps: in_steps(config.save_every_n_samples),
+                ..LogConfig::default()
             },
         })
     }
 
-    /// One warning for all fields that are set and mean nothing here.
-    fn warn_of_meaningless(&mut self, config: &Config) {
-        let sparsifier = config.saes.type_of_sparsifier.as_deref();
-        let set = [
-            ("wandb_project", config.wandb_project.is_some()),
-            ("wandb_run_name", config.wandb_run_name.is_some()),
-            (
-                "wandb_run_name_prefix",
-                config.wandb_run_name_prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()),
-            ),
-            ("save_dir", config.save_dir.is_some()),
-            (
-                "collect_act_frequency_every_n_samples",
-                config.collect_act_frequency_every_n_samples.is_some(),
-            ),
-            (
-                "collect_output_metrics_every_n_samples",
-                config.collect_output_metrics_every_n_samples.is_some(),
-            ),
-            ("adam_beta1", config.adam_beta1.is_some()),
-            (
-                "collect_discrete_metrics_every_n_samples",
-                config.collect_discrete_metrics_every_n_samples.is_some(),
-            ),
-            ("discrete_metrics_n_tokens", config.discrete_metrics_n_tokens.is_some()),
-            // The reference does not look at these two either: its SAEs are plain ones.
-            ("saes.type_of_sparsifier", sparsifier.is_some_and(|kind| kind != "sae")),
-            ("saes.k", config.saes.k.is_some()),
-        ];
-        let names: Vec<&str> =
-            set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
-        if !names.is_empty() {
-            self.warnings.push(format!(
-                "without a meaning here, left out: {} (metrics and checkpoints are written to the run's folder, --out; \
-                 activation frequencies are counted once, at the end)",
-                names.join(", ")
-            ));
-        }
-    }
-
     fn model(&self, config: &Config) -> Result<Source, ConfigError> {
         match (&config.tlens_model_name, &config.tlens_model_path) {
-            (Some(name), None) => self.model_named("tlens_model_name", name),
+            (Some(name), None) => sources::model(self.origin, "tlens_model_name", name),
             (None, Some(path)) => Ok(Source::Local(PathBuf::from(path))),
             _ => Err(ConfigError::invalid(
                 self.origin,
@@ -162,27 +121,6 @@ impl Importer<'_> {
                 "exactly one of the two names the model",
             )),
         }
-    }
-
-    /// A folder that is there, a reference to the hub, or a name that TransformerLens knows.
-    fn model_named(&self, key: &'static str, name: &str) -> Result<Source, ConfigError> {
-        if Path::new(name).join("config.json").is_file() || name.starts_with("hf://") {
-            return self.source(name);
-        }
-        match hub_name(name) {
-            Some(name) => self.source(&format!("hf://{name}")),
-            None => Err(ConfigError::invalid(
-                self.origin,
-                key,
-                format!("`{name}`"),
-                "expected a name that TransformerLens knows of a supported family (gpt2-small, pythia-14m, \
-                 tiny-stories-1M, gpt-neo-125M), or owner/name as on the hub",
-            )),
-        }
-    }
-
-    fn source(&self, text: &str) -> Result<Source, ConfigError> {
-        text.parse().map_err(|error| ConfigError::parse(self.origin, &error))
     }
 
     /// Exact names stand for themselves; any other entry stands for all sites that contain it.
@@ -218,7 +156,7 @@ impl Importer<'_> {
         }
     }
 
-    fn loss(&mut self, config: &Config, sae_sites: &[Site]) -> Result<LossConfig, ConfigError> {
+    fn loss(&self, config: &Config, sae_sites: &[Site]) -> Result<LossConfig, ConfigError> {
         let loss = &config.loss;
         let term = |key: &'static str, term: &Option<Term>| -> Result<_, ConfigError> {
             let Some(Term { coeff }) = term else { return Ok(None) };
@@ -241,7 +179,7 @@ impl Importer<'_> {
 
     /// A position that no SAE reaches adds nothing but takes its share of the coefficient.
     fn downstream(
-        &mut self,
+        &self,
         term: &InToOrig,
         sae_sites: &[Site],
     ) -> Result<Option<DownstreamConfig>, ConfigError> {
@@ -257,25 +195,17 @@ impl Importer<'_> {
         let all = sites.len();
         sites.retain(|site| sae_sites.first().is_some_and(|first| site > first));
         let Real(total) = term.total_coeff;
-        let total = if sites.len() == all {
-            total
-        } else {
-            self.warnings.push(format!(
-                "{} of {all} positions of loss.in_to_orig lie at or before the first SAE, where nothing differs: left \
-                 out, with their share of the coefficient",
-                all - sites.len()
-            ));
-            total * sites.len() as f64 / all as f64
-        };
         if sites.is_empty() {
             return Ok(None);
         }
+        let total =
+            if sites.len() == all { total } else { total * sites.len() as f64 / all as f64 };
         let total_coeff = self.number("loss.in_to_orig.total_coeff", Real(total))?;
         Ok(Some(DownstreamConfig { total_coeff, sites }))
     }
 
     fn data(
-        &mut self,
+        &self,
         config: &Config,
         model: &Source,
     ) -> Result<(DataConfig, EvalConfig), ConfigError> {
@@ -291,49 +221,32 @@ impl Importer<'_> {
         }
         let same_data = (&eval.dataset_name, &eval.split, column(eval))
             == (&train.dataset_name, &train.split, column(train));
-        let mut n_samples = config.eval_n_samples.map(|Count(n)| n);
-        let mut skip = 0;
-        if same_data {
-            let held_out = n_samples.unwrap_or(EVAL_SAMPLES);
-            (skip, n_samples) = (held_out, Some(held_out));
-            self.warnings.push(format!(
-                "evaluation and training are on the same data, which the reference does not keep apart: the first \
-                 {held_out} windows are held out for the evaluation"
-            ));
-        }
-        if config.eval_data.as_ref().is_some_and(|eval| eval.seed.is_some()) {
-            self.warnings.push(
-                "eval_data.seed is without a meaning here: the evaluation takes the first windows of its data"
-                    .to_owned(),
-            );
-        }
-        if eval.tokenizer_name != train.tokenizer_name {
-            self.warnings.push(
-                "eval_data.tokenizer_name is without a meaning here: both kinds of data have train_data's tokeniser"
-                    .to_owned(),
-            );
-        }
+        let n_samples = config.eval_n_samples.map(|Count(n)| n);
+        let held_out = same_data.then(|| n_samples.unwrap_or(EVAL_SAMPLES));
         let is_text = !(train.is_tokenized && eval.is_tokenized);
-        let tokenizer = self.model_named_or_repository(&train.tokenizer_name)?;
-        let buffer = if train.streaming { STREAM_BUFFER } else { WHOLE_BUFFER };
+        let tokenizer =
+            sources::tokenizer(self.origin, "train_data.tokenizer_name", &train.tokenizer_name)?;
+        let dataset = |key: &'static str, data: &Dataset| {
+            sources::dataset(self.origin, key, &data.dataset_name)
+        };
         let data = DataConfig {
-            train: self.dataset(train)?,
+            train: dataset("train_data.dataset_name", train)?,
             split: Some(train.split.clone()),
-            skip,
+            skip: held_out.unwrap_or(0),
             column: column(train),
             context_length: self.count("train_data.n_ctx", train.n_ctx)?,
             tokenizer: (tokenizer != *model).then_some(tokenizer),
             // The reference tokenises with transformer_lens.utils.tokenize_and_concatenate(add_bos_token=True).
             bos: is_text,
-            shuffle_buffer: NonZeroUsize::new(buffer).unwrap_or(NonZeroUsize::MIN),
+            shuffle_buffer: if train.streaming { STREAM_BUFFER } else { WHOLE_BUFFER },
             seed: train.seed.unwrap_or(config.seed).0,
         };
         let every = config.eval_every_n_samples.and_then(|Count(n)| NonZeroUsize::new(n as usize));
         let eval = EvalConfig {
-            data: self.dataset(eval)?,
+            data: dataset("eval_data.dataset_name", eval)?,
             split: Some(eval.split.clone()),
             column: (column(eval) != data.column).then(|| column(eval)),
-            n_samples,
+            n_samples: held_out.or(n_samples),
             batch_size: None,
             every_n_samples: every,
             alive_tokens: config.act_frequency_n_tokens.0,
@@ -341,83 +254,21 @@ impl Importer<'_> {
         Ok((data, eval))
     }
 
-    fn dataset(&self, data: &Dataset) -> Result<Source, ConfigError> {
-        let name = &data.dataset_name;
-        if holds_parquet(Path::new(name)) || name.starts_with("hf://") {
-            self.source(name)
-        } else {
-            self.source(&format!("hf://{name}"))
-        }
+    fn count(&self, key: &'static str, count: Count) -> Result<NonZeroUsize, ConfigError> {
+        count.above_zero(self.origin, key)
     }
 
-    fn model_named_or_repository(&self, name: &str) -> Result<Source, ConfigError> {
-        self.model_named("tokenizer_name", name).or_else(|_| self.source(&format!("hf://{name}")))
-    }
-
-    fn count(&self, key: &'static str, Count(value): Count) -> Result<NonZeroUsize, ConfigError> {
-        NonZeroUsize::new(value as usize)
-            .ok_or_else(|| ConfigError::invalid(self.origin, key, value, "it must be above 0"))
-    }
-
-    fn number<T>(&self, key: &'static str, Real(value): Real) -> Result<T, ConfigError>
+    fn number<T>(&self, key: &'static str, number: Real) -> Result<T, ConfigError>
     where
         T: TryFrom<f64>,
         T::Error: Display,
     {
-        T::try_from(value)
-            .map_err(|error| ConfigError::invalid(self.origin, key, value, error.to_string()))
+        number.ranged(self.origin, key)
     }
-}
-
-/// A parquet file, or a folder with some in it or in its folders.
-fn holds_parquet(path: &Path) -> bool {
-    let is_parquet = |path: &Path| path.extension().is_some_and(|extension| extension == "parquet");
-    if path.is_file() {
-        return is_parquet(path);
-    }
-    let Ok(entries) = std::fs::read_dir(path) else { return false };
-    entries.flatten().any(|entry| {
-        let path = entry.path();
-        is_parquet(&path) || path.is_dir() && holds_parquet(&path)
-    })
 }
 
 /// The column of text where the data is not tokenised: the reference's name is that of the tokenised column.
 fn column(data: &Dataset) -> String {
     let tokens = matches!(data.column_name.as_str(), "input_ids" | "tokens");
     if !data.is_tokenized && tokens { "text".to_owned() } else { data.column_name.clone() }
-}
-
-/// The hub's name of a model that TransformerLens knows by a short one; names with an owner are the hub's already.
-pub fn hub_name(name: &str) -> Option<String> {
-    if name.contains('/') {
-        return Some(name.to_owned());
-    }
-    let known = match name {
-        "gpt2" | "gpt2-small" => "openai-community/gpt2",
-        "distilgpt2" | "distillgpt2" | "distill-gpt2" | "distil-gpt2" | "gpt2-xs" => {
-            "distilbert/distilgpt2"
-        }
-        "neo" | "neo-small" | "gpt-neo-small" | "gpt-neo-125M" => "EleutherAI/gpt-neo-125m",
-        "neo-medium" | "gpt-neo-medium" | "gpt-neo-1.3B" => "EleutherAI/gpt-neo-1.3B",
-        "neo-large" | "gpt-neo-large" | "gpt-neo-2.7B" => "EleutherAI/gpt-neo-2.7B",
-        "neox" | "gpt-neox" | "gpt-neox-20b" => "EleutherAI/gpt-neox-20b",
-        "tiny-stories-1L-21M" => "roneneldan/TinyStories-1Layer-21M",
-        "tiny-stories-2L-33M" => "roneneldan/TinyStories-2Layers-33M",
-        // The hub's name is spelt so.
-        "tiny-stories-instruct-1L-21M" => "roneneldan/TinyStories-Instuct-1Layer-21M",
-        "tiny-stories-instruct-2L-33M" => "roneneldan/TinyStories-Instruct-2Layers-33M",
-        "gpt2-medium" | "gpt2-large" | "gpt2-xl" => {
-            return Some(format!("openai-community/{name}"));
-        }
-        _ if name.starts_with("pythia-") => return Some(format!("EleutherAI/{name}")),
-        _ => {
-            let size = name.strip_prefix("tiny-stories-")?;
-            return Some(match size.strip_prefix("instruct-") {
-                Some(size) => format!("roneneldan/TinyStories-Instruct-{size}"),
-                None => format!("roneneldan/TinyStories-{size}"),
-            });
-        }
-    };
-    Some(known.to_owned())
 }

@@ -2,21 +2,68 @@
 //!
 //! `run_train_tlens_saes.py` describes a run, `run_train_tlens.py` the language model that one may be trained on. Field
 //! names, defaults and meanings are those of the reference library (github.com/ApolloResearch/e2e_sae). What has no
-//! meaning here comes back as a warning.
+//! meaning here, or another one, comes back as a warning.
 
+mod differences;
 mod import;
+mod language_model;
 mod schema;
+mod sources;
 mod sweep;
 
 use std::path::Path;
 
-use serde::Deserialize;
-
 use crate::error::read;
 use crate::{ConfigError, RunConfig, Site};
 
-pub use import::hub_name;
+pub use language_model::{ImportedModel, TlensConfig, load_language_model, parse_language_model};
+pub use sources::hub_name;
 pub use sweep::expand;
+
+/// What a file of the reference describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The training of SAEs on a language model: a run. Also what cannot be told to be anything else.
+    Run,
+    /// A Weights & Biases sweep over such runs.
+    Sweep,
+    /// The training of a language model.
+    LanguageModel,
+    /// MLPs on MNIST, with or without SAEs, which are not taken over.
+    Mnist,
+}
+
+impl Kind {
+    fn of(value: &serde_json::Value) -> Self {
+        if value.get("parameters").is_some() {
+            Self::Sweep
+        } else if value.get("tlens_config").is_some() {
+            Self::LanguageModel
+        } else if value.get("model").is_some_and(|model| model.get("hidden_sizes").is_some()) {
+            Self::Mnist
+        } else {
+            Self::Run
+        }
+    }
+
+    /// Refuses a file of another kind in a sentence that says what it is and what to do with it.
+    fn require(self, wanted: Self, origin: &str) -> Result<(), ConfigError> {
+        if self == wanted {
+            return Ok(());
+        }
+        let message = match self {
+            Self::Run => {
+                format!("it describes the training of SAEs: `sae train {origin} --out FOLDER`")
+            }
+            Self::Sweep => format!("it describes a sweep of runs: `cargo xtask sweep {origin}`"),
+            Self::LanguageModel => format!(
+                "it describes the training of a language model: `sae pretrain {origin} --out FOLDER`"
+            ),
+            Self::Mnist => "it is for MLPs on MNIST, which this software does not train".to_owned(),
+        };
+        Err(ConfigError::Parse { origin: origin.to_owned(), message })
+    }
+}
 
 /// A run of the reference, imported.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,10 +82,9 @@ pub fn is_reference(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
-/// Whether a file of the reference is a sweep rather than a run.
-pub fn is_sweep(path: &Path) -> Result<bool, ConfigError> {
-    let value = yaml(&read(path)?, &path.display().to_string())?;
-    Ok(value.get("parameters").is_some() && value.get("method").is_some())
+/// What a file of the reference describes, told from its keys.
+pub fn kind(path: &Path) -> Result<Kind, ConfigError> {
+    Ok(Kind::of(&yaml(&read(path)?, &path.display().to_string())?))
 }
 
 /// Reads a run's YAML.
@@ -53,33 +99,6 @@ pub fn parse(
     sites: &mut ModelSites<'_>,
 ) -> Result<Imported, ConfigError> {
     import::import(yaml(text, origin)?, origin, sites)
-}
-
-/// The sizes of a language model that the reference trains: `tlens_config` in its `final_config.yaml`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct TlensConfig {
-    /// Width of the residual stream.
-    pub d_model: usize,
-    /// Layers.
-    pub n_layers: usize,
-    /// Longest context.
-    pub n_ctx: usize,
-    /// Width of a head; as many heads as fit into `d_model`.
-    pub d_head: usize,
-    /// Vocabulary.
-    pub d_vocab: usize,
-    /// The MLP's activation function.
-    pub act_fn: String,
-}
-
-impl TlensConfig {
-    /// Reads it from a `final_config.yaml`.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let origin = path.display().to_string();
-        let value = yaml(&read(path)?, &origin)?;
-        Self::deserialize(&value["tlens_config"])
-            .map_err(|error| ConfigError::parse(&origin, &format!("tlens_config: {error}")))
-    }
 }
 
 /// YAML as a tree; numbers may stay text (`400_000`), which the schema's numbers understand.

@@ -1,8 +1,13 @@
-//! The reference's schema, field by field (`Config` in `run_train_tlens_saes.py`).
+//! The reference's schema of a run, field by field (`Config` in `run_train_tlens_saes.py`).
 #![allow(clippy::struct_field_names)] // The names are the reference's.
+
+use std::fmt::Display;
+use std::num::NonZeroUsize;
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
+
+use crate::ConfigError;
 
 /// A whole number of 0 or more, also as Python writes it: `400_000`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,6 +55,26 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+impl Count {
+    /// As a size, which must be above 0.
+    pub fn above_zero(self, origin: &str, key: &'static str) -> Result<NonZeroUsize, ConfigError> {
+        NonZeroUsize::new(self.0 as usize)
+            .ok_or_else(|| ConfigError::invalid(origin, key, self.0, "it must be above 0"))
+    }
+}
+
+impl Real {
+    /// As a number with a range.
+    pub fn ranged<T>(self, origin: &str, key: &'static str) -> Result<T, ConfigError>
+    where
+        T: TryFrom<f64>,
+        T::Error: Display,
+    {
+        T::try_from(self.0)
+            .map_err(|error| ConfigError::invalid(origin, key, self.0, error.to_string()))
+    }
+}
+
 /// One text or a list of them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Texts(pub Vec<String>);
@@ -63,6 +88,7 @@ impl<'de> Deserialize<'de> for Texts {
     }
 }
 
+/// A run.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::{ModelSites, import, yaml};
 use crate::error::read;
-use crate::sweep::{ManifestBuilder, run_id};
-use crate::{ConfigError, Manifest, RunConfig};
+use crate::sweep::{ManifestBuilder, check_count, run_id};
+use crate::{ConfigError, Manifest};
 
 /// What of a sweep's file matters here; `metric` steers searches, of which a grid has none.
 #[derive(Debug, Deserialize)]
@@ -33,10 +33,12 @@ struct Sweep {
 type Parameter = (Vec<String>, Vec<Value>);
 
 /// Reads a sweep's YAML and expands it over its base configuration, the last entry of `command`: a path from the working
-/// directory, or the name of a file beside the sweep's. Returns the manifest and the warnings of the import.
+/// directory, or the name of a file beside the sweep's; at most `most` runs. Returns the manifest and the warnings of the
+/// import.
 pub fn expand(
     path: &Path,
     bank_size: NonZeroUsize,
+    most: usize,
     sites: &mut ModelSites<'_>,
 ) -> Result<(Manifest, Vec<String>), ConfigError> {
     let origin = path.display().to_string();
@@ -62,7 +64,11 @@ pub fn expand(
     let name: String = name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-_+.".contains(c) { c } else { '-' })
+        .skip_while(|c| *c == '.')
+        .take(64)
         .collect();
+    let sizes = parameters.iter().map(|(_, values)| values.len()).collect();
+    check_count(&name, [sizes], most)?;
     let mut builder = ManifestBuilder::new(&name, bank_size);
     let mut warnings: Vec<String> = Vec::new();
     for point in combinations(&parameters) {
@@ -76,7 +82,8 @@ pub fn expand(
                 warnings.push(warning);
             }
         }
-        builder.add(id(&run.run, &point, &parameters), run.run)?;
+        let values = varied(&point, &parameters);
+        builder.add(run_id(&run.run.variant().to_string(), &values), values, run.run)?;
     }
     Ok((builder.finish()?, warnings))
 }
@@ -159,9 +166,9 @@ fn set(config: &mut Value, key: &[String], value: &Value) {
     }
 }
 
-/// The type of SAE and what the sweep varies.
-fn id(run: &RunConfig, point: &[(&[String], &Value)], parameters: &[Parameter]) -> String {
-    let varied: Vec<(String, String)> = point
+/// What the sweep varies, as text.
+fn varied(point: &[(&[String], &Value)], parameters: &[Parameter]) -> Vec<(String, String)> {
+    point
         .iter()
         .zip(parameters)
         .filter(|(_, (_, values))| values.len() > 1)
@@ -175,6 +182,5 @@ fn id(run: &RunConfig, point: &[(&[String], &Value)], parameters: &[Parameter]) 
             };
             (key.join("."), value)
         })
-        .collect();
-    run_id(&run.variant().to_string(), &varied)
+        .collect()
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sae_config::file::{LONGEST_TEXT, read_text};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -33,7 +34,7 @@ struct Rope {
 impl Json {
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Io {
+        let text = read_text(&path, LONGEST_TEXT).map_err(|source| ModelError::Io {
             action: "read",
             path: path.clone(),
             source,

@@ -12,6 +12,7 @@ mod weights;
 
 use std::path::Path;
 
+use sae_config::fingerprint::Fingerprint;
 use sae_config::run::Processing;
 use tch::{Device, Kind};
 
@@ -62,6 +63,27 @@ pub fn config(path: &Path) -> Result<ModelConfig, ModelError> {
     }
     let json = Json::read(path)?;
     (family(&json)?.config)(&json)
+}
+
+/// The fingerprint of a model as it is stored: the contents of its configuration and weights, wherever they lie.
+pub fn fingerprint(path: &Path) -> Result<String, ModelError> {
+    let files = if path.extension().is_some_and(|extension| extension == "pt") {
+        vec![path.with_file_name("final_config.yaml"), path.to_owned()]
+    } else {
+        let mut files = weights::files(path)?;
+        files.insert(0, path.join("config.json"));
+        files
+    };
+    files
+        .iter()
+        .try_fold(Fingerprint::new(), |fingerprint, file| {
+            fingerprint.file(file).map_err(|source| ModelError::Io {
+                action: "read",
+                path: file.clone(),
+                source,
+            })
+        })
+        .map(Fingerprint::finish)
 }
 
 fn family(json: &Json) -> Result<&'static Family, ModelError> {

@@ -1,5 +1,6 @@
 //! The tensors of a model, taken by name and checked against the shape that the configuration promises.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use sae_tensors::TensorFiles;
@@ -29,12 +30,7 @@ pub(super) struct Weights {
 impl Weights {
     /// Opens the weights in a folder.
     pub fn open(folder: &Path, device: Device, kind: Kind) -> Result<Self, ModelError> {
-        let path = FILES.into_iter().map(|name| folder.join(name)).find(|path| path.is_file());
-        let path = path.ok_or_else(|| ModelError::Weights {
-            path: folder.to_owned(),
-            message: format!("there are none; expected one of {}", FILES.join(", ")),
-        })?;
-        Self::read(&path, device, kind)
+        Self::read(&find(folder)?, device, kind)
     }
 
     /// Opens a file of weights.
@@ -125,6 +121,25 @@ impl Weights {
             self.take(name, &[config.vocabulary, config.d_model])
         }
     }
+}
+
+/// The file of weights in a folder, or the index of several.
+fn find(folder: &Path) -> Result<PathBuf, ModelError> {
+    let path = FILES.into_iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    path.ok_or_else(|| ModelError::Weights {
+        path: folder.to_owned(),
+        message: format!("there are none; expected one of {}", FILES.join(", ")),
+    })
+}
+
+/// All files that hold the weights in a folder, in the order of their names.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let path = find(folder)?;
+    if !path.to_string_lossy().ends_with(".index.json") {
+        return Ok(vec![path]);
+    }
+    let names: BTreeSet<String> = TensorFiles::weight_map(&path)?.into_values().collect();
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
 /// Several maps of the same input as one, their outputs in order.

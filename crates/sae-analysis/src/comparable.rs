@@ -1,0 +1,78 @@
+//! Whether runs may stand on one picture: they have to be of one model, evaluated on one set of data, and trained on one
+//! text where they name one.
+
+use std::path::Path;
+
+use sae_config::run::Processing;
+
+use crate::AnalysisError;
+use crate::runs::FinishedRun;
+
+/// The most that the original model's cross-entropy, nats a token, may differ between two runs of one model and one
+/// evaluation set: what threads and the order of sums do in one precision, and what two precisions do (bfloat16 against
+/// single precision: some thousandths).
+const CE_TOLERANCE: f64 = 1e-3;
+const CE_TOLERANCE_OF_PRECISIONS: f64 = 0.02;
+
+/// Refuses runs that were not computed from the same things, naming what differs and between which.
+pub(crate) fn check(sweep: &Path, runs: &[FinishedRun]) -> Result<(), AnalysisError> {
+    let Some(first) = runs.first() else { return Ok(()) };
+    for run in &runs[1..] {
+        if let Some((what, differs)) = difference(first, run) {
+            return Err(AnalysisError::NotComparable {
+                path: sweep.to_owned(),
+                what,
+                first: format!("{} in {}", differs.0, first.id),
+                other: format!("{} in {}", differs.1, run.id),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The first thing that two runs were computed from and that is not the same.
+fn difference(a: &FinishedRun, b: &FinishedRun) -> Option<(&'static str, (String, String))> {
+    let told = |what, of: &dyn Fn(&FinishedRun) -> String| {
+        let (a, b) = (of(a), of(b));
+        (a != b).then_some((what, (a, b)))
+    };
+    let fingerprints = |what, of: &dyn Fn(&FinishedRun) -> Option<String>| {
+        let (a, b) = (of(a)?, of(b)?);
+        (a != b).then(|| (what, (format!("fingerprint {a}"), format!("fingerprint {b}"))))
+    };
+    let inputs = |run: &FinishedRun| run.summary.inputs.clone();
+    told("model", &model)
+        .or_else(|| fingerprints("model", &|run| Some(inputs(run)?.model)))
+        .or_else(|| told("evaluation set", &|run| run.config.eval.data.to_string()))
+        .or_else(|| fingerprints("evaluation set", &|run| Some(inputs(run)?.evaluation)))
+        .or_else(|| {
+            told("evaluation set", &|run| format!("{} tokens", run.summary.evaluation.tokens))
+        })
+        .or_else(|| {
+            let ce = |run: &FinishedRun| run.summary.evaluation.ce_original;
+            let same_precision = a.config.train.precision == b.config.train.precision;
+            let most = if same_precision { CE_TOLERANCE } else { CE_TOLERANCE_OF_PRECISIONS };
+            let is_other = (ce(a) - ce(b)).abs() > most;
+            let tell = |run| format!("a cross-entropy of the original model of {:.4}", ce(run));
+            is_other.then(|| ("model or evaluation set", (tell(a), tell(b))))
+        })
+        .or_else(|| {
+            // Other data under another name is a comparison that somebody wants; under the same name it is an accident.
+            let data =
+                |run: &FinishedRun| (run.config.data.train.clone(), run.config.data.split.clone());
+            let same_name =
+                data(a) == data(b) && a.config.data.tokenizer == b.config.data.tokenizer;
+            if !same_name || a.config.data.column != b.config.data.column {
+                return None;
+            }
+            fingerprints("training data", &|run| Some(inputs(run)?.training))
+        })
+}
+
+fn model(run: &FinishedRun) -> String {
+    let processing = match run.config.model.processing {
+        Processing::None => "weights as they are",
+        Processing::TransformerLens => "processed as by TransformerLens",
+    };
+    format!("{} ({processing})", run.config.model.path)
+}
