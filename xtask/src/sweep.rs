@@ -86,10 +86,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let path = write_manifest(&manifest, &folder, Some(&sae))?;
     let began = Instant::now();
-    let failed = Launcher::new(&manifest, &path, &folder, &sae, arguments.jobs)?.run()?;
+    let launcher = Launcher::new(&manifest, &path, &folder, &sae, arguments.jobs)?;
+    let interrupted = Arc::clone(&launcher.interrupted);
+    let failed = launcher.run()?;
     let mut command = Command::new(&sae);
     command.arg("analyze").arg(&folder);
-    let drawn = tool::run(&mut command);
+    let drawn = run_until(&mut command, &interrupted);
     if !failed.is_empty() {
         bail!(
             "jobs failed: {}; what they said is above. The same command tries again what is not finished; a run that \
@@ -100,6 +102,31 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     drawn?;
     let report = layout::report(&folder);
     tool::say(&format!("{} s; the report is {}", began.elapsed().as_secs(), report.display()));
+    Ok(())
+}
+
+/// Runs a command with our own output; where a signal asks for the end, it is told so.
+fn run_until(command: &mut Command, interrupted: &AtomicBool) -> anyhow::Result<()> {
+    let shown = tool::show(command);
+    let mut child = command.spawn().with_context(|| format!("cannot start {shown}"))?;
+    let mut told = false;
+    let status = loop {
+        if let Some(status) =
+            child.try_wait().with_context(|| format!("cannot wait for {shown}"))?
+        {
+            break status;
+        }
+        if interrupted.load(Ordering::SeqCst) && !std::mem::replace(&mut told, true) {
+            terminate(&mut child);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    if interrupted.load(Ordering::SeqCst) {
+        bail!("interrupted; what was trained is saved: the same command goes on from it");
+    }
+    if !status.success() {
+        bail!("{shown} failed ({status})");
+    }
     Ok(())
 }
 
@@ -174,7 +201,7 @@ fn dry_run(manifest: &Manifest) -> String {
     for (index, job) in manifest.jobs.iter().enumerate() {
         let configs: Vec<&RunConfig> = job.runs.iter().map(|run| &run.config).collect();
         let memory = match configs[0].model.path.local().map(ModelShape::load) {
-            Some(Ok(shape)) => format!("≤ {:.1} GB", peak_bytes(shape, &configs) as f64 / 1e9),
+            Some(Ok(shape)) => format!("≤ {:.1} GB", peak_bytes(shape, &configs) / 1e9),
             Some(Err(error)) => format!("unknown: {error}"),
             None => "unknown before the model is fetched".to_owned(),
         };

@@ -1,5 +1,5 @@
-//! Whether runs may stand on one picture: they have to be of one model, evaluated on one set of data, and trained on one
-//! text where they name one.
+//! Whether runs may stand on one picture: they are of one model and evaluated on one set of data, and training data of one
+//! name has the same contents in all of them.
 
 use std::path::Path;
 
@@ -17,14 +17,18 @@ const CE_TOLERANCE_OF_PRECISIONS: f64 = 0.02;
 /// Refuses runs that were not computed from the same things, naming what differs and between which.
 pub(crate) fn check(sweep: &Path, runs: &[FinishedRun]) -> Result<(), AnalysisError> {
     let Some(first) = runs.first() else { return Ok(()) };
-    for run in &runs[1..] {
-        if let Some((what, differs)) = difference(first, run) {
-            return Err(AnalysisError::NotComparable {
-                path: sweep.to_owned(),
-                what,
-                first: format!("{} in {}", differs.0, first.id),
-                other: format!("{} in {}", differs.1, run.id),
-            });
+    // Summaries of earlier versions have no fingerprints to compare with.
+    let known = runs.iter().find(|run| run.summary.inputs.is_some());
+    for run in runs {
+        for other in std::iter::once(first).chain(known) {
+            if let Some((what, differs)) = difference(other, run) {
+                return Err(AnalysisError::NotComparable {
+                    path: sweep.to_owned(),
+                    what,
+                    first: format!("{} in {}", differs.0, other.id),
+                    other: format!("{} in {}", differs.1, run.id),
+                });
+            }
         }
     }
     Ok(())

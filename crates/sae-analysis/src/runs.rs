@@ -146,7 +146,13 @@ impl SweepRuns {
             let mut config = run.config.clone();
             // The run's own configuration says which commits it read.
             if folder.config().is_file() {
-                config.adopt_commits(&RunConfig::load(&folder.config())?);
+                match RunConfig::load(&folder.config()) {
+                    Ok(own) => config.adopt_commits(&own),
+                    Err(error) => {
+                        runs.unreadable.push((run.id.clone(), error.to_string()));
+                        continue;
+                    }
+                }
             }
             runs.finished.push(FinishedRun {
                 id: run.id.clone(),

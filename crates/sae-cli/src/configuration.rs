@@ -73,6 +73,13 @@ pub(crate) fn trained(source: &str, config: Option<&Path>) -> anyhow::Result<Tra
         return Ok(Trained { config: RunConfig::load(&run.config())?, saes });
     }
     let folder = RunFolder::new(&saes);
+    if !folder.config().is_file() && saes.join("state.safetensors").is_file() {
+        bail!(
+            "{} is a checkpoint without SAEs, as earlier versions wrote them, or away from its run: expected \
+             RUN/checkpoints/step_N with a folder `sae`; name the configuration with --config where it has that",
+            saes.display()
+        );
+    }
     if !folder.config().is_file() {
         bail!(
             "{} is missing, so that {} is no run's folder; name the configuration of its SAEs with --config",

@@ -253,3 +253,20 @@ fn a_run_goes_on_with_the_commits_that_it_began_with() {
     let refused = sae_with(&["train", "run.yaml", "--out", "other"], at, &online);
     says(&stderr(&refused), &["config.json", "model_type is missing"]);
 }
+
+#[test]
+fn its_other_files_become_a_pretraining_or_say_what_they_are() {
+    let at = tempfile::tempdir().unwrap();
+    let at = at.path();
+    for name in ["tiny_gpt2.yaml", "mnist.yaml"] {
+        let fixture = crates().join("sae-config/tests/fixtures/reference").join(name);
+        std::fs::copy(fixture, at.join(name)).unwrap();
+    }
+    let imported = sae(&["import", "tiny_gpt2.yaml"], at);
+    says(&succeeds(&imported), &["[model]", "d_model = 4", "n_epochs = 3", "NeelNanda/pile-10k"]);
+    says(&stderr(&imported), &["gelu", "wandb_project"]);
+    fails(&sae(&["train", "tiny_gpt2.yaml", "--out", "x"], at), &["sae pretrain tiny_gpt2.yaml"]);
+    for command in [&["import", "mnist.yaml"][..], &["train", "mnist.yaml", "--out", "x"]] {
+        fails(&sae(command, at), &["mnist.yaml", "MNIST", "does not train"]);
+    }
+}

@@ -177,6 +177,14 @@ fn a_run_does_not_go_on_with_another_model_of_the_same_name() {
     fails(&refused, &["begun with another model", "lm", "choose another folder"]);
     write(&first);
     succeeds(&sae(&["train", "lm.toml", "--out", "run"], at));
+    // Finished, its numbers are not those of the other model either.
+    write(&second);
+    let refused = sae(&["train", "lm.toml", "--out", "run"], at);
+    fails(&refused, &["begun with another model"]);
+    // A folder in which nothing has begun holds nothing to go on from.
+    edited(at, "lost.toml", "expansion = 2", "expansion = 2, pretrained = [\"nowhere\"]");
+    fails(&sae(&["train", "lost.toml", "--out", "new"], at), &["nowhere"]);
+    succeeds(&sae(&["train", "lm.toml", "--out", "new"], at));
     // An evaluation elsewhere may be meant, and is named.
     write(&second);
     let evaluated = sae(&["eval", "run"], at);

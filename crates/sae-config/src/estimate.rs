@@ -45,37 +45,41 @@ impl ModelShape {
 }
 
 /// Bytes that libtorch, the tokeniser and the data threads take before any tensor.
-const BASE: u64 = 500 << 20;
+const BASE: f64 = 524_288_000.0;
 /// Logits of a KL chunk, at least a token's; `sae-splice` takes a quarter of it on a CPU.
-const KL_CHUNK_LOGITS: u64 = 1 << 22;
+const KL_CHUNK_LOGITS: f64 = 4_194_304.0;
 
 /// Peak bytes of training a bank of these runs in f32 on a CPU, from above.
 ///
 /// Model weights once; of each SAE its parameters, gradients, Adam's two moments and the last good state (twice while it
 /// is replaced); of each member's spliced pass the
 /// activations that its backward pass needs; one KL chunk; one SAE's forward and backward at a time.
-pub fn peak_bytes(model: ModelShape, runs: &[&RunConfig]) -> u64 {
-    let ModelShape { n_layer: l, n_embd: d, vocab_size: v, n_positions } = model;
-    let weights = v * d + n_positions * d + 12 * l * d * d;
+pub fn peak_bytes(model: ModelShape, runs: &[&RunConfig]) -> f64 {
+    let ModelShape { n_layer, n_embd, vocab_size, n_positions } = model;
+    let [l, d, v, n_positions] = [n_layer, n_embd, vocab_size, n_positions].map(|n| n as f64);
+    let weights = v * d + n_positions * d + 12.0 * l * d * d;
     let Some(first) = runs.first() else { return BASE };
-    let tokens = (first.train.batch_size.get() * first.data.context_length.get()) as u64;
-    let clean = tokens * d * (l + 10);
-    let members: u64 = runs
+    let tokens = first.train.batch_size.get() as f64 * first.data.context_length.get() as f64;
+    let clean = tokens * d * (l + 10.0);
+    let members: f64 = runs
         .iter()
         .map(|run| {
-            let f = run.n_features(d as usize) as u64;
-            let sites = run.sae.sites.len() as u64;
+            let f = run.n_features(n_embd as usize) as f64;
+            let sites = run.sae.sites.len() as f64;
             let start = run.sae.sites.first().map_or(0, |site| site.block as u64);
-            let suffix = if run.needs_spliced_pass() { l.saturating_sub(start) } else { 0 };
-            sites * 6 * (2 * f * d + f + d) + sites * 3 * tokens * f + suffix * 24 * tokens * d
+            let suffix =
+                if run.needs_spliced_pass() { n_layer.saturating_sub(start) as f64 } else { 0.0 };
+            let parameters = 2.0 * f * d + f + d;
+            sites * (6.0 * parameters + 3.0 * tokens * f) + suffix * 24.0 * tokens * d
         })
         .sum();
-    let kl =
-        if runs.iter().any(|run| run.loss.kl.is_some()) { 6 * KL_CHUNK_LOGITS.max(v) } else { 0 };
-    BASE + 4 * (weights + clean + members + kl)
+    let has_kl = runs.iter().any(|run| run.loss.kl.is_some());
+    let kl = if has_kl { 6.0 * KL_CHUNK_LOGITS.max(v) } else { 0.0 };
+    BASE + 4.0 * (weights + clean + members + kl)
 }
 
 /// Tokens that a run trains on.
 pub fn training_tokens(run: &RunConfig) -> u64 {
-    run.n_steps() * run.effective_batch_size() * run.data.context_length.get() as u64
+    let samples = run.n_steps().saturating_mul(run.effective_batch_size());
+    samples.saturating_mul(run.data.context_length.get() as u64)
 }

@@ -185,6 +185,13 @@ impl PretrainConfig {
         self.train.n_steps.map_or(0, |n| n.get() as u64)
     }
 
+    /// Takes over the commits that equal requests of another configuration were resolved to.
+    pub fn adopt_commits(&mut self, resolved: &Self) {
+        self.data.train.adopt_commit(&resolved.data.train);
+        self.data.validation.adopt_commit(&resolved.data.validation);
+        self.data.tokenizer.adopt_commit(&resolved.data.tokenizer);
+    }
+
     /// The configuration as TOML.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(|error| ConfigError::Parse {

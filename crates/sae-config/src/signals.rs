@@ -1,7 +1,7 @@
 //! The signals at which long work saves itself and ends.
 
 /// SIGINT (Ctrl-C), SIGTERM (what cluster managers announce the end with) and SIGHUP (a terminal that closes), by number
-/// as POSIX has them. SIGHUP is left out where the process was started to ignore it, as by `nohup`.
+/// as POSIX has them. SIGHUP is left out where `/proc` says that the process was started to ignore it, as by `nohup`.
 pub fn that_end_work() -> Vec<i32> {
     const SIGHUP: i32 = 1;
     const SIGINT: i32 = 2;

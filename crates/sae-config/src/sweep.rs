@@ -316,17 +316,25 @@ impl Manifest {
                     "every run has an id of its own",
                 );
             }
-            let inside = run.folder.components().all(|part| matches!(part, Component::Normal(_)));
-            if !inside || run.folder.as_os_str().is_empty() {
+            let own: PathBuf =
+                run.folder.components().filter(|part| *part != Component::CurDir).collect();
+            let inside = own.components().all(|part| matches!(part, Component::Normal(_)));
+            if !inside || own.as_os_str().is_empty() {
                 let expected =
                     "a run's folder lies in the manifest's: a relative path without `..`";
                 return invalid("folder", format!("{:?}", run.folder), expected);
             }
-            if !folders.insert(run.folder.components().collect::<PathBuf>()) {
+            if !folders.insert(own) {
                 let found = format!("{:?} twice", run.folder);
                 return invalid("folder", found, "every run has a folder of its own");
             }
             run.config.check(&format!("run {} of {origin}", run.id))?;
+        }
+        let above =
+            |folder: &PathBuf| folder.ancestors().skip(1).any(|above| folders.contains(above));
+        if let Some(folder) = folders.iter().find(|folder| above(folder)) {
+            let expected = "no run's folder lies in another's, whose files it could replace";
+            return invalid("folder", format!("{folder:?}"), expected);
         }
         Ok(manifest)
     }
@@ -383,7 +391,7 @@ fn combinations(grid: &Grid) -> Vec<Vec<(&str, &toml::Value)>> {
 }
 
 /// The longest id of a run: it is a folder's name, and other names are made of it.
-const LONGEST_ID: usize = 100;
+const LONGEST_ID: usize = 200;
 /// The longest name of a sweep or variant.
 const LONGEST_NAME: usize = 64;
 /// The longest manifest, in bytes.
@@ -399,15 +407,17 @@ fn is_plain(name: &str) -> bool {
 /// `e2e_sparsity-2_seed-0`: the variant, then the last telling word of each dotted key with its value. An id that is too
 /// long for a folder keeps its beginning and ends in a hash of the whole; the manifest has the values.
 pub(crate) fn run_id(variant: &str, point: &[(String, String)]) -> String {
+    let plain = |text: &str| -> String {
+        let keep = |c: char| c.is_ascii_alphanumeric() || "-_+.".contains(c);
+        text.chars().map(|c| if keep(c) { c } else { '-' }).collect()
+    };
     let mut id = variant.to_owned();
     for (key, value) in point {
         let word = key.rsplit('.').find(|word| !matches!(*word, "coeff" | "total_coeff"));
-        let value: String = value
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "-+.".contains(c) { c } else { '-' })
-            .collect();
+        // What is set apart by `_` in an id are its parts.
+        let value = plain(value).replace('_', "-");
         id.push('_');
-        id.push_str(word.unwrap_or(key));
+        id.push_str(&plain(word.unwrap_or(key)));
         id.push('-');
         id.push_str(value.trim_matches('-'));
     }

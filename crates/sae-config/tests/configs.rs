@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sae_config::estimate::ModelShape;
+use sae_config::estimate::{ModelShape, peak_bytes, training_tokens};
 use sae_config::sweep::MOST_RUNS;
 use sae_config::{Manifest, RunConfig, SweepConfig, Variant};
 
@@ -239,7 +239,7 @@ fn long_ids_are_short_stable_and_distinct() {
     let expand = || SweepConfig::parse(&text, "s").unwrap().expand_from(&base, MOST_RUNS).unwrap();
     let manifest = expand();
     let runs: Vec<_> = manifest.runs().collect();
-    assert!(runs.iter().all(|run| run.id.len() <= 100 && run.id.starts_with("e2e_sites-")));
+    assert!(runs.iter().all(|run| run.id.len() <= 200 && run.id.starts_with("e2e_sites-")));
     assert_ne!(runs[0].id, runs[1].id);
     assert_eq!(manifest, expand());
     assert!(runs[1].values["sae.sites"].contains("blocks.14.hook_resid_pre"));
@@ -260,6 +260,12 @@ fn a_manifest_writes_into_its_own_folder_alone() {
         manifest.save(&path).unwrap();
         Manifest::load(&path).unwrap_err().to_string()
     };
+    // A folder in another's would be replaced by that run's files.
+    let first = manifest.jobs[0].runs[0].folder.clone();
+    let error = refused(&|manifest| {
+        manifest.jobs[0].runs[1].folder = first.join("checkpoints");
+    });
+    assert!(error.contains("no run's folder lies in another's"), "{error}");
     for outside in ["../../x", "/tmp/x", "a/../../x", "."] {
         let error = refused(&|manifest| manifest.jobs[0].runs[0].folder = outside.into());
         assert!(error.contains("folder is") && error.contains("manifest.json"), "{error}");
@@ -304,4 +310,23 @@ fn sizes_of_a_checkpoint_of_the_reference_stand_beside_it() {
         .find(|path| path.extension().is_some_and(|extension| extension == "pt"));
     let shape = ModelShape::load(&checkpoint.unwrap()).unwrap();
     assert!(shape.n_layer > 0 && shape.n_embd > 0 && shape.vocab_size > 0 && shape.n_positions > 0);
+}
+
+#[test]
+fn dry_runs_survive_what_is_within_bounds() {
+    let long = BASE
+        .replace("n_samples = 4801", "n_samples = 1_000_000_000_000_000")
+        .replace("context_length = 128", "context_length = 1_000_000");
+    let run = RunConfig::parse(&long, "run.toml").unwrap();
+    assert_eq!(training_tokens(&run), u64::MAX);
+    let shape = ModelShape { n_layer: 12, n_embd: 768, vocab_size: 50_257, n_positions: 1024 };
+    assert!(peak_bytes(shape, &[&run]).is_finite());
+    // A key of other letters becomes an id of plain ones; that it is no key is told where it is used.
+    let base: toml::Table = toml::from_str(BASE).unwrap();
+    let key = format!("sae.ab{}", "é".repeat(200));
+    let text = format!(
+        "name = \"odd\"\nbase = \"unused\"\n[[variants]]\nname = \"e2e\"\n[grid]\n\"{key}\" = [1, 2]"
+    );
+    let error = SweepConfig::parse(&text, "s").unwrap().expand_from(&base, MOST_RUNS).unwrap_err();
+    assert!(error.to_string().contains("unknown field"), "{error}");
 }

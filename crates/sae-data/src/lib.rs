@@ -40,6 +40,7 @@ mod tokenize;
 
 pub use cursor::Cursor;
 pub use error::DataError;
+pub use overlap::Compared;
 pub use pack::Packer;
 pub use shard::{ColumnKind, ShardSet};
 pub use shuffle::ShuffleBuffer;

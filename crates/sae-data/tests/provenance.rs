@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use sae_data::hub::{Hub, HubOptions};
 use sae_data::prepare::{self, WindowWriter};
-use sae_data::{Cursor, ShardSet, StreamOptions, TextTokenizer, TokenStream, train_tokenizer};
+use sae_data::{
+    Compared, Cursor, ShardSet, StreamOptions, TextTokenizer, TokenStream, train_tokenizer,
+};
 use support::hub_server::{Reply, Server};
 
 fn windows(folder: &Path, first: u32, count: u32) {
@@ -112,14 +114,39 @@ fn evaluation_windows_made_of_the_training_text_are_found() {
     for (evaluation, training) in
         [(&of_own, &training), (&own, &longer), (&of_own, &longer), (&own, &training)]
     {
-        let error = evaluation.check_disjoint(training, Some(&tokenizer)).unwrap_err().to_string();
+        let error = evaluation
+            .check_disjoint(training, Some(&tokenizer), Compared::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("rows of the evaluation data"), "{error}");
     }
     for (evaluation, training) in
         [(&of_other, &training), (&other, &longer), (&of_other, &longer), (&other, &training)]
     {
-        evaluation.check_disjoint(training, Some(&tokenizer)).unwrap();
+        evaluation.check_disjoint(training, Some(&tokenizer), Compared::default()).unwrap();
     }
+}
+
+#[test]
+fn windows_that_training_leaves_out_may_be_evaluated_on() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    let training = text_shards(place, "train", &documents(0, 60));
+    let tokenizer = train_tokenizer(&training, 400, &place.join("tokenizer")).unwrap();
+    let windows = prepared(place, "windows", &training, &tokenizer, 64, false);
+    let check = |evaluation_rows, skipped_windows| {
+        let compared = Compared {
+            evaluation_rows: Some(evaluation_rows),
+            skipped_windows,
+            context_length: 64,
+        };
+        windows.check_disjoint(&training, Some(&tokenizer), compared)
+    };
+    let all = windows.rows().unwrap();
+    // Some documents' worth lies between what is evaluated on and what is trained on.
+    check(8, all / 2).unwrap();
+    check(8, 0).unwrap_err();
+    check(all, all / 2).unwrap_err();
 }
 
 #[test]

@@ -9,8 +9,8 @@ use arrow::array::{ArrayRef, Int32Array, LargeStringArray, ListArray, RecordBatc
 use arrow::datatypes::Int64Type;
 use parquet::arrow::ArrowWriter;
 use sae_data::{
-    Batch, ColumnKind, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream,
-    prepare,
+    Batch, ColumnKind, Compared, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer,
+    TokenStream, prepare,
 };
 use tempfile::TempDir;
 
@@ -205,17 +205,23 @@ fn evaluation_rows_inside_the_training_data_are_refused() {
     let copy = folder.path().join("copy.parquet");
     std::fs::copy(training.join("shard-00002.parquet"), &copy).unwrap();
     let open = |path: &Path| ShardSet::open(path, "input_ids").unwrap();
-    let error = open(&copy).check_disjoint(&open(&training), None).unwrap_err().to_string();
+    let error = open(&copy)
+        .check_disjoint(&open(&training), None, Compared::default())
+        .unwrap_err()
+        .to_string();
     says(&error, &["copy.parquet", "shard-00002.parquet", "eval.data"]);
     // The same rows, written anew with another compression and order.
     let rewritten = folder.path().join("rewritten.parquet");
     let row = |first| Some(vec![Some(first), Some(1), Some(2), Some(3)]);
     write(&rewritten, "input_ids", lists(vec![row(7), row(3)]));
-    let error = open(&rewritten).check_disjoint(&open(&training), None).unwrap_err().to_string();
+    let error = open(&rewritten)
+        .check_disjoint(&open(&training), None, Compared::default())
+        .unwrap_err()
+        .to_string();
     says(&error, &["2 of 2 rows", "rewritten.parquet", "choose other data"]);
     let other = folder.path().join("other.parquet");
     write(&other, "input_ids", lists(vec![row(77), row(78)]));
-    assert!(open(&other).check_disjoint(&open(&training), None).is_ok());
+    assert!(open(&other).check_disjoint(&open(&training), None, Compared::default()).is_ok());
 }
 
 #[test]

@@ -11,8 +11,8 @@ use tch::{Device, Kind, Tensor};
 use crate::sae::MIN_NORM;
 use crate::{Sae, SaeError};
 
-/// Keys that say where an SAE comes from or how it was trained, and not what it computes (SAELens 3 to 6).
-const KEYS_WITHOUT_EFFECT: [&str; 22] = [
+/// Keys that say where an SAE comes from, and not what it computes (SAELens 3 to 6).
+const KEYS_WITHOUT_EFFECT: [&str; 19] = [
     "device",
     "metadata",
     "model_name",
@@ -30,11 +30,8 @@ const KEYS_WITHOUT_EFFECT: [&str; 22] = [
     "sae_lens_version",
     "sae_lens_training_version",
     "seqpos_slice",
-    "exclude_special_tokens",
-    "sequence_separator_token",
-    "disable_concat_sequences",
-    "training_tokens",
-    "training_dataset",
+    "finetuning_scaling_factor",
+    "activation_fn_kwargs",
 ];
 const TENSORS: [&str; 4] = ["W_enc", "b_enc", "W_dec", "b_dec"];
 /// Decoder rows whose length differs from 1 by less are of unit length but for rounding, in single precision.
@@ -85,7 +82,13 @@ impl Config {
         let path = self.path.with_file_name("sae_weights.safetensors");
         let files = TensorFiles::open(&path)?;
         let damaged = |message: String| SaeError::Format { path: path.clone(), message };
-        if let Some(other) = files.names().find(|name| !TENSORS.contains(name)) {
+        for other in files.names().filter(|name| !TENSORS.contains(name)) {
+            // Older versions always wrote this one; SAELens drops it where it changes nothing.
+            if other == "scaling_factor"
+                && files.read(other)?.f_eq(1.0)?.f_all()?.f_int64_value(&[])? == 1
+            {
+                continue;
+            }
             return Err(damaged(format!(
                 "it has a tensor `{other}`, which a standard SAE does not have ({}); what it would change cannot be \
                  told",
@@ -135,7 +138,8 @@ impl Config {
         Ok(sae)
     }
 
-    /// Refuses what this software's SAE does not compute, and keys that it does not know.
+    /// Refuses what SAELens acts on and this software's SAE does not compute. SAELens passes over keys that a standard SAE
+    /// has no use for (those of its training, for one), and so does this, with a warning.
     fn check_keys(&self) -> Result<(), SaeError> {
         let json = &self.json;
         let is_off = |value: &Value| {
@@ -144,6 +148,7 @@ impl Config {
         let unsupported = |key: &str, value: &Value, why: &str| {
             Err(self.failed(format!("{key} is {value}, which is not supported: {why}")))
         };
+        let mut others = Vec::new();
         for (key, value) in json.as_object().into_iter().flatten() {
             match key.as_str() {
                 "architecture" if value == "standard" => {}
@@ -156,23 +161,30 @@ impl Config {
                 | "reshape_activations"
                 | "hook_head_index"
                 | "hook_point_head_index"
-                | "finetuning_scaling_factor"
                     if is_off(value) => {}
                 "normalize_activations" => {
                     let why = "the input is scaled by what the weights do not hold; fold it into them with SAELens \
                                first (fold_activation_norm_scaling_factor)";
                     return unsupported(key, value, why);
                 }
-                "activation_fn_kwargs" if value.is_null() || value == &serde_json::json!({}) => {}
-                "noise_scale" if value.is_null() || value.as_f64() == Some(0.0) => {}
-                "d_in" | "d_sae" | "dtype" | "apply_b_dec_to_input" => {}
-                other if KEYS_WITHOUT_EFFECT.contains(&other) => {}
-                _ => {
-                    let why =
-                        "what it would change is not known; remove the key if it changes nothing";
-                    return unsupported(key, value, why);
+                "reshape_activations" | "hook_head_index" | "hook_point_head_index" => {
+                    return unsupported(
+                        key,
+                        value,
+                        "an SAE here reads and writes whole activations",
+                    );
                 }
+                "d_in" | "d_sae" | "dtype" | "apply_b_dec_to_input" => {}
+                known if KEYS_WITHOUT_EFFECT.contains(&known) => {}
+                other => others.push(other),
             }
+        }
+        if !others.is_empty() {
+            tracing::warn!(
+                "{}: passed over, as SAELens does for a standard SAE: {}",
+                self.path.display(),
+                others.join(", ")
+            );
         }
         let head = &json["metadata"]["hook_head_index"];
         if !is_off(head) {

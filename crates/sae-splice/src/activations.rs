@@ -13,7 +13,7 @@ use sae_config::Site;
 use sae_config::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
 use sae_model::Unembedding;
 use sae_nn::loss;
-use tch::{Device, Kind, TchError, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::spliced::CleanPass;
 use crate::{Member, SpliceError, SplicedModel};
@@ -61,9 +61,10 @@ impl SplicedModel {
             let n = tokens.max(1) as f64;
             let mean = sum.f_div_scalar(n)?;
             let covariance = products.f_div_scalar(n)?.f_sub(&mean.f_outer(&mean)?)?;
-            // Ascending; the last column belongs to the largest. On the CPU: libtorch's decompositions on a GPU are in a
-            // library of their own, which it may not find, and D × D numbers take a moment.
-            let (values, vectors) = eigenvectors(&covariance, |matrix| matrix.f_linalg_eigh("L"))?;
+            // Ascending; the last column belongs to the largest.
+            let (own, there) = (covariance.device(), decomposition_device(covariance.device()));
+            let (values, vectors) = covariance.f_to_device(there)?.f_linalg_eigh("L")?;
+            let (values, vectors) = (values.f_to_device(own)?, vectors.f_to_device(own)?);
             let count = (count as i64).min(d);
             let directions = vectors.f_tr()?.f_flip([0])?.f_narrow(0, 0, count)?.f_contiguous()?;
             let total = values.f_sum(Kind::Double)?;
@@ -225,16 +226,10 @@ impl SplicedModel {
     }
 }
 
-/// Eigenvalues and eigenvectors of a symmetric matrix.
-type Decomposition = fn(&Tensor) -> Result<(Tensor, Tensor), TchError>;
-
-/// What `decompose` makes of a symmetric matrix on the CPU, back on the matrix's device.
-fn eigenvectors(
-    matrix: &Tensor,
-    decompose: Decomposition,
-) -> Result<(Tensor, Tensor), SpliceError> {
-    let (values, vectors) = decompose(&matrix.f_to_device(Device::Cpu)?)?;
-    Ok((values.f_to_device(matrix.device())?, vectors.f_to_device(matrix.device())?))
+/// Where a matrix is decomposed, whatever device it is on: libtorch's decompositions on a GPU are in a library of their
+/// own, which it may not find, and D × D numbers take a moment.
+fn decomposition_device(_own: Device) -> Device {
+    Device::Cpu
 }
 
 /// Sums of a number at every position of a window.
@@ -374,16 +369,13 @@ mod tests {
         );
     }
 
-    /// Not run on a card: that the matrix comes from one cannot be shown here, that it is on the CPU can.
+    /// The decision; not run on a card.
     #[test]
     fn decompositions_are_taken_on_the_cpu() {
-        let matrix = tch::Tensor::eye(3, (tch::Kind::Double, tch::Device::Cpu));
-        let (values, _) = super::eigenvectors(&matrix, |matrix| {
-            assert_eq!(matrix.device(), tch::Device::Cpu);
-            matrix.f_linalg_eigh("L")
-        })
-        .unwrap();
-        assert_eq!(Vec::<f64>::try_from(values).unwrap(), [1.0; 3]);
+        use tch::Device;
+        for own in [Device::Cpu, Device::Cuda(0), Device::Cuda(3)] {
+            assert_eq!(super::decomposition_device(own), Device::Cpu);
+        }
     }
 
     #[test]

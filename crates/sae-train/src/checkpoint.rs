@@ -138,14 +138,16 @@ pub(crate) fn steps(folder: &RunFolder) -> Vec<u64> {
     steps
 }
 
-/// Removes all checkpoints but those that are to be kept, and the last `last` of the others.
+/// Removes the checkpoints up to a step but those that are to be kept, and the last `last` of the others. Later ones are
+/// of an earlier call that a bank could not go on from, and count for nothing yet.
 pub(crate) fn prune(
     folder: &RunFolder,
+    up_to: u64,
     is_kept: impl Fn(u64) -> bool,
     last: usize,
 ) -> Result<(), TrainError> {
     let mut others = steps(folder);
-    others.retain(|step| !is_kept(*step));
+    others.retain(|step| *step <= up_to && !is_kept(*step));
     for step in others.iter().rev().skip(last) {
         let path = folder.checkpoint(*step);
         std::fs::remove_dir_all(&path).map_err(TrainError::file("remove", &path))?;

@@ -111,8 +111,8 @@ pub enum TrainError {
     },
     /// The output folder holds a run with another configuration.
     #[error(
-        "{} holds another run: its config.toml differs from this run's in {difference}; choose another folder or \
-         remove that one", path.display()
+        "{0} holds another run: its config.toml differs from this run's in {difference}; choose another folder, remove that \
+         one, or go on with it as it is (sae train {0}/config.toml --out {0})", path.display()
     )]
     OtherRun {
         /// The folder.
@@ -198,9 +198,7 @@ pub enum TrainError {
         kept: u64,
     },
     /// The user asked to stop an evaluation.
-    #[error(
-        "interrupted in an evaluation; the weights are saved: the same command goes on with the evaluation"
-    )]
+    #[error("interrupted in an evaluation; what was trained is saved: the same command evaluates")]
     InterruptedEvaluation,
     /// The user asked to stop.
     #[error(

@@ -8,7 +8,8 @@ use std::path::Path;
 use sae_config::run::{Processing, ScheduleKind};
 use sae_config::{Positive, PretrainConfig};
 use sae_data::{
-    Batch, ColumnKind, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream,
+    Batch, ColumnKind, Compared, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer,
+    TokenStream,
 };
 use sae_model::{ModelConfig, Transformer, load};
 use serde::{Deserialize, Serialize};
@@ -55,7 +56,9 @@ pub fn pretrain(
     device: Device,
     observer: &mut dyn Observer,
 ) -> Result<Pretrained, TrainError> {
-    let data = Data::open(config, &Sources::default())?;
+    let sources = Sources::default();
+    let config = &pinned(config, out, &sources)?;
+    let data = Data::open(config, &sources)?;
     let config = &with_steps(config, &data, out, observer)?;
     let model = Transformer::random(
         model_config(config, &data.tokenizer),
@@ -87,6 +90,21 @@ pub fn pretrain(
     Ok(pretrained)
 }
 
+/// The configuration with the commits of what it names on the hub: those that an interrupted call began with, else today's.
+fn pinned(
+    config: &PretrainConfig,
+    out: &Path,
+    sources: &Sources,
+) -> Result<PretrainConfig, TrainError> {
+    let mut config = config.clone();
+    let before = out.join(CONFIG);
+    if out.join("checkpoint").exists() && before.is_file() {
+        config.adopt_commits(&PretrainConfig::load(&before)?);
+    }
+    sources.pin_pretraining(&mut config)?;
+    Ok(config)
+}
+
 /// The data of a pretraining, opened and checked.
 struct Data {
     tokenizer: TextTokenizer,
@@ -109,7 +127,12 @@ impl Data {
             validation.source() == training.source() && validation.names().eq(training.names());
         let held_out = (is_same && data.skip > 0).then_some(data.skip);
         if held_out.is_none() {
-            validation.check_disjoint(&training, Some(&tokenizer))?;
+            let compared = Compared {
+                skipped_windows: data.skip,
+                context_length: config.model.context_length.get(),
+                ..Compared::default()
+            };
+            validation.check_disjoint(&training, Some(&tokenizer), compared)?;
         }
         let windows = |shards: ShardSet, skip: u64, most: Option<u64>| {
             let context_length = config.model.context_length.get();

@@ -6,7 +6,7 @@ use sae_config::run::Precision;
 use sae_config::summary::Inputs;
 use sae_config::{RunConfig, Source};
 use sae_data::{
-    ColumnKind, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream,
+    ColumnKind, Compared, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream,
 };
 use sae_model::{ModelConfig, ModelError, load};
 use sae_splice::SplicedModel;
@@ -156,7 +156,12 @@ impl Setup {
         }
         // Only where one side is text and the other windows is a tokeniser needed, and it may be missing.
         let tokenizer = (evaluation.kind() != training.kind()).then(|| self.text_tokenizer().ok());
-        Ok(evaluation.check_disjoint(training, tokenizer.flatten().as_ref())?)
+        let compared = Compared {
+            evaluation_rows: config.eval.n_samples,
+            skipped_windows: config.data.skip,
+            context_length: config.data.context_length.get(),
+        };
+        Ok(evaluation.check_disjoint(training, tokenizer.flatten().as_ref(), compared)?)
     }
 
     /// The tokeniser of text; windows need none.
@@ -280,13 +285,29 @@ impl Batches<'_> {
     }
 }
 
-/// The fingerprint of a configuration's evaluation data, whose tokeniser it is read with where it is text.
+/// The fingerprint of a configuration's evaluation data, with its tokeniser where it is text.
 pub(crate) fn evaluation_fingerprint(
     config: &RunConfig,
     sources: &Sources,
 ) -> Result<String, TrainError> {
     let split = config.eval.split.as_deref();
-    let shards = sources.shards(&config.eval.data, config.eval_column(), split)?;
+    fingerprint(config, &sources.shards(&config.eval.data, config.eval_column(), split)?, sources)
+}
+
+/// The same of its training data.
+pub(crate) fn training_fingerprint(
+    config: &RunConfig,
+    sources: &Sources,
+) -> Result<String, TrainError> {
+    let data = &config.data;
+    fingerprint(config, &sources.shards(&data.train, &data.column, data.split.as_deref())?, sources)
+}
+
+fn fingerprint(
+    config: &RunConfig,
+    shards: &ShardSet,
+    sources: &Sources,
+) -> Result<String, TrainError> {
     let tokenizer = match shards.kind() {
         ColumnKind::Windows => None,
         ColumnKind::Text => {

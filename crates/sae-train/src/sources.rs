@@ -4,7 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use sae_config::{HubSource, RunConfig, Source};
+use sae_config::{HubSource, PretrainConfig, RunConfig, Source};
 use sae_data::hub::{Hub, HubError, Repository, RepositoryKind};
 use sae_data::{DataError, ShardSet};
 
@@ -160,6 +160,19 @@ impl Sources {
             self.pin_one(source, Role::Data { split: split.clone() }, |hub, source| {
                 let (revision, path) = (source.resolved(), source.path.as_deref());
                 Ok(hub.parquet_files(&source.repository, revision, split.as_deref(), path)?.0)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The same for a pretraining.
+    pub fn pin_pretraining(&self, config: &mut PretrainConfig) -> Result<(), TrainError> {
+        let data = &mut config.data;
+        self.pin_one(&mut data.tokenizer, Role::Model, listed)?;
+        for source in [&mut data.train, &mut data.validation] {
+            self.pin_one(source, Role::Data { split: None }, |hub, source| {
+                let (revision, path) = (source.resolved(), source.path.as_deref());
+                Ok(hub.parquet_files(&source.repository, revision, None, path)?.0)
             })?;
         }
         Ok(())

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sae_config::file::{LONGEST_TEXT, read_text};
 use sae_config::run::DownstreamConfig;
 use sae_config::summary::{Inputs, Summary, Versions};
 use sae_config::{Coefficient, RunConfig, RunFolder, Site};
@@ -21,7 +20,7 @@ use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
 use crate::progress::{Event, Observer};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
-use crate::{Sources, TrainError, checkpoint, evaluate, memory};
+use crate::{Sources, TrainError, begun, checkpoint, evaluate, memory};
 
 /// Checkpoints that the clock asks for, of which the last ones stay.
 const LAST: usize = 2;
@@ -70,7 +69,7 @@ pub fn train(
         }
     }
     for spec in &specs {
-        check_folder(spec)?;
+        begun::check_folder(spec)?;
         if spec.config.bank_key() != specs[0].config.bank_key() {
             return Err(TrainError::NotOneBank {
                 first: specs[0].id.clone(),
@@ -78,10 +77,13 @@ pub fn train(
             });
         }
     }
-    let mut open: Vec<RunSpec> =
-        specs.iter().filter(|spec| !spec.folder.summary().is_file()).cloned().collect();
+    let sources = Sources::default();
+    let (finished, mut open): (Vec<RunSpec>, Vec<RunSpec>) =
+        specs.iter().cloned().partition(|spec| spec.folder.summary().is_file());
+    for spec in &finished {
+        begun::check_finished(spec, &sources)?;
+    }
     if !open.is_empty() {
-        let sources = Sources::default();
         for spec in &mut open {
             sources.pin(&mut spec.config)?;
         }
@@ -98,13 +100,13 @@ pub fn train(
         let training = setup.training(&open[0].config)?;
         let inputs = training.inputs()?;
         for spec in &open {
-            check_inputs(spec, &inputs)?;
+            begun::check_inputs(spec, &inputs)?;
         }
         let step = common_step(&open);
         let mut runs = open
             .iter()
             .map(|spec| {
-                start(spec, &setup, step).map_err(|source| TrainError::InRun {
+                start(spec, &setup, &inputs, step).map_err(|source| TrainError::InRun {
                     id: spec.id.clone(),
                     source: Box::new(source),
                 })
@@ -116,77 +118,18 @@ pub fn train(
         for Run { spec, .. } in &runs {
             match spec.config.log.checkpoint_every_n_steps {
                 None => checkpoint::remove_all(&spec.folder)?,
-                Some(_) => checkpoint::prune(&spec.folder, |step| is_kept(&spec.config, step), 0)?,
+                Some(_) => {
+                    checkpoint::prune(
+                        &spec.folder,
+                        u64::MAX,
+                        |step| is_kept(&spec.config, step),
+                        0,
+                    )?;
+                }
             }
         }
     }
     specs.iter().map(|spec| Ok(Summary::load(&spec.folder.summary())?)).collect()
-}
-
-/// Refuses a folder that holds another run.
-fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
-    let path = spec.folder.config();
-    if !path.is_file() {
-        return Ok(());
-    }
-    let found = RunConfig::load(&path)?;
-    let wanted = &spec.config;
-    let resolved = |config: &RunConfig| {
-        // The resolved configuration names the downstream sites and samples that the given one may leave to us.
-        let mut config = config.clone();
-        if let (Some(term), Some(wanted)) = (&mut config.loss.downstream, &wanted.loss.downstream)
-            && wanted.sites.is_empty()
-        {
-            term.sites.clear();
-        }
-        if wanted.train.n_samples.is_none() {
-            config.train.n_samples = None;
-        }
-        config.to_toml()
-    };
-    let (found, wanted) = (resolved(&found)?, resolved(wanted)?);
-    let difference = found.lines().zip(wanted.lines()).find(|(a, b)| a != b);
-    match difference {
-        None if found.len() == wanted.len() => Ok(()),
-        other => Err(TrainError::OtherRun {
-            path: spec.folder.path().to_owned(),
-            difference: other.map_or_else(
-                || "its length".to_owned(),
-                |(a, b)| format!("`{a}` where this run has `{b}`"),
-            ),
-        }),
-    }
-}
-
-/// Refuses to go on with a run on another model or other data than it began with, under whatever names they lie; records
-/// those of a run that begins.
-fn check_inputs(spec: &RunSpec, inputs: &Inputs) -> Result<(), TrainError> {
-    let path = spec.folder.inputs();
-    let config = &spec.config;
-    if path.is_file() {
-        let text = read_text(&path, LONGEST_TEXT).map_err(TrainError::file("read", &path))?;
-        let before: Inputs =
-            serde_json::from_str(&text).map_err(TrainError::file("read", &path))?;
-        let differences = [
-            ("model", config.model.path.to_string(), before.model != inputs.model),
-            ("training data", config.data.train.to_string(), before.training != inputs.training),
-            (
-                "evaluation data",
-                config.eval.data.to_string(),
-                before.evaluation != inputs.evaluation,
-            ),
-        ];
-        return match differences.into_iter().find(|(_, _, differs)| *differs) {
-            None => Ok(()),
-            Some((what, place, _)) => {
-                Err(TrainError::OtherInputs { path: spec.folder.path().to_owned(), what, place })
-            }
-        };
-    }
-    std::fs::create_dir_all(spec.folder.path())
-        .map_err(TrainError::file("create", spec.folder.path()))?;
-    let json = serde_json::to_vec(inputs).map_err(TrainError::file("write", &path))?;
-    crate::write_atomically(&path, &json)
 }
 
 /// Whether the configuration asks for a checkpoint after this step to be kept, rather than the clock.
@@ -196,7 +139,7 @@ fn is_kept(config: &RunConfig, step: u64) -> bool {
 }
 
 /// Makes a run ready to go on from `step`.
-fn start(spec: &RunSpec, setup: &Setup, step: u64) -> Result<Run, TrainError> {
+fn start(spec: &RunSpec, setup: &Setup, inputs: &Inputs, step: u64) -> Result<Run, TrainError> {
     let (config, model) = (&spec.config, &setup.model);
     let d = model.model().config().d_model;
     let member = Member::with_pretrained(
@@ -215,9 +158,7 @@ fn start(spec: &RunSpec, setup: &Setup, step: u64) -> Result<Run, TrainError> {
             sites: term.sites.clone(),
         });
     }
-    std::fs::create_dir_all(spec.folder.path())
-        .map_err(TrainError::file("create", spec.folder.path()))?;
-    crate::write_atomically(&spec.folder.config(), resolved.to_toml()?.as_bytes())?;
+    begun::record(&spec.folder, &resolved, inputs)?;
     let parameters = member.parameters().into_iter().map(|tensor| (tensor.shallow_clone(), 0.0));
     let mut optimiser = Adam::new(parameters, AdamOptions::default())?;
     let (mut diverged, mut good) = (None, (0, copies(&optimiser)?));
@@ -326,7 +267,7 @@ fn train_steps(
             save_all(runs, &batches, &batches.cursor(), step)?;
             saved = Instant::now();
             for Run { spec, .. } in &*runs {
-                checkpoint::prune(&spec.folder, |step| is_kept(&spec.config, step), LAST)?;
+                checkpoint::prune(&spec.folder, step, |step| is_kept(&spec.config, step), LAST)?;
             }
         }
         if interrupted {

@@ -121,3 +121,22 @@ fn a_downstream_term_before_a_frozen_sae_trains_what_lies_before_it() {
     let losses = metrics(&spec);
     assert!(losses[19]["downstream"].as_f64() < losses[0]["downstream"].as_f64());
 }
+
+#[test]
+fn every_dictionary_has_its_own_size_in_the_summary() {
+    let place = Place::new();
+    let first = place.spec("first", &[]);
+    run(std::slice::from_ref(&first)).unwrap();
+    let pretrained =
+        format!("expansion = 3\npretrained = [{:?}]", first.folder.path().to_string_lossy());
+    let sites = "\"blocks.0.hook_mlp_out\", \"blocks.1.hook_resid_pre\"";
+    let both = place
+        .spec("both", &[("\"blocks.1.hook_resid_pre\"", sites), ("expansion = 2", &pretrained)]);
+    let summary = run(std::slice::from_ref(&both)).unwrap().remove(0);
+    let sizes: Vec<(String, u64)> =
+        summary.n_features.iter().map(|(site, size)| (site.to_string(), *size)).collect();
+    assert_eq!(
+        sizes,
+        [("blocks.0.hook_mlp_out".to_owned(), 96), ("blocks.1.hook_resid_pre".to_owned(), 64)]
+    );
+}

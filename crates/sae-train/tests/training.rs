@@ -371,3 +371,27 @@ fn the_fast_paths_are_the_plain_ones() {
         assert_ne!(single[0]["loss"], double[0]["loss"]);
     }
 }
+
+#[test]
+fn a_bank_that_begins_again_saves_what_it_does() {
+    let place = Place::new();
+    let often = ("every_n_steps = 1", "every_n_steps = 1\ncheckpoint_every_minutes = 1e-9");
+    let specs =
+        [place.spec("a", &[often]), place.spec("b", &[often, ("coeff = 0.5", "coeff = 0.7")])];
+    let stop = |after| {
+        let mut interrupt = Interrupt { after, done: 0 };
+        train(&specs, Device::Cpu, &made_with("test"), &mut interrupt).unwrap_err()
+    };
+    stop(15);
+    // One member's folder is lost; the other's later checkpoints count for nothing, and take no place.
+    std::fs::remove_dir_all(specs[1].folder.path()).unwrap();
+    stop(6);
+    for spec in &specs {
+        assert!(spec.folder.checkpoint(6).is_dir(), "{}", spec.id);
+    }
+    assert!(matches!(stop(9), TrainError::Interrupted { step: 9 }));
+    run(&specs).unwrap();
+    let alone = place.spec("alone", &[often]);
+    run(std::slice::from_ref(&alone)).unwrap();
+    same_run(&specs[0], &alone);
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{ModelSites, import, yaml};
+use super::{Kind, ModelSites, import, yaml};
 use crate::error::read;
 use crate::sweep::{ManifestBuilder, check_count, run_id};
 use crate::{ConfigError, Manifest};
@@ -43,8 +43,9 @@ pub fn expand(
 ) -> Result<(Manifest, Vec<String>), ConfigError> {
     let origin = path.display().to_string();
     let text = read(path)?;
-    let sweep = Sweep::deserialize(yaml(&text, &origin)?)
-        .map_err(|error| ConfigError::parse(&origin, &error))?;
+    let value = yaml(&text, &origin)?;
+    Kind::of(&value).require(Kind::Sweep, &origin)?;
+    let sweep = Sweep::deserialize(value).map_err(|error| ConfigError::parse(&origin, &error))?;
     if sweep.method != "grid" {
         return Err(ConfigError::invalid(
             &origin,

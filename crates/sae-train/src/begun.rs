@@ -1,0 +1,119 @@
+//! Whether a run's folder holds this run and no other: the same configuration, computed from the same model and data.
+
+use sae_config::file::{LONGEST_TEXT, read_text};
+use sae_config::summary::Inputs;
+use sae_config::{RunConfig, RunFolder, Source, Summary};
+use sae_model::load;
+
+use crate::setup::{evaluation_fingerprint, training_fingerprint};
+use crate::{RunSpec, Sources, TrainError};
+
+/// Refuses a folder that holds another run.
+pub(crate) fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
+    let path = spec.folder.config();
+    if !path.is_file() {
+        return Ok(());
+    }
+    let found = RunConfig::load(&path)?;
+    let wanted = &spec.config;
+    let resolved = |config: &RunConfig| {
+        // The resolved configuration names the downstream sites and samples that the given one may leave to us.
+        let mut config = config.clone();
+        if let (Some(term), Some(wanted)) = (&mut config.loss.downstream, &wanted.loss.downstream)
+            && wanted.sites.is_empty()
+        {
+            term.sites.clear();
+        }
+        if wanted.train.n_samples.is_none() {
+            config.train.n_samples = None;
+        }
+        config.to_toml()
+    };
+    let (found, wanted) = (resolved(&found)?, resolved(wanted)?);
+    let difference = found.lines().zip(wanted.lines()).find(|(a, b)| a != b);
+    match difference {
+        None if found.len() == wanted.len() => Ok(()),
+        other => Err(TrainError::OtherRun {
+            path: spec.folder.path().to_owned(),
+            difference: other.map_or_else(
+                || "its length".to_owned(),
+                |(a, b)| format!("`{a}` where this run has `{b}`"),
+            ),
+        }),
+    }
+}
+
+/// Refuses to go on with a run on another model or other data than it began with, under whatever names they lie. A folder
+/// without a configuration holds no run yet.
+pub(crate) fn check_inputs(spec: &RunSpec, now: &Inputs) -> Result<(), TrainError> {
+    if !spec.folder.config().is_file() {
+        return Ok(());
+    }
+    let path = spec.folder.inputs();
+    if !path.is_file() {
+        tracing::warn!(
+            "{}: begun by an earlier version, which did not record its model and data; it goes on with what lies there now",
+            spec.id
+        );
+        return Ok(());
+    }
+    let text = read_text(&path, LONGEST_TEXT).map_err(TrainError::file("read", &path))?;
+    let before: Inputs = serde_json::from_str(&text).map_err(TrainError::file("read", &path))?;
+    compare(spec, &before, now)
+}
+
+/// Refuses a finished run whose model or data are of this machine and have other contents now: its results are not those
+/// that are asked for. What is not there any more, or on the hub, is not looked at.
+pub(crate) fn check_finished(spec: &RunSpec, sources: &Sources) -> Result<(), TrainError> {
+    let Some(before) = Summary::load(&spec.folder.summary())?.inputs else { return Ok(()) };
+    let config = &spec.config;
+    let is_here = |source: &Source| source.local().is_some_and(std::path::Path::exists);
+    let mut now = before.clone();
+    if is_here(&config.model.path)
+        && let Ok(model) =
+            sources.model(&config.model.path).and_then(|path| Ok(load::fingerprint(&path)?))
+    {
+        now.model = model;
+    }
+    if is_here(&config.data.train)
+        && let Ok(training) = training_fingerprint(config, sources)
+    {
+        now.training = training;
+    }
+    if is_here(&config.eval.data)
+        && let Ok(evaluation) = evaluation_fingerprint(config, sources)
+    {
+        now.evaluation = evaluation;
+    }
+    compare(spec, &before, &now)
+}
+
+fn compare(spec: &RunSpec, before: &Inputs, now: &Inputs) -> Result<(), TrainError> {
+    let config = &spec.config;
+    let all = [
+        ("model", &config.model.path, before.model != now.model),
+        ("training data", &config.data.train, before.training != now.training),
+        ("evaluation data", &config.eval.data, before.evaluation != now.evaluation),
+    ];
+    match all.into_iter().find(|(_, _, differs)| *differs) {
+        None => Ok(()),
+        Some((what, place, _)) => Err(TrainError::OtherInputs {
+            path: spec.folder.path().to_owned(),
+            what,
+            place: place.to_string(),
+        }),
+    }
+}
+
+/// Records what a run is, and what it is computed from, as it begins.
+pub(crate) fn record(
+    folder: &RunFolder,
+    config: &RunConfig,
+    inputs: &Inputs,
+) -> Result<(), TrainError> {
+    std::fs::create_dir_all(folder.path()).map_err(TrainError::file("create", folder.path()))?;
+    let path = folder.inputs();
+    let json = serde_json::to_vec(inputs).map_err(TrainError::file("write", &path))?;
+    crate::write_atomically(&path, &json)?;
+    crate::write_atomically(&folder.config(), config.to_toml()?.as_bytes())
+}
