@@ -67,8 +67,12 @@ fn write_configs(place: &Path) -> PathBuf {
 }
 
 fn sweep(config: &Path, out: &Path) -> Command {
+    sweep_with(config, out, &sae())
+}
+
+fn sweep_with(config: &Path, out: &Path, sae: &Path) -> Command {
     let mut command = Command::new(XTASK);
-    command.arg("sweep").arg(config).arg("--out").arg(out).arg("--sae").arg(sae());
+    command.arg("sweep").arg(config).arg("--out").arg(out).arg("--sae").arg(sae);
     command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }
@@ -182,6 +186,10 @@ fn a_sweep_of_the_reference_is_taken_as_it_is() {
     let (shown, told) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}");
+    let other = root().join("crates/sae-config/tests/fixtures/reference/tiny_gpt2.yaml");
+    let refused = Command::new(XTASK).arg("sweep").arg(&other).arg("--dry-run").output().unwrap();
+    let refused = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.contains("sae pretrain") && !refused.contains("did you mean"), "{refused}");
     for part in ["e2e_seed-0_sparsity-0.8", "e2e_seed-1_sparsity-5", "6 runs in 2 jobs"] {
         assert!(shown.contains(part), "{part} is missing from: {shown}");
     }
@@ -214,14 +222,8 @@ fn no_job_is_left_running_when_a_later_one_cannot_start() {
     );
     let sae = fake(place.path(), &script);
     let began = std::time::Instant::now();
-    let output = Command::new(XTASK)
-        .arg("sweep")
-        .arg(&config)
-        .args(["--jobs", "2", "--out"])
-        .arg(place.path().join("runs"))
-        .arg("--sae")
-        .arg(&sae)
-        .env("CUDA_VISIBLE_DEVICES", "")
+    let output = sweep_with(&config, &place.path().join("runs"), &sae)
+        .args(["--jobs", "2"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -250,25 +252,40 @@ fn a_terminated_sweep_ends_its_jobs() {
     let config = write_configs(place.path());
     let pid = place.path().join("pid");
     let sae = fake(place.path(), &format!("echo $$ > {pid:?}; exec sleep 100"));
-    let mut child = Command::new(XTASK)
-        .arg("sweep")
-        .arg(&config)
-        .arg("--out")
-        .arg(place.path().join("runs"))
-        .arg("--sae")
-        .arg(&sae)
-        .env("CUDA_VISIBLE_DEVICES", "")
+    let mut child = sweep_with(&config, &place.path().join("runs"), &sae)
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    while !std::fs::read_to_string(&pid).is_ok_and(|text| !text.is_empty()) {
-        assert!(std::time::Instant::now() < deadline, "no job is started");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_for(&pid);
     // The launcher alone, as a batch system does.
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert!(!child.wait().unwrap().success() && !is_running(&pid));
+}
+
+#[test]
+fn a_signal_ends_the_analysis_of_a_sweep_too() {
+    let place = tempfile::tempdir().unwrap();
+    let config = write_configs(place.path());
+    let pid = place.path().join("pid");
+    // Jobs are numbers; the analysis has a folder.
+    let script = format!("case $1 in */rust-lm) echo $$ > {pid:?}; exec sleep 100;; esac");
+    let sae = fake(place.path(), &script);
+    let mut child = sweep_with(&config, &place.path().join("runs"), &sae)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for(&pid);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert!(!child.wait().unwrap().success() && !is_running(&pid));
+}
+
+/// Waits until a fake job has written its process's number.
+fn wait_for(pid: &Path) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while !std::fs::read_to_string(pid).is_ok_and(|text| !text.is_empty()) {
+        assert!(std::time::Instant::now() < deadline, "no job is started");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 #[test]

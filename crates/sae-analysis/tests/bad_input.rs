@@ -192,11 +192,31 @@ fn runs_computed_from_other_things_are_not_put_on_one_picture() {
             assert!(message.contains(word), "`{word}` is missing from: {message}");
         }
     }
-    // What threads do to the last digits is no difference.
+    // A first run of an earlier version, which knows nothing, does not hide that others differ.
     let mut sweep = sweep();
+    sweep.runs[0].summary.inputs = None;
+    sweep.write();
+    analyse(sweep.path()).unwrap();
+    sweep.runs[3].summary.inputs.as_mut().unwrap().evaluation = "other".to_owned();
+    sweep.write();
+    let message = analyse(sweep.path()).unwrap_err().to_string();
+    assert!(message.contains("evaluation set") && message.contains("other"), "{message}");
+    // What threads do to the last digits is no difference.
+    let mut sweep = Sweep::of(&TYPES, &[0], &[1.0, 2.0, 4.0]);
     sweep.runs[3].summary.evaluation.ce_original += 1e-6;
     sweep.write();
     analyse(sweep.path()).unwrap();
+}
+
+#[test]
+fn a_damaged_configuration_leaves_out_its_run_alone() {
+    let sweep = sweep();
+    sweep.write();
+    let damaged = sweep.runs[2].id.clone();
+    std::fs::write(sweep.run(&damaged).config(), "[model").unwrap();
+    let evidence = analysed(&sweep);
+    noted(&evidence, &["Unreadable, left out", &damaged, "config.toml"]);
+    assert_eq!(evidence.runs.len(), sweep.runs.len() - 1);
 }
 
 #[test]

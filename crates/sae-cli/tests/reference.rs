@@ -270,3 +270,36 @@ fn its_other_files_become_a_pretraining_or_say_what_they_are() {
         fails(&sae(command, at), &["mnist.yaml", "MNIST", "does not train"]);
     }
 }
+
+#[test]
+fn a_pretraining_keeps_the_commits_that_it_began_with() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let files: Vec<PathBuf> = (0..40)
+        .map(|file| {
+            let path = at.join(format!("{file}.txt"));
+            std::fs::write(&path, format!("let value_{file} = {file} * {file};\n").repeat(30))
+                .unwrap();
+            path
+        })
+        .collect();
+    sae_data::prepare::text_shards(&files, &at.join("text")).unwrap();
+    let shard = std::fs::read(at.join("text/shard-00000.parquet")).unwrap();
+    let shelves = vec![Shelf::new("datasets", "lab/text", &[("data/train-0.parquet", &shard)])];
+    let server = Server::start(move |request| answer(&shelves, request));
+    let online = [("HF_ENDPOINT", server.url.as_str()), ("HF_HUB_OFFLINE", "0"), ("NO_PROXY", "*")];
+    let toml = format!(
+        r#"
+        model = {{ n_layers = 1, d_model = 8, n_heads = 2, context_length = 8 }}
+        data = {{ train = "hf://lab/text", validation = "hf://lab/text", skip = 40, column = "text",
+            tokenizer = {:?}, shuffle_buffer = 8 }}
+        train = {{ n_steps = 2, batch_size = 4, lr = 1e-2, warmup_steps = 0, min_lr_factor = 0.1, weight_decay = 0.0,
+            max_grad_norm = 1.0 }}
+        "#,
+        model()
+    );
+    std::fs::write(at.join("lm.toml"), toml).unwrap();
+    succeeds(&sae_with(&["pretrain", "lm.toml", "--out", "lm"], at, &online));
+    let recorded = std::fs::read_to_string(at.join("lm/pretrain.toml")).unwrap();
+    says(&recorded, &[&format!("train = \"hf://lab/text:{}\"", "a1".repeat(20))]);
+}
