@@ -246,29 +246,12 @@ fn a_sweep_goes_on_where_nobody_can_read_what_it_says() {
     assert!(status.success() && done.lines().nth(3).unwrap().ends_with("rust-lm"), "{done}");
 }
 
-#[test]
-fn a_terminated_sweep_ends_its_jobs() {
+/// Sends SIGTERM to the launcher alone, as a batch system does, while what the condition names is running.
+fn terminated_while(condition: &str) {
     let place = tempfile::tempdir().unwrap();
     let config = write_configs(place.path());
     let pid = place.path().join("pid");
-    let sae = fake(place.path(), &format!("echo $$ > {pid:?}; exec sleep 100"));
-    let mut child = sweep_with(&config, &place.path().join("runs"), &sae)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for(&pid);
-    // The launcher alone, as a batch system does.
-    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-    assert!(!child.wait().unwrap().success() && !is_running(&pid));
-}
-
-#[test]
-fn a_signal_ends_the_analysis_of_a_sweep_too() {
-    let place = tempfile::tempdir().unwrap();
-    let config = write_configs(place.path());
-    let pid = place.path().join("pid");
-    // Jobs are numbers; the analysis has a folder.
-    let script = format!("case $1 in */rust-lm) echo $$ > {pid:?}; exec sleep 100;; esac");
+    let script = format!("case $1 in {condition}) echo $$ > {pid:?}; exec sleep 100;; esac");
     let sae = fake(place.path(), &script);
     let mut child = sweep_with(&config, &place.path().join("runs"), &sae)
         .stderr(Stdio::null())
@@ -277,6 +260,13 @@ fn a_signal_ends_the_analysis_of_a_sweep_too() {
     wait_for(&pid);
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert!(!child.wait().unwrap().success() && !is_running(&pid));
+}
+
+#[test]
+fn a_terminated_sweep_ends_its_jobs_or_its_analysis() {
+    // The last argument of a job is its number, that of the analysis the sweep's folder.
+    terminated_while("0");
+    terminated_while("*/rust-lm");
 }
 
 /// Waits until a fake job has written its process's number.
