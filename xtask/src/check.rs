@@ -16,14 +16,27 @@ pub(crate) struct Arguments {}
 /// The floors: which crates of the workspace a crate may use. What is not listed here is an error, so a new crate is
 /// given its place in this table.
 const FLOORS: &[(&str, &[&str])] = &[
+    ("sae-kernels", &[]),
     ("sae-config", &[]),
     ("sae-tensors", &[]),
+    ("sae-record", &["sae-config"]),
     ("sae-data", &["sae-config"]),
-    ("sae-nn", &["sae-config", "sae-tensors"]),
+    ("sae-nn", &["sae-config", "sae-kernels", "sae-tensors"]),
     ("sae-model", &["sae-config", "sae-tensors"]),
-    ("sae-splice", &["sae-config", "sae-model", "sae-nn"]),
-    ("sae-train", &["sae-config", "sae-data", "sae-model", "sae-nn", "sae-splice", "sae-tensors"]),
-    ("sae-analysis", &["sae-config"]),
+    ("sae-splice", &["sae-config", "sae-model", "sae-nn", "sae-record"]),
+    (
+        "sae-train",
+        &[
+            "sae-config",
+            "sae-data",
+            "sae-model",
+            "sae-nn",
+            "sae-record",
+            "sae-splice",
+            "sae-tensors",
+        ],
+    ),
+    ("sae-analysis", &["sae-config", "sae-record"]),
     (
         "sae-cli",
         &[
@@ -32,15 +45,17 @@ const FLOORS: &[(&str, &[&str])] = &[
             "sae-data",
             "sae-model",
             "sae-nn",
+            "sae-record",
             "sae-splice",
             "sae-train",
         ],
     ),
-    ("xtask", &["sae-config"]),
+    ("xtask", &["sae-config", "sae-record"]),
 ];
 
 /// Crates that must build without libtorch.
-const WITHOUT_TORCH: &[&str] = &["sae-config", "sae-data", "sae-analysis", "xtask"];
+const WITHOUT_TORCH: &[&str] =
+    &["sae-kernels", "sae-config", "sae-record", "sae-data", "sae-analysis", "xtask"];
 
 pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> {
     tool::say("formatting");

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod compare;
 mod corpus;
 mod setup;
 mod sweep;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Project tasks: set up, make the corpus, sweep, test, check, measure.
+/// Project tasks: set up, make the corpus, sweep, test, check, compare, measure.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -28,6 +29,7 @@ enum Task {
     Sweep(sweep::Arguments),
     Test(test::Arguments),
     Check(check::Arguments),
+    Compare(compare::Arguments),
     Bench(bench::Arguments),
 }
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Task::Sweep(arguments) => sweep::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Check(arguments) => check::run(&arguments),
+        Task::Compare(arguments) => compare::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

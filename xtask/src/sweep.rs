@@ -14,12 +14,10 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use rustix::process::{Pid, Signal, kill_process};
 use sae_config::estimate::{ModelShape, peak_bytes, training_tokens};
-use sae_config::progress::Event;
 use sae_config::sweep::{MOST_RUNS, bank_size};
-use sae_config::{
-    ConfigError, Job, Manifest, ManifestRun, RunConfig, RunFolder, SweepConfig, layout, reference,
-    signals,
-};
+use sae_config::{ConfigError, RunConfig, SweepConfig, reference, signals};
+use sae_record::Event;
+use sae_record::{Job, Manifest, ManifestRun, RunFolder, layout};
 
 use crate::view::View;
 use crate::{corpus, tool};
@@ -134,7 +132,7 @@ fn run_until(command: &mut Command, interrupted: &AtomicBool) -> anyhow::Result<
 /// sites each, the binary is asked, which knows models.
 fn expand(config: &Path, most: usize, sae: Option<&Path>) -> anyhow::Result<Manifest> {
     if !reference::is_reference(config) {
-        return Ok(SweepConfig::load(config)?.expand(most)?);
+        return Ok(SweepConfig::load(config)?.expand(most)?.into());
     }
     let mut asked = false;
     let expanded = reference::expand(config, bank_size(), most, &mut |model| {
@@ -151,11 +149,11 @@ fn expand(config: &Path, most: usize, sae: Option<&Path>) -> anyhow::Result<Mani
         }
         return serde_json::from_slice(&output.stdout).context("the binary printed no manifest");
     }
-    let (manifest, warnings) = expanded?;
+    let (expanded, warnings) = expanded?;
     for warning in warnings {
         tool::tell(&format!("warning: {}: {warning}", config.display()));
     }
-    Ok(manifest)
+    Ok(expanded.into())
 }
 
 /// Writes the manifest, unless the folder holds another sweep. Branches and tags of the hub are pinned to their commits
@@ -412,7 +410,7 @@ impl<'a> Launcher<'a> {
         let mut next = receiver.recv_timeout(Duration::from_millis(200)).ok();
         while let Some(news) = next {
             match news {
-                News::Event(job, event) => self.view.event(job, event),
+                News::Event(job, event) => self.view.event(job, &event),
                 News::Line(job, line) => self.view.line(&self.name(job), &line),
                 News::Closed(job) => {
                     if let Some(running) = running.iter_mut().find(|running| running.job == job) {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sae_config::message::printable;
-use sae_config::progress::Event;
-use sae_config::{Job, Manifest};
+use sae_record::{Event, Phase};
+use sae_record::{Job, Manifest};
 
 use crate::sweep::job_name;
 use crate::tool;
@@ -19,15 +19,16 @@ pub(crate) struct View {
 
 struct JobView {
     name: String,
-    phase: Phase,
+    pace: Pace,
     bar: Option<ProgressBar>,
     began: Instant,
     said: Instant,
 }
 
 /// What a job is at, and how fast.
-struct Phase {
-    name: String,
+struct Pace {
+    /// None before its first phase.
+    phase: Option<Phase>,
     total: u64,
     tokens_per_unit: u64,
     began: Instant,
@@ -35,13 +36,18 @@ struct Phase {
     before: Option<u64>,
 }
 
-impl Phase {
-    fn new(name: String, total: u64, tokens_per_unit: u64) -> Self {
-        Self { name, total, tokens_per_unit, began: Instant::now(), before: None }
+impl Pace {
+    fn new(phase: Option<Phase>, total: u64, tokens_per_unit: u64) -> Self {
+        Self { phase, total, tokens_per_unit, began: Instant::now(), before: None }
+    }
+
+    /// The phase's name.
+    fn name(&self) -> String {
+        self.phase.map_or_else(|| "starting".to_owned(), |phase| phase.to_string())
     }
 
     /// Tokens a second and seconds left, in words.
-    fn pace(&mut self, done: u64) -> String {
+    fn of(&mut self, done: u64) -> String {
         // Only a phase that goes on where another call stopped begins with more than one unit done.
         let before = *self.before.get_or_insert(if done > 1 { done } else { 0 });
         let here = done.saturating_sub(before);
@@ -113,7 +119,7 @@ impl View {
         self.say(&format!("▸ job {job}, {name}: started"));
         self.jobs[job] = Some(JobView {
             name: name.to_owned(),
-            phase: Phase::new("starting".to_owned(), 0, 0),
+            pace: Pace::new(None, 0, 0),
             bar,
             began: now,
             said: now,
@@ -121,26 +127,26 @@ impl View {
     }
 
     /// A job has told where it is.
-    pub(crate) fn event(&mut self, job: usize, event: Event) {
+    pub(crate) fn event(&mut self, job: usize, event: &Event) {
         let Some(view) = &mut self.jobs[job] else { return };
-        match event {
+        match *event {
             Event::Began { phase, total, tokens_per_unit } => {
                 if let Some(bar) = &view.bar {
                     bar.set_length(total);
                     bar.set_position(0);
-                    bar.set_message(phase.clone());
+                    bar.set_message(phase.to_string());
                 }
-                view.phase = Phase::new(phase, total, tokens_per_unit);
+                view.pace = Pace::new(Some(phase), total, tokens_per_unit);
             }
             Event::Advanced { done, .. } => {
-                let pace = view.phase.pace(done);
+                let pace = view.pace.of(done);
                 if let Some(bar) = &view.bar {
                     bar.set_position(done);
-                    bar.set_message(format!("{} {pace}", view.phase.name));
+                    bar.set_message(format!("{} {pace}", view.pace.name()));
                 } else if view.said.elapsed() > SAY_EVERY {
                     view.said = Instant::now();
-                    let Phase { name, total, .. } = &view.phase;
-                    tool::tell(&format!("  {}: {name} {done}/{total}, {pace}", view.name));
+                    let (phase, total) = (view.pace.name(), view.pace.total);
+                    tool::tell(&format!("  {}: {phase} {done}/{total}, {pace}", view.name));
                 }
             }
             Event::Ended => {}

@@ -7,30 +7,13 @@
 //! Legend: F features, A alive ones, D model width.
 
 mod decoder;
-mod table;
 
-use sae_config::{RunFolder, Site};
-use serde::{Deserialize, Serialize};
+use sae_config::Site;
+use sae_record::RunFolder;
+pub use sae_record::features::Feature;
 
 use crate::AnalysisError;
 use crate::matrix::Matrix;
-
-/// A feature, as `features.parquet` describes it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Feature {
-    /// Its row in the decoder, from 0.
-    pub index: u32,
-    /// The share of tokens that it is active on, from 0 to 1.
-    pub frequency: f64,
-    /// Whether it was active at least once on the tokens that the run counted on, and often enough for the analysis.
-    pub alive: bool,
-    /// The Euclidean norm of its row of `w_enc`.
-    pub encoder_norm: f64,
-    /// The Euclidean norm of its row of `w_dec` as trained; the stored row has unit length.
-    pub decoder_norm: f64,
-    /// Its encoder bias.
-    pub encoder_bias: f64,
-}
 
 /// A run's dictionary at a site.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +35,7 @@ pub fn features(
     site: Site,
     alive_above: f64,
 ) -> Result<Vec<Feature>, AnalysisError> {
-    let mut features = table::read(&folder.features(), site)?;
+    let mut features = sae_record::features::read(&folder.features(), site)?;
     for feature in &mut features {
         feature.alive &= alive_above == 0.0 || feature.frequency > alive_above;
     }

@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use sae_config::ConfigError;
-
 /// A sweep that could not be analysed.
 #[derive(Debug, thiserror::Error)]
 pub enum AnalysisError {
-    /// A manifest or summary.
+    /// A manifest, a summary or a configuration.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Record(#[from] sae_record::RecordError),
     /// No run is finished.
     #[error(
         "{} has no finished run among its {runs}: {}",

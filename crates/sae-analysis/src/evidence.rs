@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sae_config::activations::{SaeActivations, SiteActivations};
-use sae_config::summary::Versions;
 use sae_config::{Site, Variant};
+use sae_record::activations::{SaeActivations, SiteActivations};
+use sae_record::summary::Versions;
 use serde::{Deserialize, Serialize};
 
 use crate::Frontier;

@@ -46,8 +46,8 @@ pub use error::AnalysisError;
 pub use frontier::Frontier;
 pub use options::AnalysisOptions;
 pub use runs::{FinishedRun, Point, SweepRuns};
-use sae_config::layout;
-use sae_config::progress::Event;
+use sae_record::Event;
+use sae_record::layout;
 
 use crate::evidence::Evidence;
 

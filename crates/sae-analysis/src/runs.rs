@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use sae_config::summary::Status;
-use sae_config::{Manifest, RunConfig, RunFolder, Site, Summary, Variant, layout};
+use sae_config::{RunConfig, Site, Variant};
+use sae_record::summary::Status;
+use sae_record::{Manifest, RunFolder, Summary, layout};
 use serde::{Deserialize, Serialize};
 
 use crate::facets::{Facets, differing, flatten, select};

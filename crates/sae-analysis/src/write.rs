@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sae_config::file::write_atomically;
-use sae_config::{Manifest, layout};
+use sae_record::{Manifest, layout};
 
 use crate::evidence::Evidence;
 use crate::plot::{self, Figure};

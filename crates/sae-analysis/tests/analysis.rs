@@ -10,10 +10,11 @@ use std::path::Path;
 use sae_analysis::evidence::{AcrossWhat, Evidence};
 use sae_analysis::matching::{Match, MatchBy};
 use sae_analysis::{AnalysisOptions, Frontier, analyse_with};
-use sae_config::activations::{
+use sae_config::Variant;
+use sae_record::activations::{
     Direction, EVALUATION, MODEL, Measured, RunActivations, SaeActivations, SiteActivations,
 };
-use sae_config::{Variant, layout};
+use sae_record::layout;
 use support::{LATER, SITES, Sweep, quick};
 
 const TYPES: [Variant; 3] = [Variant::Local, Variant::E2e, Variant::E2eDs];

@@ -6,9 +6,10 @@ mod support;
 
 use sae_analysis::evidence::Evidence;
 use sae_analysis::{AnalysisOptions, analyse, analyse_with};
-use sae_config::summary::Status;
-use sae_config::summary::{Inputs, Summary};
-use sae_config::{Variant, layout};
+use sae_config::Variant;
+use sae_record::layout;
+use sae_record::summary::Status;
+use sae_record::summary::{Inputs, Summary};
 use support::{SITES, Sweep, quick};
 
 const TYPES: [Variant; 3] = [Variant::Local, Variant::E2e, Variant::E2eDs];
@@ -284,8 +285,8 @@ fn activations_that_cannot_be_used_and_options_that_are_none() {
     std::fs::write(sweep.run(run).activations(), "null").unwrap();
     let evidence = analysed(&sweep);
     assert!(evidence.activations.is_empty());
-    noted(&evidence, &["Cannot use", "blocks.1.hook_resid_pre.json"]);
-    noted(&evidence, &["Cannot use", run, "activations.json"]);
+    noted(&evidence, &["cannot use", "blocks.1.hook_resid_pre.json"]);
+    noted(&evidence, &["cannot use", run, "activations.json"]);
     let mut options = AnalysisOptions::default();
     options.bootstrap.n_resamples = 0;
     let message = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap_err().to_string();

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use sae_config::{ConfigError, Manifest, RunConfig, RunFolder, Site, Source, reference};
+use sae_config::{ConfigError, RunConfig, Site, SiteKind, Source, reference};
 use sae_model::load;
+use sae_record::{Manifest, RunFolder};
 use sae_train::Sources;
 
 /// Loads a run's configuration; warnings of an import are logged.
@@ -20,10 +21,10 @@ pub(crate) fn load_run(path: &Path) -> anyhow::Result<RunConfig> {
 /// Expands a sweep of the reference to at most `most` runs.
 pub(crate) fn load_sweep(path: &Path, most: usize) -> anyhow::Result<Manifest> {
     let bank_size = sae_config::sweep::bank_size();
-    let (manifest, warnings) =
+    let (expanded, warnings) =
         reference::expand(path, bank_size, most, &mut |model| sites(path, model))?;
     warn(path, &warnings);
-    Ok(manifest)
+    Ok(expanded.into())
 }
 
 fn warn(path: &Path, warnings: &[String]) {
@@ -35,7 +36,13 @@ fn warn(path: &Path, warnings: &[String]) {
 /// The sites of a model, of which only the configuration is fetched.
 fn sites(path: &Path, model: &Source) -> Result<Vec<Site>, ConfigError> {
     let sites = || -> Result<_, sae_train::TrainError> {
-        Ok(load::config(&Sources::default().model_config(model)?)?.sites().collect())
+        let config = load::config(&Sources::default().model_config(model)?)?;
+        // The reference's SAEs read activations as wide as the residual stream, at hooks that it has.
+        let is_theirs = |site: &Site| {
+            let other = matches!(site.kind, SiteKind::AttnZ | SiteKind::MlpPost);
+            !other && !matches!(site.kind, SiteKind::MlpNormalized | SiteKind::MlpIn)
+        };
+        Ok(config.sites().filter(is_theirs).collect())
     };
     sites().map_err(|error| ConfigError::Parse {
         origin: path.display().to_string(),

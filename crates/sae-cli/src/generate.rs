@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::Args;
-use sae_config::progress::Event;
 use sae_model::device::DeviceChoice;
 use sae_model::generate::Sampling;
+use sae_record::{Event, Phase};
 use sae_train::generate::{Request, generate};
 use sae_train::progress::Observer;
 
@@ -83,7 +83,7 @@ pub(crate) fn run(
     };
     let request =
         Request { prompt: &arguments.prompt, bos, tokens, sampling, seed: arguments.seed };
-    telemetry.notice(Event::began("generate", 2 * tokens as u64, 1));
+    telemetry.notice(Event::began(Phase::Generate, 2 * tokens as u64, 1));
     let texts = generate(&found.config, &found.saes, &request, device.resolve()?, |done| {
         telemetry.notice(Event::advanced(done as u64));
     })?;

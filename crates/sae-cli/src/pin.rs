@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use sae_config::Manifest;
+use sae_record::Manifest;
 use sae_train::Sources;
 
 /// Record in a sweep's manifest the commits that its branches and tags of the hub stand for now

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use sae_config::Source;
-use sae_config::progress::Event;
 use sae_data::{TextTokenizer, prepare, train_tokenizer};
+use sae_record::{Event, Phase};
 use sae_train::Sources;
 use sae_train::progress::Observer;
 
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::R
                 (None, Some(tokenizer), Some(context_length)) => {
                     let tokenizer = TextTokenizer::load(&sources.tokenizer(tokenizer)?)?;
                     let context_length = context_length.get();
-                    telemetry.notice(Event::began("windows", 0, context_length as u64));
+                    telemetry.notice(Event::began(Phase::Windows, 0, context_length as u64));
                     let progress = |done| telemetry.notice(Event::advanced(done));
                     let bos = arguments.bos;
                     let made =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sae_splice::profile::{self, Part};
-use sae_train::progress::{Event, Observer};
+use sae_train::progress::{Event, Observer, Phase};
 use tch::Device;
 
 /// Passes events on, and has the stopwatches run while steps are taken.
@@ -27,7 +27,7 @@ impl<'a> Profiler<'a> {
 impl Observer for Profiler<'_> {
     fn notice(&mut self, event: Event) {
         match &event {
-            Event::Began { phase, .. } if phase == "train" => {
+            Event::Began { phase: Phase::Train, .. } => {
                 self.began = Some((Instant::now(), None));
                 profile::start(self.device);
             }

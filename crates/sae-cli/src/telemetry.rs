@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sae_config::signals;
-use sae_train::progress::{Event, Observer};
+use sae_train::progress::{Event, Observer, Phase};
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -35,11 +35,12 @@ pub(crate) struct Telemetry {
     interrupted: Arc<AtomicBool>,
     /// Whether signals are ours already.
     catching: bool,
-    phase: Option<Phase>,
+    shown: Option<Shown>,
 }
 
-struct Phase {
-    name: String,
+/// The phase that is shown.
+struct Shown {
+    phase: Phase,
     total: u64,
     tokens_per_unit: u64,
     began: Instant,
@@ -80,7 +81,7 @@ impl Telemetry {
             .init();
         let mode =
             if global.quiet && mode != ProgressMode::Json { ProgressMode::Auto } else { mode };
-        Self { mode, bars, interrupted: Arc::default(), catching: false, phase: None }
+        Self { mode, bars, interrupted: Arc::default(), catching: false, shown: None }
     }
 
     /// From here on Ctrl-C, SIGTERM and SIGHUP are a wish that work which saves itself can ask for. A second Ctrl-C ends at
@@ -116,12 +117,12 @@ impl Telemetry {
     }
 
     pub(crate) fn finish(&mut self) {
-        if let Some(Phase { bar: Some(bar), .. }) = self.phase.take() {
+        if let Some(Shown { bar: Some(bar), .. }) = self.shown.take() {
             bar.abandon();
         }
     }
 
-    fn bar(&self, phase: &str, total: u64) -> ProgressBar {
+    fn bar(&self, phase: Phase, total: u64) -> ProgressBar {
         let bar = if total > 0 { ProgressBar::new(total) } else { ProgressBar::new_spinner() };
         let template = if total > 0 {
             "{prefix:>12} {bar:30} {pos}/{len} · {msg} · {elapsed} of about {duration}"
@@ -131,33 +132,33 @@ impl Telemetry {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸ "));
         }
-        bar.set_prefix(phase.to_owned());
+        bar.set_prefix(phase.to_string());
         self.bars.add(bar)
     }
 
     fn advance(&mut self, done: u64, message: &str) {
-        let Some(phase) = &mut self.phase else { return };
-        let seconds = phase.began.elapsed().as_secs_f64().max(1e-9);
+        let Some(shown) = &mut self.shown else { return };
+        let seconds = shown.began.elapsed().as_secs_f64().max(1e-9);
         // Only a phase that goes on where another call stopped begins with more than one unit done.
-        let before = *phase.before.get_or_insert(if done > 1 { done } else { 0 });
+        let before = *shown.before.get_or_insert(if done > 1 { done } else { 0 });
         let here = done.saturating_sub(before);
-        let rate = match phase.tokens_per_unit {
+        let rate = match shown.tokens_per_unit {
             0 => format!("{:.1}/s", here as f64 / seconds),
             tokens => format!("{} tokens/s", thousands((here * tokens) as f64 / seconds)),
         };
-        if let Some(bar) = &phase.bar {
+        if let Some(bar) = &shown.bar {
             bar.set_position(done);
             if !message.is_empty() {
                 bar.set_message(format!("{message} · {rate}"));
-            } else if bar.message().is_empty() || phase.total == 0 {
+            } else if bar.message().is_empty() || shown.total == 0 {
                 bar.set_message(rate);
             }
             return;
         }
-        let over = phase.last_line.elapsed() > LINE_EVERY;
-        if self.mode == ProgressMode::Lines && over && (!message.is_empty() || phase.total == 0) {
-            phase.last_line = Instant::now();
-            let left = match phase.total {
+        let over = shown.last_line.elapsed() > LINE_EVERY;
+        if self.mode == ProgressMode::Lines && over && (!message.is_empty() || shown.total == 0) {
+            shown.last_line = Instant::now();
+            let left = match shown.total {
                 0 => String::new(),
                 total => {
                     let left = seconds * (total.saturating_sub(done)) as f64 / here.max(1) as f64;
@@ -165,7 +166,7 @@ impl Telemetry {
                 }
             };
             let comma = if message.is_empty() { "" } else { ", " };
-            tracing::info!("{} {done}{left}{comma}{message}, {rate}", phase.name);
+            tracing::info!("{} {done}{left}{comma}{message}, {rate}", shown.phase);
         }
     }
 }
@@ -186,7 +187,7 @@ fn thousands(number: f64) -> String {
 impl Observer for Telemetry {
     fn notice(&mut self, event: Event) {
         // From here on there is something to save. Before, while models are fetched, Ctrl-C ends the process at once.
-        if matches!(&event, Event::Began { phase, .. } if phase == "train" || phase == "pretrain") {
+        if matches!(event, Event::Began { phase, .. } if phase.saves_itself()) {
             self.catch_signals();
         }
         if self.mode == ProgressMode::Json {
@@ -198,10 +199,10 @@ impl Observer for Telemetry {
         }
         match event {
             Event::Began { phase, total, tokens_per_unit } => {
-                let bar = (self.mode == ProgressMode::Bars).then(|| self.bar(&phase, total));
+                let bar = (self.mode == ProgressMode::Bars).then(|| self.bar(phase, total));
                 let began = Instant::now();
-                self.phase = Some(Phase {
-                    name: phase,
+                self.shown = Some(Shown {
+                    phase,
                     total,
                     tokens_per_unit,
                     began,
@@ -212,14 +213,14 @@ impl Observer for Telemetry {
             }
             Event::Advanced { done, message } => self.advance(done, &message),
             Event::Ended => {
-                if let Some(phase) = self.phase.take() {
-                    if let Some(bar) = phase.bar {
+                if let Some(shown) = self.shown.take() {
+                    if let Some(bar) = shown.bar {
                         bar.finish_and_clear();
                     }
                     tracing::info!(
                         "{} took {:.1} s",
-                        phase.name,
-                        phase.began.elapsed().as_secs_f64()
+                        shown.phase,
+                        shown.began.elapsed().as_secs_f64()
                     );
                 }
             }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use sae_config::summary::Status;
-use sae_config::{Manifest, RunFolder, Summary};
 use sae_model::device::DeviceChoice;
+use sae_record::summary::Status;
+use sae_record::{Manifest, RunFolder, Summary};
 use sae_train::{RunSpec, made_with, train};
 
 use crate::configuration::load_run;

@@ -85,7 +85,8 @@ fn a_sweep_is_trained_and_analysed() {
         at.join("run.toml")
     );
     std::fs::write(at.join("sweep.toml"), sweep).unwrap();
-    let manifest = SweepConfig::load(&at.join("sweep.toml")).unwrap().expand(100).unwrap();
+    let sweep = SweepConfig::load(&at.join("sweep.toml")).unwrap();
+    let manifest = sae_record::Manifest::from(sweep.expand(100).unwrap());
     std::fs::create_dir_all(at.join("runs/small")).unwrap();
     manifest.save(&at.join("runs/small/manifest.json")).unwrap();
     succeeds(&sae(&["train", "--manifest", "runs/small/manifest.json", "--job", "0"], at));

@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hub_server::{Server, Shelf, answer};
-use sae_config::{Manifest, Summary, SweepConfig};
+use sae_config::SweepConfig;
+use sae_record::{Manifest, Summary};
 use support::{fails, model, sae, sae_with, says, stderr, succeeds, windows};
 use tempfile::TempDir;
 
@@ -127,7 +128,7 @@ fn a_pinned_sweep_is_of_one_model() {
         "name = \"two\"\nbase = {:?}\n[[variants]]\nname = \"e2e\"\n[grid]\n\"data.seed\" = [0, 1]",
         at.join("base.toml")
     );
-    let manifest = SweepConfig::parse(&sweep, "sweep").unwrap().expand(10).unwrap();
+    let manifest = Manifest::from(SweepConfig::parse(&sweep, "sweep").unwrap().expand(10).unwrap());
     assert_eq!(manifest.jobs.len(), 2, "the order of the data is a bank's");
     let path = at.join("two/manifest.json");
     std::fs::create_dir_all(at.join("two")).unwrap();
@@ -343,7 +344,8 @@ fn a_manifest_cannot_write_elsewhere() {
     let at = place.path();
     let sweep =
         format!("name = \"s\"\nbase = {:?}\n[[variants]]\nname = \"e2e\"\n", at.join("run.toml"));
-    let mut manifest = SweepConfig::parse(&sweep, "sweep").unwrap().expand(10).unwrap();
+    let mut manifest =
+        Manifest::from(SweepConfig::parse(&sweep, "sweep").unwrap().expand(10).unwrap());
     std::fs::create_dir_all(at.join("sweep")).unwrap();
     let path = at.join("sweep/manifest.json");
     let train = ["train", "--manifest", "sweep/manifest.json", "--job", "0"];

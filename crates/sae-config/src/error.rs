@@ -44,7 +44,8 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn invalid(
+    /// A value that is possible by itself, but not here.
+    pub fn invalid(
         origin: &str,
         key: &'static str,
         found: impl std::fmt::Display,

@@ -1,4 +1,4 @@
-//! The configuration of a run and of a sweep: types that cannot hold wrong values, and where a run's files lie.
+//! The configuration of a run and of a sweep: types that cannot hold wrong values.
 //!
 //! This crate knows no tensors. It leaves the opening of models and data to `sae-model` and `sae-data`; what can be
 //! checked without them (keys, ranges, schedules, divisibility) is checked here, once, when a configuration is read.
@@ -31,30 +31,26 @@
 //! # Ok::<(), sae_config::ConfigError>(())
 //! ```
 
-pub mod activations;
+pub mod architecture;
 mod error;
 pub mod estimate;
 pub mod file;
 pub mod fingerprint;
-pub mod layout;
 pub mod message;
 mod number;
 pub mod pretrain;
-pub mod progress;
 pub mod reference;
 pub mod run;
 pub mod signals;
 mod site;
 mod source;
-pub mod summary;
 pub mod sweep;
 
+pub use architecture::Architecture;
 pub use error::ConfigError;
-pub use layout::RunFolder;
 pub use number::{Coefficient, Fraction, Positive};
 pub use pretrain::PretrainConfig;
 pub use run::{RunConfig, Variant};
 pub use site::{ParseSiteError, Site, SiteKind};
 pub use source::{HubSource, ParseSourceError, Source};
-pub use summary::Summary;
-pub use sweep::{Job, Manifest, ManifestRun, SweepConfig};
+pub use sweep::SweepConfig;

@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::read;
-use crate::{Coefficient, ConfigError, Fraction, Positive, Site, Source};
+use crate::{Architecture, Coefficient, ConfigError, Fraction, Positive, Site, Source};
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,10 +94,22 @@ pub struct DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SaeConfig {
-    /// One SAE at each of these sites, in the order of computation.
+    /// One dictionary at each of these sites, in the order of computation: an SAE, which reads the activation there and
+    /// replaces it with its reconstruction; or, where `reads` is given, a transcoder, which writes there.
     pub sites: Vec<Site>,
-    /// Dictionary elements per dimension of the activation, `F / D`.
+    /// The sites that transcoders read, one for each of `sites` and not after it: `blocks.3.mlp.hook_in` for
+    /// `blocks.3.hook_mlp_out`. Left out, every dictionary reads the site that it writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reads: Vec<Site>,
+    /// Whether a linear skip connection, 0 at first, adds to each reconstruction what a matrix makes of the input; for
+    /// transcoders.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub skip: bool,
+    /// Dictionary elements per dimension of the activation that is read, `F / D`.
     pub expansion: Positive,
+    /// How a dictionary makes its code, with the options of the architecture; the paper's ReLU where left out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub architecture: Architecture,
     /// Seed of the initialisation.
     #[serde(default)]
     pub seed: u64,
@@ -409,6 +421,12 @@ impl RunConfig {
     /// reference has it.
     pub fn n_features(&self, d_model: usize) -> usize {
         ((self.sae.expansion.get() * d_model as f64) as usize).max(1)
+    }
+
+    /// The sites that the dictionaries read and write.
+    pub fn placements(&self) -> impl Iterator<Item = (Site, Site)> {
+        let SaeConfig { sites, reads, .. } = &self.sae;
+        sites.iter().enumerate().map(|(index, site)| (*reads.get(index).unwrap_or(site), *site))
     }
 
     /// Windows in an optimiser step.

@@ -10,10 +10,19 @@ use serde::{Deserialize, Serialize};
 pub enum SiteKind {
     /// The residual stream before the block.
     ResidPre,
+    /// What the heads of attention have mixed, side by side: `n_heads · d_head` wide.
+    AttnZ,
     /// What attention adds to the residual stream.
     AttnOut,
     /// The residual stream between attention and MLP.
     ResidMid,
+    /// The normalised input of the MLP, before the norm's weight and bias.
+    MlpNormalized,
+    /// The input of the MLP, after the norm's weight and bias. (The same as the one before where these are folded into the
+    /// MLP, as TransformerLens does by default.)
+    MlpIn,
+    /// The hidden layer of the MLP after its activation function (and gate): `d_mlp` wide.
+    MlpPost,
     /// What the MLP adds to the residual stream.
     MlpOut,
     /// The residual stream after the block.
@@ -22,15 +31,28 @@ pub enum SiteKind {
 
 impl SiteKind {
     /// All kinds, in the order of computation.
-    pub const ALL: [Self; 5] =
-        [Self::ResidPre, Self::AttnOut, Self::ResidMid, Self::MlpOut, Self::ResidPost];
+    pub const ALL: [Self; 9] = [
+        Self::ResidPre,
+        Self::AttnZ,
+        Self::AttnOut,
+        Self::ResidMid,
+        Self::MlpNormalized,
+        Self::MlpIn,
+        Self::MlpPost,
+        Self::MlpOut,
+        Self::ResidPost,
+    ];
 
     /// The hook's name, without its block.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ResidPre => "hook_resid_pre",
+            Self::AttnZ => "attn.hook_z",
             Self::AttnOut => "hook_attn_out",
             Self::ResidMid => "hook_resid_mid",
+            Self::MlpNormalized => "ln2.hook_normalized",
+            Self::MlpIn => "mlp.hook_in",
+            Self::MlpPost => "mlp.hook_post",
             Self::MlpOut => "hook_mlp_out",
             Self::ResidPost => "hook_resid_post",
         }
@@ -69,7 +91,8 @@ impl fmt::Display for Site {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a site; sites are written `blocks.<block>.<hook>`, as in `blocks.6.hook_resid_pre`, the hook being \
-     one of hook_resid_pre, hook_attn_out, hook_resid_mid, hook_mlp_out, hook_resid_post"
+     one of hook_resid_pre, attn.hook_z, hook_attn_out, hook_resid_mid, ln2.hook_normalized, mlp.hook_in, mlp.hook_post, \
+     hook_mlp_out, hook_resid_post"
 )]
 pub struct ParseSiteError(String);
 
@@ -106,7 +129,7 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_order_follows_computation() {
-        for name in ["blocks.0.hook_resid_pre", "blocks.11.hook_mlp_out"] {
+        for name in ["blocks.0.hook_resid_pre", "blocks.11.hook_mlp_out", "blocks.3.mlp.hook_in"] {
             assert_eq!(name.parse::<Site>().map(|site| site.to_string()).as_deref(), Ok(name));
         }
         assert!(Site::resid_post(1) < Site::resid_pre(2));

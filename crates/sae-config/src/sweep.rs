@@ -1,4 +1,4 @@
-//! A sweep: a base run, variants of it and grids over any key, expanded to a manifest of jobs.
+//! A sweep: a base run, variants of it and grids over any key, expanded to jobs.
 //!
 //! ```toml
 //! name = "rust-lm"
@@ -11,16 +11,15 @@
 //! grid = { "loss.sparsity.coeff" = [1.0, 2.0, 4.0] }
 //! ```
 //!
-//! Every launcher, on whatever machine, runs `sae train --manifest M --job I`.
+//! `sae-record` writes what a sweep expands to as a manifest, from which every launcher starts `sae train --manifest M --job I`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::read;
-use crate::file::{read_text, write_atomically};
 use crate::fingerprint::Fingerprint;
 use crate::{ConfigError, RunConfig};
 
@@ -73,37 +72,31 @@ pub fn bank_size() -> NonZeroUsize {
 /// The most runs of a sweep, where the caller does not say: a slip of a grid ends in an error, not in a day of work.
 pub const MOST_RUNS: usize = 10_000;
 
-/// An expanded sweep: everything a launcher needs, `manifest.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
+/// An expanded sweep: its runs, in jobs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expansion {
     /// The sweep's name.
     pub sweep: String,
-    /// The jobs, each one bank.
-    pub jobs: Vec<Job>,
+    /// The jobs: the runs that train together, each job one bank.
+    pub jobs: Vec<Vec<PlannedRun>>,
 }
 
-/// A job: the runs that train together.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Job {
-    /// Members of the bank.
-    pub runs: Vec<ManifestRun>,
-}
-
-/// A run of a manifest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ManifestRun {
+/// A run of an expanded sweep.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedRun {
     /// The id, unique in the sweep.
     pub id: String,
-    /// The run's folder, relative to the manifest's.
-    pub folder: PathBuf,
     /// The values that the sweep's grid gives it, by dotted key; the id is made of them, shortened where they are long.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, String>,
     /// The resolved configuration.
     pub config: RunConfig,
+}
+
+impl Expansion {
+    /// All runs, job by job.
+    pub fn runs(&self) -> impl Iterator<Item = &PlannedRun> {
+        self.jobs.iter().flatten()
+    }
 }
 
 impl SweepConfig {
@@ -150,7 +143,7 @@ impl SweepConfig {
     }
 
     /// Reads the base run and expands the sweep to at most `most` runs.
-    pub fn expand(&self, most: usize) -> Result<Manifest, ConfigError> {
+    pub fn expand(&self, most: usize) -> Result<Expansion, ConfigError> {
         let text = read(&self.base)?;
         let origin = self.base.display().to_string();
         let base: toml::Table =
@@ -159,7 +152,7 @@ impl SweepConfig {
     }
 
     /// Expands the sweep over a base run given as a table, to at most `most` runs.
-    pub fn expand_from(&self, base: &toml::Table, most: usize) -> Result<Manifest, ConfigError> {
+    pub fn expand_from(&self, base: &toml::Table, most: usize) -> Result<Expansion, ConfigError> {
         let grids: Vec<Grid> = self
             .variants
             .iter()
@@ -171,7 +164,7 @@ impl SweepConfig {
             .collect();
         let sizes = grids.iter().map(|grid| grid.values().map(Vec::len));
         check_count(&self.name, sizes.map(Iterator::collect::<Vec<_>>), most)?;
-        let mut builder = ManifestBuilder::new(&self.name, self.bank_size);
+        let mut builder = ExpansionBuilder::new(&self.name, self.bank_size);
         for (variant, grid) in self.variants.iter().zip(&grids) {
             builder.close_jobs();
             for point in combinations(grid) {
@@ -222,18 +215,18 @@ pub(crate) fn check_count(
 }
 
 /// Puts runs into jobs.
-pub(crate) struct ManifestBuilder {
-    manifest: Manifest,
+pub(crate) struct ExpansionBuilder {
+    expansion: Expansion,
     bank_size: NonZeroUsize,
     ids: HashSet<String>,
     /// The jobs that runs may still join: those with room, by what their runs have in common.
     open: HashMap<String, usize>,
 }
 
-impl ManifestBuilder {
+impl ExpansionBuilder {
     pub fn new(sweep: &str, bank_size: NonZeroUsize) -> Self {
         Self {
-            manifest: Manifest { sweep: sweep.to_owned(), jobs: Vec::new() },
+            expansion: Expansion { sweep: sweep.to_owned(), jobs: Vec::new() },
             bank_size,
             ids: HashSet::new(),
             open: HashMap::new(),
@@ -254,7 +247,7 @@ impl ManifestBuilder {
     ) -> Result<(), ConfigError> {
         if !self.ids.insert(id.clone()) {
             return Err(ConfigError::invalid(
-                &format!("sweep {}", self.manifest.sweep),
+                &format!("sweep {}", self.expansion.sweep),
                 "variants",
                 format!("two runs named {id}"),
                 "every variant has a name of its own, and every grid distinct values",
@@ -262,115 +255,29 @@ impl ManifestBuilder {
         }
         let key = format!("{:?}", config.bank_key());
         let values = values.into_iter().collect();
-        let run = ManifestRun { folder: PathBuf::from(&id), id, values, config };
-        let jobs = &mut self.manifest.jobs;
+        let run = PlannedRun { id, values, config };
+        let jobs = &mut self.expansion.jobs;
         let job = *self.open.entry(key.clone()).or_insert_with(|| {
-            jobs.push(Job { runs: Vec::new() });
+            jobs.push(Vec::new());
             jobs.len() - 1
         });
-        jobs[job].runs.push(run);
-        if jobs[job].runs.len() == self.bank_size.get() {
+        jobs[job].push(run);
+        if jobs[job].len() == self.bank_size.get() {
             self.open.remove(&key);
         }
         Ok(())
     }
 
-    pub fn finish(self) -> Result<Manifest, ConfigError> {
-        if self.manifest.jobs.is_empty() {
+    pub fn finish(self) -> Result<Expansion, ConfigError> {
+        if self.expansion.jobs.is_empty() {
             return Err(ConfigError::invalid(
-                &format!("sweep {}", self.manifest.sweep),
+                &format!("sweep {}", self.expansion.sweep),
                 "variants",
                 "no run",
                 "a sweep has at least one run",
             ));
         }
-        Ok(self.manifest)
-    }
-}
-
-impl Manifest {
-    /// Reads and checks `manifest.json`. Runs whose folders lie outside of the manifest's, or are one folder, are refused.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let origin = path.display().to_string();
-        let text = read_text(path, LONGEST_MANIFEST)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let manifest: Self =
-            serde_json::from_str(&text).map_err(|error| ConfigError::parse(&origin, &error))?;
-        let (mut ids, mut folders) = (HashSet::new(), HashSet::new());
-        let invalid = |key, found: String, expected: &str| {
-            Err(ConfigError::invalid(&origin, key, found, expected))
-        };
-        if !is_plain(&manifest.sweep) {
-            let expected = "letters, digits, `-`, `_`, `+` and `.` alone";
-            return invalid("sweep", format!("{:?}", manifest.sweep), expected);
-        }
-        for run in manifest.runs() {
-            if !is_plain(&run.id) {
-                let expected = "an id has letters, digits, `-`, `_`, `+` and `.` alone";
-                return invalid("id", format!("{:?}", run.id), expected);
-            }
-            if !ids.insert(&run.id) {
-                return invalid(
-                    "id",
-                    format!("{} twice", run.id),
-                    "every run has an id of its own",
-                );
-            }
-            let own: PathBuf =
-                run.folder.components().filter(|part| *part != Component::CurDir).collect();
-            let inside = own.components().all(|part| matches!(part, Component::Normal(_)));
-            if !inside || own.as_os_str().is_empty() {
-                let expected =
-                    "a run's folder lies in the manifest's: a relative path without `..`";
-                return invalid("folder", format!("{:?}", run.folder), expected);
-            }
-            if !folders.insert(own) {
-                let found = format!("{:?} twice", run.folder);
-                return invalid("folder", found, "every run has a folder of its own");
-            }
-            run.config.check(&format!("run {} of {origin}", run.id))?;
-        }
-        let above =
-            |folder: &PathBuf| folder.ancestors().skip(1).any(|above| folders.contains(above));
-        if let Some(folder) = folders.iter().find(|folder| above(folder)) {
-            let expected = "no run's folder lies in another's, whose files it could replace";
-            return invalid("folder", format!("{folder:?}"), expected);
-        }
-        Ok(manifest)
-    }
-
-    /// Writes `manifest.json`, whole or not at all.
-    pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
-        let write = |source| ConfigError::Write { path: path.to_owned(), source };
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|error| write(std::io::Error::other(error)))?;
-        write_atomically(path, text.as_bytes()).map_err(write)
-    }
-
-    /// Whether two manifests are of one sweep: the same runs in the same jobs, once this one has taken over the commits
-    /// that the other was pinned to.
-    pub fn is_same_sweep(&self, pinned: &Self) -> bool {
-        let same = |(own, other): (&ManifestRun, &ManifestRun)| {
-            let mut config = own.config.clone();
-            config.adopt_commits(&other.config);
-            (&own.id, &own.folder) == (&other.id, &other.folder) && config == other.config
-        };
-        let sizes = |manifest: &Self| -> Vec<usize> {
-            manifest.jobs.iter().map(|job| job.runs.len()).collect()
-        };
-        self.sweep == pinned.sweep
-            && sizes(self) == sizes(pinned)
-            && self.runs().zip(pinned.runs()).all(same)
-    }
-
-    /// Whether any run names a branch or tag of the hub without the commit that it stands for.
-    pub fn is_floating(&self) -> bool {
-        self.runs().flat_map(|run| run.config.sources()).any(crate::Source::is_floating)
-    }
-
-    /// All runs, job by job.
-    pub fn runs(&self) -> impl Iterator<Item = &ManifestRun> {
-        self.jobs.iter().flat_map(|job| &job.runs)
+        Ok(self.expansion)
     }
 }
 
@@ -394,11 +301,9 @@ fn combinations(grid: &Grid) -> Vec<Vec<(&str, &toml::Value)>> {
 const LONGEST_ID: usize = 200;
 /// The longest name of a sweep or variant.
 const LONGEST_NAME: usize = 64;
-/// The longest manifest, in bytes.
-const LONGEST_MANIFEST: u64 = 4 << 30;
 
-/// Whether a name may become a folder's.
-fn is_plain(name: &str) -> bool {
+/// Whether a name may become a folder's: letters, digits, `-`, `_`, `+` and `.` alone, the last not in front.
+pub fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_+.".contains(c))
         && !name.starts_with('.')

@@ -1,12 +1,13 @@
 //! Configurations as a user writes them, good and bad, and what the errors tell.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
+// In a test, a panic is the report; the estimates are whole numbers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::float_cmp)]
 
 use std::path::Path;
 
-use sae_config::estimate::{ModelShape, peak_bytes, training_tokens};
+use sae_config::estimate::{ModelShape, memory_uses, parameter_bytes, peak_bytes, training_tokens};
 use sae_config::sweep::MOST_RUNS;
-use sae_config::{Manifest, RunConfig, SweepConfig, Variant};
+use sae_config::{RunConfig, SweepConfig, Variant};
 
 const BASE: &str = r#"
 [model]
@@ -133,13 +134,10 @@ grid = { "loss.sparsity.coeff" = [2.0] }
 #[test]
 fn a_sweep_expands_to_banks_of_one_variant() {
     let base: toml::Table = toml::from_str(BASE).unwrap();
-    let manifest =
+    let expanded =
         SweepConfig::parse(SWEEP, "sweep.toml").unwrap().expand_from(&base, MOST_RUNS).unwrap();
-    let ids: Vec<Vec<&str>> = manifest
-        .jobs
-        .iter()
-        .map(|job| job.runs.iter().map(|run| run.id.as_str()).collect())
-        .collect();
+    let ids: Vec<Vec<&str>> =
+        expanded.jobs.iter().map(|job| job.iter().map(|run| run.id.as_str()).collect()).collect();
     assert_eq!(
         ids,
         [
@@ -149,22 +147,22 @@ fn a_sweep_expands_to_banks_of_one_variant() {
             vec!["e2e_sparsity-2_seed-0", "e2e_sparsity-2_seed-1"],
         ]
     );
-    let run = &manifest.jobs[1].runs[1].config;
+    let run = &expanded.jobs[1][1].config;
     assert_eq!((run.variant(), run.sae.seed), (Variant::Local, 1));
     assert!((run.loss.sparsity.coeff.get() - 2.5).abs() < 1e-12);
-    assert!(manifest.runs().all(|run| run.config.n_features(10) == 240));
+    assert!(expanded.runs().all(|run| run.config.n_features(10) == 240));
 }
 
 #[test]
 fn runs_with_different_batches_do_not_share_a_bank() {
     let base: toml::Table = toml::from_str(BASE).unwrap();
     let text = SWEEP.replace("\"sae.seed\" = [0, 1]", "\"data.seed\" = [0, 1]");
-    let manifest =
+    let expanded =
         SweepConfig::parse(&text, "sweep.toml").unwrap().expand_from(&base, MOST_RUNS).unwrap();
-    for job in &manifest.jobs {
-        assert!(job.runs.iter().all(|run| run.config.data.seed == job.runs[0].config.data.seed));
+    for job in &expanded.jobs {
+        assert!(job.iter().all(|run| run.config.data.seed == job[0].config.data.seed));
     }
-    assert_eq!(manifest.runs().count(), 8);
+    assert_eq!(expanded.runs().count(), 8);
 }
 
 #[test]
@@ -217,9 +215,9 @@ fn large_grids_are_refused_at_once_or_expanded_in_linear_time() {
     let base: toml::Table = toml::from_str(BASE).unwrap();
     let many = SweepConfig::parse(&grid(&[("sae.seed", 200), ("data.seed", 100)]), "s").unwrap();
     let began = std::time::Instant::now();
-    let manifest = many.expand_from(&base, 20_000).unwrap();
+    let expanded = many.expand_from(&base, 20_000).unwrap();
     // One job of each order of the data has room for eight runs: 100 × 25.
-    assert_eq!((manifest.runs().count(), manifest.jobs.len()), (20_000, 2_500));
+    assert_eq!((expanded.runs().count(), expanded.jobs.len()), (20_000, 2_500));
     assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
 }
 
@@ -237,68 +235,12 @@ fn long_ids_are_short_stable_and_distinct() {
     );
     let base: toml::Table = toml::from_str(BASE).unwrap();
     let expand = || SweepConfig::parse(&text, "s").unwrap().expand_from(&base, MOST_RUNS).unwrap();
-    let manifest = expand();
-    let runs: Vec<_> = manifest.runs().collect();
+    let expanded = expand();
+    let runs: Vec<_> = expanded.runs().collect();
     assert!(runs.iter().all(|run| run.id.len() <= 200 && run.id.starts_with("e2e_sites-")));
     assert_ne!(runs[0].id, runs[1].id);
-    assert_eq!(manifest, expand());
+    assert_eq!(expanded, expand());
     assert!(runs[1].values["sae.sites"].contains("blocks.14.hook_resid_pre"));
-}
-
-#[test]
-fn a_manifest_writes_into_its_own_folder_alone() {
-    let base: toml::Table = toml::from_str(BASE).unwrap();
-    let manifest =
-        SweepConfig::parse(SWEEP, "sweep.toml").unwrap().expand_from(&base, MOST_RUNS).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("manifest.json");
-    manifest.save(&path).unwrap();
-    assert_eq!(Manifest::load(&path).unwrap(), manifest);
-    let refused = |edit: &dyn Fn(&mut Manifest)| {
-        let mut manifest = manifest.clone();
-        edit(&mut manifest);
-        manifest.save(&path).unwrap();
-        Manifest::load(&path).unwrap_err().to_string()
-    };
-    // A folder in another's would be replaced by that run's files.
-    let first = manifest.jobs[0].runs[0].folder.clone();
-    let error = refused(&|manifest| {
-        manifest.jobs[0].runs[1].folder = first.join("checkpoints");
-    });
-    assert!(error.contains("no run's folder lies in another's"), "{error}");
-    for outside in ["../../x", "/tmp/x", "a/../../x", "."] {
-        let error = refused(&|manifest| manifest.jobs[0].runs[0].folder = outside.into());
-        assert!(error.contains("folder is") && error.contains("manifest.json"), "{error}");
-    }
-    let twice = manifest.jobs[0].runs[1].folder.clone();
-    let error = refused(&|manifest| manifest.jobs[0].runs[0].folder = Path::new(".").join(&twice));
-    assert!(error.contains("folder is"), "{error}");
-    let error = refused(&|manifest| manifest.jobs[0].runs[0].folder.clone_from(&twice));
-    assert!(error.contains("twice"), "{error}");
-    let error = refused(&|manifest| manifest.jobs[0].runs[0].id = "\u{1b}[2J".to_owned());
-    assert!(error.contains("id is") && !error.contains('\u{1b}'), "{error}");
-}
-
-#[test]
-fn a_sweep_adopts_the_commits_that_its_manifest_was_pinned_to() {
-    let base: toml::Table =
-        toml::from_str(&BASE.replace("\"model\"", "\"hf://a/b@step1\"")).unwrap();
-    let expand =
-        |text: &str| SweepConfig::parse(text, "s").unwrap().expand_from(&base, MOST_RUNS).unwrap();
-    let wanted = expand(SWEEP);
-    assert!(wanted.is_floating());
-    let mut pinned = wanted.clone();
-    let commit = format!("hf://a/b@step1:{}", "0a".repeat(20));
-    for run in pinned.jobs.iter_mut().flat_map(|job| &mut job.runs) {
-        run.config.model.path = commit.parse().unwrap();
-    }
-    assert!(!pinned.is_floating() && wanted.is_same_sweep(&pinned));
-    let other = expand(&SWEEP.replace("[2.0]", "[3.0]"));
-    assert!(!other.is_same_sweep(&pinned));
-    let set = "set = { \"sae.expansion\" = 24 }";
-    let moved =
-        SWEEP.replace(set, "set = { \"model.path\" = \"hf://a/b@step2\", \"sae.expansion\" = 24 }");
-    assert!(!expand(&moved).is_same_sweep(&pinned), "another revision is another sweep");
 }
 
 #[test]
@@ -309,7 +251,33 @@ fn sizes_of_a_checkpoint_of_the_reference_stand_beside_it() {
         .map(|entry| entry.unwrap().path())
         .find(|path| path.extension().is_some_and(|extension| extension == "pt"));
     let shape = ModelShape::load(&checkpoint.unwrap()).unwrap();
-    assert!(shape.n_layer > 0 && shape.n_embd > 0 && shape.vocab_size > 0 && shape.n_positions > 0);
+    assert!(shape.n_layers > 0 && shape.d_model > 0 && shape.vocabulary > 0);
+}
+
+#[test]
+fn memory_is_estimated_once() {
+    let run = RunConfig::parse(BASE, "run.toml").unwrap();
+    // GPT-2 small has 124.4 M parameters, biases and norms among them.
+    let shape = ModelShape::gpt2(12, 768, 50_257, 1024);
+    assert!((shape.n_parameters as f64 - 124.4e6).abs() < 0.2e6, "{}", shape.n_parameters);
+    let of = |what: &str, runs: &[&RunConfig]| {
+        let uses = memory_uses(shape, runs);
+        uses.into_iter().find(|used| used.what.contains(what)).unwrap().bytes
+    };
+    // F = 16 · 768; six copies of 2 F D + F + D numbers of four bytes.
+    let (f, d) = (16.0 * 768.0, 768.0);
+    let copies = 6.0 * 4.0 * (2.0 * f * d + f + d);
+    assert_eq!(of("kept copies", &[&run]), copies);
+    assert_eq!(of("kept copies", &[&run, &run]), 2.0 * copies);
+    assert_eq!(parameter_bytes(shape, &[&run]), copies);
+    // 8 windows of 128 tokens; blocks 3 to 11 of both members.
+    assert_eq!(of("feature activations", &[&run, &run]), 4.0 * 1024.0 * 4.0 * f);
+    assert_eq!(of("18 blocks", &[&run, &run]), 4.0 * 1024.0 * d * 24.0 * 18.0);
+    let mut recomputed = run.clone();
+    recomputed.train.recompute = true;
+    assert_eq!(of("activations of 1 blocks", &[&recomputed]), 4.0 * 1024.0 * d * 24.0);
+    let all: f64 = memory_uses(shape, &[&run]).iter().map(|used| used.bytes).sum();
+    assert_eq!(peak_bytes(shape, &[&run]), all);
 }
 
 #[test]
@@ -319,7 +287,7 @@ fn dry_runs_survive_what_is_within_bounds() {
         .replace("context_length = 128", "context_length = 1_000_000");
     let run = RunConfig::parse(&long, "run.toml").unwrap();
     assert_eq!(training_tokens(&run), u64::MAX);
-    let shape = ModelShape { n_layer: 12, n_embd: 768, vocab_size: 50_257, n_positions: 1024 };
+    let shape = ModelShape::gpt2(12, 768, 50_257, 1024);
     assert!(peak_bytes(shape, &[&run]).is_finite());
     // A key of other letters becomes an id of plain ones; that it is no key is told where it is used.
     let base: toml::Table = toml::from_str(BASE).unwrap();

@@ -261,23 +261,23 @@ fn mistakes_are_named() {
 #[test]
 fn a_sweep_is_expanded_over_its_base() {
     let bank = NonZeroUsize::new(4).unwrap();
-    let (manifest, warnings) =
+    let (expanded, warnings) =
         reference::expand(&fixture("sweep.yaml"), bank, 6, &mut twelve).unwrap();
-    assert_eq!(manifest.sweep, "gpt2-sweep");
+    assert_eq!(expanded.sweep, "gpt2-sweep");
     // Those of its runs, each once.
     assert_eq!(warnings, import(&[]).unwrap().warnings);
-    let ids: Vec<&str> = manifest.runs().map(|run| run.id.as_str()).collect();
+    let ids: Vec<&str> = expanded.runs().map(|run| run.id.as_str()).collect();
     assert_eq!(ids[0], "e2e_seed-0_sparsity-0.8");
     assert_eq!(ids.len(), 6);
-    for run in manifest.runs() {
+    for run in expanded.runs() {
         assert_eq!(run.config.variant(), Variant::E2e);
         assert_eq!(run.config.sae.sites, [Site::resid_pre(10)]);
         assert_eq!(run.config.loss.kl.unwrap().coeff.get(), 1.0);
         // The reference's seed orders the data too: only runs of one seed share a bank.
         assert_eq!(run.config.sae.seed, run.config.data.seed);
     }
-    assert_eq!(manifest.jobs.len(), 2);
-    assert!(manifest.jobs.iter().all(|job| job.runs.len() == 3));
+    assert_eq!(expanded.jobs.len(), 2);
+    assert!(expanded.jobs.iter().all(|job| job.len() == 3));
 
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(fixture("sweep.yaml")).unwrap();

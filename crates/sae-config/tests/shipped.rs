@@ -30,13 +30,13 @@ fn sweeps() {
     for file in files("sweeps") {
         let mut sweep = SweepConfig::load(&file).unwrap();
         sweep.base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&sweep.base);
-        let manifest = sweep.expand(sae_config::sweep::MOST_RUNS).unwrap();
-        let said = format!("{} runs in {} jobs", manifest.runs().count(), manifest.jobs.len());
+        let expanded = sweep.expand(sae_config::sweep::MOST_RUNS).unwrap();
+        let said = format!("{} runs in {} jobs", expanded.runs().count(), expanded.jobs.len());
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.contains(&said), "{} does not say `{said}`", file.display());
         for variant in &sweep.variants {
             let own =
-                manifest.runs().filter(|run| run.config.variant().to_string() == variant.name);
+                expanded.runs().filter(|run| run.config.variant().to_string() == variant.name);
             assert!(
                 own.count() >= 4,
                 "{}: {} has too few points for a frontier",

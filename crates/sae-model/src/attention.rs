@@ -41,11 +41,11 @@ impl Attention {
         }
     }
 
-    /// `[B, H, T, T]` is never stored. Rotary models give the angles of the positions.
+    /// What the heads mix, side by side; `[B, H, T, T]` is never stored. Rotary models give the angles of the positions.
     ///
     /// # Shapes
-    /// `x: [B, T, D]` → `[B, T, D]`.
-    pub fn forward(&self, x: &Tensor, angles: Option<&Angles>) -> Result<Tensor, TchError> {
+    /// `x: [B, T, D]` → `[B, T, H · d_head]`.
+    pub fn mixed(&self, x: &Tensor, angles: Option<&Angles>) -> Result<Tensor, TchError> {
         let (b, t, _) = x.size3()?;
         let all = self.qkv.forward(x)?;
         let heads = |first: i64, count: i64| {
@@ -73,7 +73,7 @@ impl Attention {
             self.scale,
             kv != h,
         )?;
-        self.out.forward(&mixed.f_transpose(1, 2)?.f_reshape([b, t, h * self.d_head])?)
+        mixed.f_transpose(1, 2)?.f_reshape([b, t, h * self.d_head])
     }
 }
 

@@ -139,6 +139,15 @@ impl ModelConfig {
         SiteKind::ALL.into_iter().filter(move |kind| !(parallel && *kind == SiteKind::ResidMid))
     }
 
+    /// The width of the activations of a kind of site.
+    pub fn width(&self, kind: SiteKind) -> usize {
+        match kind {
+            SiteKind::AttnZ => self.n_heads * self.d_head,
+            SiteKind::MlpPost => self.d_mlp,
+            _ => self.d_model,
+        }
+    }
+
     /// All sites, in the order of computation.
     pub fn sites(&self) -> impl Iterator<Item = Site> + use<> {
         let kinds: Vec<SiteKind> = self.site_kinds().collect();

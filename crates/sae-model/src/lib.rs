@@ -4,7 +4,7 @@
 //! This crate knows no sparse autoencoders; `sae-splice` puts them in through the hooks.
 //!
 //! ```
-//! use sae_model::{ModelConfig, Site, Transformer};
+//! use sae_model::{ModelConfig, ModelError, Site, Transformer};
 //! use tch::{Device, Kind, Tensor};
 //!
 //! let config = ModelConfig::gpt2(2, 8, 2, 16, 50); // layers, D, heads, context, vocabulary
@@ -14,8 +14,9 @@
 //! // Zero what the second block's MLP adds, and see the logits: [1, 5, 50].
 //! let site: Site = "blocks.1.hook_mlp_out".parse()?;
 //! let embedded = model.embed(&tokens)?;
-//! let last = model.run(0, embedded, None, &mut |at, x| Ok(if at == site { x.zeros_like() } else { x }))?;
-//! let logits = model.logits(&model.final_norm(&last.unwrap())?)?;
+//! let mut zero = |_, x: Tensor| Ok::<_, ModelError>(x.f_zeros_like()?);
+//! let last = model.run_to_end(0..2, embedded, &[site].into(), &mut zero)?;
+//! let logits = model.logits(&model.final_norm(&last)?)?;
 //! assert_eq!(logits.size(), [1, 5, 50]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -19,15 +19,16 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
+    /// The hidden layer after the activation function (and gate).
+    ///
     /// # Shapes
-    /// `x: [B, T, D]` → `[B, T, D]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+    /// `x: [B, T, D]` → `[B, T, d_mlp]`.
+    pub fn hidden(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let up = self.up.forward(x)?;
-        let hidden = match &self.gate {
-            None => self.activate(&up)?,
-            Some(gate) => self.activate(&gate.forward(x)?)?.f_mul(&up)?,
-        };
-        self.down.forward(&hidden)
+        match &self.gate {
+            None => self.activate(&up),
+            Some(gate) => self.activate(&gate.forward(x)?)?.f_mul(&up),
+        }
     }
 
     fn activate(&self, x: &Tensor) -> Result<Tensor, TchError> {

@@ -21,13 +21,43 @@ impl Norm {
     /// # Shapes
     /// `x: [..., D]` → `[..., D]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.normalized(x, self.weight.as_ref(), self.bias.as_ref())
+    }
+
+    /// The norm without its weight and bias.
+    ///
+    /// # Shapes
+    /// `x: [..., D]` → `[..., D]`.
+    pub fn unscaled(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.normalized(x, None, None)
+    }
+
+    /// The weight and bias alone, of what [`Norm::unscaled`] gave.
+    ///
+    /// # Shapes
+    /// `x: [..., D]` → `[..., D]`.
+    pub fn scale(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let scaled = match &self.weight {
+            None => x.shallow_clone(),
+            Some(weight) => x.f_mul(weight)?,
+        };
+        match &self.bias {
+            None => Ok(scaled),
+            Some(bias) => scaled.f_add(bias),
+        }
+    }
+
+    fn normalized(
+        &self,
+        x: &Tensor,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor, TchError> {
         let shape = x.size();
         let width = &shape[shape.len().saturating_sub(1)..];
         match self.kind {
-            NormKind::Layer => {
-                x.f_layer_norm(width, self.weight.as_ref(), self.bias.as_ref(), self.eps, true)
-            }
-            NormKind::Rms => x.f_rms_norm(width, self.weight.as_ref(), self.eps),
+            NormKind::Layer => x.f_layer_norm(width, weight, bias, self.eps, true),
+            NormKind::Rms => x.f_rms_norm(width, weight, self.eps),
         }
     }
 }

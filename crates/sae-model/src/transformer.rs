@@ -2,24 +2,25 @@
 //!
 //! `B` batch, `T` context length, `D` d_model, `V` vocabulary.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use sae_config::{Site, SiteKind};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::attention::Attention;
 use crate::config::Positions;
 use crate::linear::Linear;
 use crate::mlp::Mlp;
 use crate::norm::Norm;
-use crate::rotary::Rotary;
+use crate::rotary::{Angles, Rotary};
 use crate::{ModelConfig, ModelError};
 
-/// Sees the activation at every site that is computed, `[B, T, D]`, and returns what the model goes on with.
-pub type Hook<'a> = dyn FnMut(Site, Tensor) -> Result<Tensor, ModelError> + 'a;
+/// Sees the activation at a site, `[B, T, width]`, and returns what the model goes on with.
+pub type Hook<'a, E> = dyn FnMut(Site, Tensor) -> Result<Tensor, E> + 'a;
 
 /// A decoder-only transformer.
 #[derive(Debug)]
@@ -51,6 +52,18 @@ pub(crate) struct Block {
     pub attention: Attention,
     pub norm_2: Norm,
     pub mlp: Mlp,
+}
+
+impl Block {
+    /// What the heads mix of the residual stream before the block.
+    fn attended(&self, pre: &Tensor, angles: Option<&Angles>) -> Result<Tensor, ModelError> {
+        Ok(self.attention.mixed(&self.norm_1.forward(pre)?, angles)?)
+    }
+}
+
+/// An error of libtorch's as one of the model's.
+fn torch(computed: Result<Tensor, TchError>) -> Result<Tensor, ModelError> {
+    Ok(computed?)
 }
 
 /// What turns a final hidden state into logits: `hidden · weightᵀ + bias`.
@@ -173,73 +186,110 @@ impl Transformer {
         }
     }
 
-    /// Runs the blocks from block `from` on, showing every site to `hook`; returns the residual stream after the last
-    /// block, or `None` where it stopped right after the site `until`.
+    /// Runs some of the blocks, showing the activations at `sites` to `hook`; returns the residual stream after the last of
+    /// the blocks. An error of the hook ends the run.
     ///
     /// # Shapes
-    /// `residual: [B, T, D]`, the residual stream before block `from`.
-    pub fn run(
-        &self,
-        from: usize,
-        residual: Tensor,
-        until: Option<Site>,
-        hook: &mut Hook<'_>,
-    ) -> Result<Option<Tensor>, ModelError> {
-        self.run_blocks(from..self.parts.blocks.len(), residual, until, hook)
-    }
-
-    /// The same for some of the blocks: returns the residual stream after the last of them.
-    pub fn run_blocks(
+    /// `residual: [B, T, D]`, the residual stream before the first of the blocks → `[B, T, D]`.
+    pub fn run_to_end<E: From<ModelError>>(
         &self,
         blocks: Range<usize>,
         residual: Tensor,
-        until: Option<Site>,
-        hook: &mut Hook<'_>,
-    ) -> Result<Option<Tensor>, ModelError> {
-        let angles = match &self.rotary {
-            None => None,
-            Some(rotary) => Some(rotary.angles(residual.size3()?.1, residual.kind())?),
-        };
+        sites: &BTreeSet<Site>,
+        hook: &mut Hook<'_, E>,
+    ) -> Result<Tensor, E> {
+        let last = self.run(blocks, residual, sites, &mut |site, x| hook(site, x).map(Some))?;
+        // Only a hook that gives nothing ends a run before its end.
+        last.ok_or_else(|| {
+            E::from(ModelError::Torch(TchError::Shape("a run ended early".to_owned())))
+        })
+    }
+
+    /// Runs the blocks from block `from` on up to the site `until`, which is the last that is computed, showing the
+    /// activations at `sites` to `hook`.
+    ///
+    /// # Shapes
+    /// `residual: [B, T, D]`, the residual stream before block `from`.
+    pub fn run_until<E: From<ModelError>>(
+        &self,
+        from: usize,
+        residual: Tensor,
+        until: Site,
+        sites: &BTreeSet<Site>,
+        hook: &mut Hook<'_, E>,
+    ) -> Result<(), E> {
+        let blocks = from..(until.block + 1).min(self.parts.blocks.len());
+        let mut shown = sites.clone();
+        shown.insert(until);
+        self.run::<E>(blocks, residual, &shown, &mut |site, x| {
+            let x = if sites.contains(&site) { hook(site, x)? } else { x };
+            Ok((site != until).then_some(x))
+        })?;
+        Ok(())
+    }
+
+    /// Runs blocks until `visit` gives nothing to go on with.
+    fn run<E: From<ModelError>>(
+        &self,
+        blocks: Range<usize>,
+        residual: Tensor,
+        sites: &BTreeSet<Site>,
+        visit: &mut dyn FnMut(Site, Tensor) -> Result<Option<Tensor>, E>,
+    ) -> Result<Option<Tensor>, E> {
+        let angles = self.angles(&residual)?;
         let mut x = residual;
         let chosen = self.parts.blocks.iter().enumerate().take(blocks.end).skip(blocks.start);
         for (index, block) in chosen {
-            let mut visit = |kind: SiteKind, x: Tensor| -> Result<(Tensor, bool), ModelError> {
+            let mut at = |kind: SiteKind, x: Tensor| {
                 let site = Site { block: index, kind };
-                Ok((hook(site, x)?, until == Some(site)))
+                if sites.contains(&site) { visit(site, x) } else { Ok(Some(x)) }
             };
-            let (pre, stop) = visit(SiteKind::ResidPre, x)?;
-            if stop {
-                return Ok(None);
-            }
-            let attn_out =
-                block.attention.forward(&block.norm_1.forward(&pre)?, angles.as_ref())?;
-            let (attn_out, stop) = visit(SiteKind::AttnOut, attn_out)?;
-            if stop {
-                return Ok(None);
-            }
-            let mut mid = pre.f_add(&attn_out)?;
+            let normalized = Site { block: index, kind: SiteKind::MlpNormalized };
+            let shows_norm = sites.contains(&normalized);
+            let Some(pre) = at(SiteKind::ResidPre, x)? else { return Ok(None) };
+            let mixed = block.attended(&pre, angles.as_ref())?;
+            let Some(mixed) = at(SiteKind::AttnZ, mixed)? else { return Ok(None) };
+            let attn_out = torch(block.attention.out.forward(&mixed))?;
+            let Some(attn_out) = at(SiteKind::AttnOut, attn_out)? else { return Ok(None) };
+            let mut mid = torch(pre.f_add(&attn_out))?;
             let mlp_input = if self.config.parallel_residual {
                 pre
             } else {
-                let (seen, stop) = visit(SiteKind::ResidMid, mid)?;
-                if stop {
-                    return Ok(None);
-                }
+                let Some(seen) = at(SiteKind::ResidMid, mid)? else { return Ok(None) };
                 mid = seen;
                 mid.shallow_clone()
             };
-            let mlp_out = block.mlp.forward(&block.norm_2.forward(&mlp_input)?)?;
-            let (mlp_out, stop) = visit(SiteKind::MlpOut, mlp_out)?;
-            if stop {
-                return Ok(None);
-            }
-            let (post, stop) = visit(SiteKind::ResidPost, mid.f_add(&mlp_out)?)?;
-            if stop {
-                return Ok(None);
-            }
+            let mlp_in = if shows_norm {
+                let unscaled = torch(block.norm_2.unscaled(&mlp_input))?;
+                let shown = unscaled.data_ptr();
+                let Some(seen) = at(SiteKind::MlpNormalized, unscaled)? else { return Ok(None) };
+                // What was only looked at is computed as without a look, to the same bits.
+                if seen.data_ptr() == shown {
+                    torch(block.norm_2.forward(&mlp_input))?
+                } else {
+                    torch(block.norm_2.scale(&seen))?
+                }
+            } else {
+                torch(block.norm_2.forward(&mlp_input))?
+            };
+            let Some(mlp_in) = at(SiteKind::MlpIn, mlp_in)? else { return Ok(None) };
+            let hidden = torch(block.mlp.hidden(&mlp_in))?;
+            let Some(hidden) = at(SiteKind::MlpPost, hidden)? else { return Ok(None) };
+            let mlp_out = torch(block.mlp.down.forward(&hidden))?;
+            let Some(mlp_out) = at(SiteKind::MlpOut, mlp_out)? else { return Ok(None) };
+            let post = torch(mid.f_add(&mlp_out))?;
+            let Some(post) = at(SiteKind::ResidPost, post)? else { return Ok(None) };
             x = post;
         }
         Ok(Some(x))
+    }
+
+    /// The angles of the positions of a residual stream, `[B, T, D]`, in a rotary model.
+    fn angles(&self, residual: &Tensor) -> Result<Option<Angles>, ModelError> {
+        match &self.rotary {
+            None => Ok(None),
+            Some(rotary) => Ok(Some(rotary.angles(residual.size3()?.1, residual.kind())?)),
+        }
     }
 
     /// The final hidden state, on which the unembedding acts, in full precision.

@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use sae_config::run::Processing;
-use sae_model::{Site, SiteKind, Transformer, load};
+use sae_model::{ModelError, Site, SiteKind, Transformer, load};
 use tch::{Device, Kind, Tensor};
 
 const FAMILIES: [&str; 6] =
@@ -36,14 +36,14 @@ fn close(what: &str, a: &Tensor, b: &Tensor, bound: f64) {
 fn compare(name: &str, model: &Transformer, expected: &HashMap<String, Tensor>) -> usize {
     let mut seen = 0;
     let embedded = model.embed(&expected["tokens"]).unwrap();
-    let last = model
-        .run(0, embedded, None, &mut |site, x| {
-            close(&format!("{name} {site}"), &x, &expected[&site.to_string()], 1e-4);
-            seen += 1;
-            Ok(x)
-        })
-        .unwrap()
-        .unwrap();
+    let sites: BTreeSet<Site> = expected.keys().filter_map(|name| name.parse().ok()).collect();
+    let mut compare = |site: Site, x: Tensor| {
+        close(&format!("{name} {site}"), &x, &expected[&site.to_string()], 1e-4);
+        seen += 1;
+        Ok::<_, ModelError>(x)
+    };
+    let blocks = 0..model.config().n_layers;
+    let last = model.run_to_end(blocks, embedded, &sites, &mut compare).unwrap();
     let hidden = model.final_norm(&last).unwrap();
     close(&format!("{name} final hidden"), &hidden, &expected["final_hidden"], 1e-4);
     close(&format!("{name} logits"), &model.logits(&hidden).unwrap(), &expected["logits"], 1e-4);
@@ -85,7 +85,7 @@ fn processing_changes_the_residual_stream_and_not_the_distribution() {
 fn a_parallel_block_has_no_residual_stream_between_attention_and_mlp() {
     let config = load::config(&fixture("gpt_neox")).unwrap();
     assert!(config.sites().all(|site| site.kind != SiteKind::ResidMid));
-    assert_eq!(config.sites().count(), 12);
+    assert_eq!(config.sites().count(), 24);
     let site: Site = "blocks.1.hook_resid_mid".parse().unwrap();
     let error = config.check_site(site).unwrap_err().to_string();
     assert!(error.contains("blocks.1.hook_resid_mid"), "{error}");
@@ -102,16 +102,15 @@ fn a_pass_goes_on_from_any_block_to_the_same_bits() {
         let model = model(name, Processing::None);
         let tokens = &stored(&fixture(name).join("expected.safetensors"))["tokens"];
         let mut middle = None;
-        let whole = model
-            .run(0, model.embed(tokens).unwrap(), None, &mut |site, x| {
-                if site == Site::resid_pre(1) {
-                    middle = Some(x.shallow_clone());
-                }
-                Ok(x)
-            })
-            .unwrap()
-            .unwrap();
-        let rest = model.run(1, middle.unwrap(), None, &mut |_, x| Ok(x)).unwrap().unwrap();
+        let mut keep = |_: Site, x: Tensor| {
+            middle = Some(x.shallow_clone());
+            Ok::<_, ModelError>(x)
+        };
+        let (embedded, n) = (model.embed(tokens).unwrap(), model.config().n_layers);
+        let first = BTreeSet::from([Site::resid_pre(1)]);
+        let whole = model.run_to_end(0..n, embedded, &first, &mut keep).unwrap();
+        let mut nothing = |_: Site, x| Ok::<_, ModelError>(x);
+        let rest = model.run_to_end(1..n, middle.unwrap(), &BTreeSet::new(), &mut nothing).unwrap();
         close(name, &whole, &rest, 0.0);
     }
 }

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use sae_config::run::Processing;
-use sae_model::{Site, Transformer, load};
+use sae_model::{ModelError, Site, Transformer, load};
 use tch::{Device, Kind, Tensor};
 
 fn folder() -> PathBuf {
@@ -28,23 +28,32 @@ fn close(a: &Tensor, b: &Tensor, bound: f64) {
 }
 
 fn logits(model: &Transformer, tokens: &Tensor) -> Tensor {
-    let last =
-        model.run(0, model.embed(tokens).unwrap(), None, &mut |_, x| Ok(x)).unwrap().unwrap();
+    let embedded = model.embed(tokens).unwrap();
+    let last = model.run_to_end(0..3, embedded, &BTreeSet::new(), &mut nothing).unwrap();
     model.logits(&model.final_norm(&last).unwrap()).unwrap()
+}
+
+#[allow(clippy::unnecessary_wraps)] // As a hook is.
+fn nothing(_: Site, x: Tensor) -> Result<Tensor, ModelError> {
+    Ok(x)
+}
+
+/// The sites that the fixture has.
+fn stored(expected: &HashMap<String, Tensor>) -> BTreeSet<Site> {
+    expected.keys().filter_map(|name| name.parse().ok()).collect()
 }
 
 #[test]
 fn every_site_and_the_logits_agree_with_transformers() {
     let (model, expected) = (model(), expected());
     let mut seen = 0;
-    let last = model
-        .run(0, model.embed(&expected["tokens"]).unwrap(), None, &mut |site, x| {
-            close(&x, &expected[&site.to_string()], 1e-5);
-            seen += 1;
-            Ok(x)
-        })
-        .unwrap()
-        .unwrap();
+    let mut compare = |site: Site, x: Tensor| {
+        close(&x, &expected[&site.to_string()], 1e-5);
+        seen += 1;
+        Ok::<_, ModelError>(x)
+    };
+    let embedded = model.embed(&expected["tokens"]).unwrap();
+    let last = model.run_to_end(0..3, embedded, &stored(&expected), &mut compare).unwrap();
     assert_eq!(seen, 15);
     let hidden = model.final_norm(&last).unwrap();
     close(&hidden, &expected["final_hidden"], 1e-5);
@@ -57,16 +66,14 @@ fn a_pass_stops_after_a_site_and_goes_on_from_a_block() {
     let until: Site = "blocks.1.hook_resid_mid".parse().unwrap();
     let mut sites = Vec::new();
     let embedded = model.embed(&expected["tokens"]).unwrap();
-    let stopped = model
-        .run(0, embedded, Some(until), &mut |site, x| {
-            sites.push(site);
-            Ok(x)
-        })
-        .unwrap();
-    assert!(stopped.is_none());
+    let mut see = |site: Site, x: Tensor| {
+        sites.push(site);
+        Ok::<_, ModelError>(x)
+    };
+    model.run_until(0, embedded, until, &stored(&expected), &mut see).unwrap();
     assert_eq!((sites.len(), sites.last()), (8, Some(&until)));
     let residual = expected["blocks.2.hook_resid_pre"].shallow_clone();
-    let last = model.run(2, residual, None, &mut |_, x| Ok(x)).unwrap().unwrap();
+    let last = model.run_to_end(2..3, residual, &BTreeSet::new(), &mut nothing).unwrap();
     close(&last, &expected["blocks.2.hook_resid_post"], 1e-5);
 }
 

@@ -52,6 +52,9 @@ pub enum SaeError {
         /// What would do.
         expected: &'static str,
     },
+    /// Sizes that a kernel cannot work on.
+    #[error("a kernel was given sizes that do not belong together: {0}")]
+    Kernel(#[from] sae_kernels::ShapeError),
     /// libtorch failed.
     #[error("libtorch failed: {}", without_frames(.0))]
     Torch(#[from] TchError),

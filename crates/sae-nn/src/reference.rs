@@ -8,15 +8,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use sae_config::Architecture;
 use sae_tensors::TensorFiles;
 use tch::{Device, Kind};
 
-use crate::weights::NamedSae;
-use crate::{Sae, SaeError};
+use crate::weights::NamedDictionary;
+use crate::{Dictionary, SaeError};
 
 /// Loads all SAEs of a state dict, in the order of their names. The file is untrusted: tensors are read, nothing is
 /// executed.
-pub fn load(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>, SaeError> {
+pub fn load(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedDictionary>, SaeError> {
     let files = TensorFiles::open(path)?;
     let failed = |message: String| SaeError::Format { path: path.to_owned(), message };
     let take = |name: &str, dimensions: usize| -> Result<tch::Tensor, SaeError> {
@@ -30,18 +31,20 @@ pub fn load(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>, Sa
         let tensor = files.read(name)?;
         Ok(tensor.f_to_device(device)?.f_to_kind(kind)?.f_contiguous()?)
     };
-    let assemble = |encoder: &str, decoder: &str| -> Result<Sae, SaeError> {
+    let assemble = |encoder: &str, decoder: &str| -> Result<Dictionary, SaeError> {
         let w_enc = take(&format!("{encoder}.weight"), 2)?;
         let w_dec = take(&format!("{decoder}.weight"), 2)?.f_tr()?.f_contiguous()?;
         let b_enc = take(&format!("{encoder}.bias"), 1)?;
         let b_dec = take(&format!("{decoder}.bias"), 1)?;
-        let sae = Sae::from_tensors(w_enc, b_enc, w_dec, b_dec)
+        let tensors = vec![w_enc, b_enc, w_dec, b_dec];
+        let sae = Dictionary::from_tensors(&Architecture::default(), tensors)
             .map_err(|error| failed(format!("{encoder}: {error}")))?;
         sae.check_finite(path)?;
         Ok(sae)
     };
     if files.contains("encoder.weight") {
-        return Ok(vec![NamedSae { hook_name: None, sae: assemble("encoder", "decoder")? }]);
+        let dictionary = assemble("encoder", "decoder")?;
+        return Ok(vec![NamedDictionary { hook_name: None, hook_name_out: None, dictionary }]);
     }
     let sites: BTreeSet<&str> =
         files.names().filter_map(|name| name.strip_suffix(".encoder.0.weight")).collect();
@@ -56,8 +59,9 @@ pub fn load(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>, Sa
     sites
         .into_iter()
         .map(|site| {
-            let sae = assemble(&format!("{site}.encoder.0"), &format!("{site}.decoder"))?;
-            Ok(NamedSae { hook_name: Some(site.replace('-', ".")), sae })
+            let dictionary = assemble(&format!("{site}.encoder.0"), &format!("{site}.decoder"))?;
+            let hook_name = Some(site.replace('-', "."));
+            Ok(NamedDictionary { hook_name, hook_name_out: None, dictionary })
         })
         .collect()
 }

@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use sae_config::Architecture;
 use sae_config::file::{LONGEST_TEXT, read_text};
 use sae_tensors::TensorFiles;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-use crate::sae::MIN_NORM;
-use crate::{Sae, SaeError};
+use crate::dictionary::MIN_NORM;
+use crate::{Dictionary, SaeError};
 
 /// Keys that say where an SAE comes from, and not what it computes (SAELens 3 to 6).
 const KEYS_WITHOUT_EFFECT: [&str; 19] = [
@@ -34,6 +35,30 @@ const KEYS_WITHOUT_EFFECT: [&str; 19] = [
     "activation_fn_kwargs",
 ];
 const TENSORS: [&str; 4] = ["W_enc", "b_enc", "W_dec", "b_dec"];
+/// The key of the metadata that this software writes the options of an architecture to.
+pub(crate) const OPTIONS: &str = "dictionary";
+
+/// SAELens's name of an architecture, for a transcoder too. It has none of some transcoders, and refuses the names that these
+/// get.
+pub(crate) fn architecture(of_sae: &str, is_transcoder: bool, skip: bool) -> String {
+    match (of_sae, is_transcoder, skip) {
+        (name, false, false) => name.to_owned(),
+        ("standard", true, false) => "transcoder".to_owned(),
+        ("standard", _, true) => "skip_transcoder".to_owned(),
+        (name, _, false) => format!("{name}_transcoder"),
+        (name, _, true) => format!("{name}_skip_transcoder"),
+    }
+}
+
+/// What `cfg.json` says of how a code is made.
+struct Encoding {
+    options: Architecture,
+    /// Whether the features are chosen by activations in units of unit-norm dictionary elements, so that rows of any length
+    /// can be folded into the encoder.
+    chooses_by_unit_rows: bool,
+    /// Whether there is a tensor `threshold`.
+    has_threshold: bool,
+}
 /// Decoder rows whose length differs from 1 by less are of unit length but for rounding, in single precision.
 const UNIT: f64 = 1e-5;
 
@@ -76,13 +101,26 @@ impl Config {
         })
     }
 
-    /// Loads the weights beside it as an SAE that computes the same.
-    pub fn load(&self, device: Device, kind: Kind) -> Result<Sae, SaeError> {
+    /// The site that a transcoder writes.
+    pub fn hook_name_out(&self) -> Option<String> {
+        let names = [&self.json["metadata"]["hook_name_out"], &self.json["hook_name_out"]];
+        names.into_iter().find_map(Value::as_str).map(ToOwned::to_owned)
+    }
+
+    /// Loads the weights beside it as a dictionary that computes the same.
+    pub fn load(&self, device: Device, kind: Kind) -> Result<Dictionary, SaeError> {
+        let encoding = self.encoding()?;
         self.check_keys()?;
+        let has_skip = self.name().contains("skip");
         let path = self.path.with_file_name("sae_weights.safetensors");
         let files = TensorFiles::open(&path)?;
         let damaged = |message: String| SaeError::Format { path: path.clone(), message };
-        for other in files.names().filter(|name| !TENSORS.contains(name)) {
+        let is_known = |name: &str| {
+            TENSORS.contains(&name)
+                || (name == "W_skip" && has_skip)
+                || (name == "threshold" && encoding.has_threshold)
+        };
+        for other in files.names().filter(|name| !is_known(name)) {
             // Older versions always wrote this one; SAELens drops it where it changes nothing.
             if other == "scaling_factor"
                 && files.read(other)?.f_eq(1.0)?.f_all()?.f_int64_value(&[])? == 1
@@ -90,8 +128,9 @@ impl Config {
                 continue;
             }
             return Err(damaged(format!(
-                "it has a tensor `{other}`, which a standard SAE does not have ({}); what it would change cannot be \
+                "it has a tensor `{other}`, which a {} SAE does not have ({}); what it would change cannot be \
                  told",
+                self.name(),
                 TENSORS.join(", ")
             )));
         }
@@ -106,7 +145,9 @@ impl Config {
             return Err(damaged(format!("W_enc has shape {:?}, expected [D, F]", w_enc.size())));
         };
         let [b_enc, w_dec, b_dec] = [take("b_enc")?, take("W_dec")?, take("b_dec")?];
-        if w_dec.size() != [f, d] || b_enc.size() != [f] || b_dec.size() != [d] {
+        let e = b_dec.size().first().copied().unwrap_or(0);
+        let fits = self.name().contains("transcoder") || e == d;
+        if !fits || w_dec.size() != [f, e] || b_enc.size() != [f] || b_dec.size() != [e] {
             return Err(damaged(format!(
                 "W_enc {:?}, b_enc {:?}, W_dec {:?} and b_dec {:?} do not belong to one SAE",
                 w_enc.size(),
@@ -117,9 +158,18 @@ impl Config {
         }
         self.check_size("d_in", d)?;
         self.check_size("d_sae", f)?;
+        if self.json.get("d_out").is_some() {
+            self.check_size("d_out", e)?;
+        }
         let mut w_enc = w_enc.f_tr()?.f_contiguous()?;
         let mut b_enc = b_enc;
         if self.subtracts_decoder_bias()? {
+            if self.name().contains("transcoder") {
+                return Err(self.failed(
+                    "apply_b_dec_to_input is true of a transcoder, whose decoder's bias is of another activation"
+                        .to_owned(),
+                ));
+            }
             // (x − b_dec) · W + b = x · W + (b − b_dec · W).
             b_enc = b_enc.f_sub(&w_enc.f_mv(&b_dec)?)?;
         }
@@ -130,12 +180,88 @@ impl Config {
         let ones = norms.f_ones_like()?;
         let scale =
             ones.f_where_self(&is_unit.f_logical_or(&is_zero)?, &norms.f_clamp_min(MIN_NORM)?)?;
+        if !encoding.chooses_by_unit_rows && scale.f_ne(1.0)?.f_any()?.f_int64_value(&[])? != 0 {
+            return Err(self.failed(format!(
+                "rescale_acts_by_decoder_norm is false, and W_dec has rows that are not of unit length: which features a {} \
+                 SAE keeps would change if their lengths were folded into the encoder",
+                self.name()
+            )));
+        }
         w_enc = w_enc.f_mul(&scale.f_unsqueeze(1)?)?;
         b_enc = b_enc.f_mul(&scale)?;
         let place = |tensor: Tensor| tensor.f_to_kind(kind)?.f_to_device(device);
-        let sae = Sae::from_tensors(place(w_enc)?, place(b_enc)?, place(w_dec)?, place(b_dec)?)?;
-        sae.check_finite(&path)?;
-        Ok(sae)
+        let mut tensors = vec![place(w_enc)?, place(b_enc)?, place(w_dec)?, place(b_dec)?];
+        if has_skip {
+            tensors.push(place(take("W_skip")?)?);
+        }
+        let dictionary = Dictionary::from_tensors(&encoding.options, tensors)?;
+        if encoding.has_threshold {
+            let thresholds = take("threshold")?;
+            let (least, most) = (thresholds.f_min()?, thresholds.f_max()?);
+            let (least, most) = (least.f_double_value(&[])?, most.f_double_value(&[])?);
+            #[allow(clippy::float_cmp)]
+            if thresholds.size() != [f] || least != most {
+                return Err(damaged(format!(
+                    "threshold has shape {:?} and values from {least} to {most}, expected the same value for every feature \
+                     of a {} dictionary",
+                    thresholds.size(),
+                    encoding.options.name()
+                )));
+            }
+            dictionary.set_buffer("threshold", most)?;
+        }
+        dictionary.check_finite(&path)?;
+        Ok(dictionary)
+    }
+
+    fn name(&self) -> &str {
+        self.json["architecture"].as_str().unwrap_or("standard")
+    }
+
+    /// How the code is made: as this software wrote it, or by SAELens's own keys.
+    fn encoding(&self) -> Result<Encoding, SaeError> {
+        let json = &self.json;
+        let of_sae = self.name().trim_end_matches("transcoder").trim_end_matches("skip_");
+        let of_sae = of_sae.trim_end_matches('_');
+        let own = &json["metadata"][OPTIONS];
+        let options = if own.is_null() {
+            None
+        } else {
+            let options = serde_json::from_value::<Architecture>(own.clone());
+            Some(options.map_err(|error| self.failed(format!("metadata.{OPTIONS}: {error}")))?)
+        };
+        let unsupported = |why: &str| {
+            let value = &json["architecture"];
+            Err(self.failed(format!("architecture is {value}, which is not supported: {why}")))
+        };
+        match (of_sae, options) {
+            ("standard" | "", None) => Ok(Encoding {
+                options: Architecture::default(),
+                chooses_by_unit_rows: true,
+                has_threshold: false,
+            }),
+            ("topk", options) => {
+                let chooses_by_unit_rows = json["rescale_acts_by_decoder_norm"] == true;
+                let named = serde_json::json!({"topk": {"k": json["k"]}});
+                let read: Architecture = serde_json::from_value(named).map_err(|error| {
+                    self.failed(format!("architecture is \"topk\", but k: {error}"))
+                })?;
+                if options.is_some_and(|options| options != read) {
+                    return Err(
+                        self.failed(format!("k and metadata.{OPTIONS} contradict each other"))
+                    );
+                }
+                Ok(Encoding { options: read, chooses_by_unit_rows, has_threshold: false })
+            }
+            ("jumprelu", Some(options)) => {
+                Ok(Encoding { options, chooses_by_unit_rows: false, has_threshold: true })
+            }
+            ("jumprelu", None) => unsupported(
+                "a threshold a feature is not computed here (metadata.dictionary, which \
+                             says that one threshold is meant, is missing)",
+            ),
+            _ => unsupported("\"standard\" and \"topk\" are, and what this software wrote"),
+        }
     }
 
     /// Refuses what SAELens acts on and this software's SAE does not compute. SAELens passes over keys that a standard SAE
@@ -151,8 +277,15 @@ impl Config {
         let mut others = Vec::new();
         for (key, value) in json.as_object().into_iter().flatten() {
             match key.as_str() {
-                "architecture" if value == "standard" => {}
-                "architecture" => return unsupported(key, value, "\"standard\" alone is"),
+                // `encoding` and `load` look at these.
+                "architecture"
+                | "k"
+                | "rescale_acts_by_decoder_norm"
+                | "d_in"
+                | "d_sae"
+                | "d_out"
+                | "dtype"
+                | "apply_b_dec_to_input" => {}
                 "activation_fn" | "activation_fn_str" if value.is_null() || value == "relu" => {}
                 "activation_fn" | "activation_fn_str" => {
                     return unsupported(key, value, "\"relu\" alone is");
@@ -174,7 +307,6 @@ impl Config {
                         "an SAE here reads and writes whole activations",
                     );
                 }
-                "d_in" | "d_sae" | "dtype" | "apply_b_dec_to_input" => {}
                 known if KEYS_WITHOUT_EFFECT.contains(&known) => {}
                 other => others.push(other),
             }

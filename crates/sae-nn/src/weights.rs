@@ -1,27 +1,30 @@
-//! An SAE's weights on disk: the directory format of SAELens v6, `cfg.json` beside `sae_weights.safetensors`.
+//! A dictionary's weights on disk: the directory format of SAELens v6, `cfg.json` beside `sae_weights.safetensors`.
 //!
-//! SAELens writes `W_enc [D, F]` and `W_dec [F, D]`; the decoder's rows are stored at unit length, so that a reader that
-//! does not normalise computes the same.
+//! SAELens writes `W_enc [D, F]` and `W_dec [F, E]`; the decoder's rows are stored at unit length, so that a reader that
+//! does not normalise computes the same. `cfg.json` names what of SAELens computes the same at inference; the architecture
+//! that was trained, with its options, stands in its metadata as `dictionary`, where it is not the same.
 
 use std::path::{Path, PathBuf};
 
-use sae_config::file;
+use sae_config::{Architecture, file};
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::saelens::Config;
-use crate::{Sae, SaeError};
+use crate::saelens::{self, Config};
+use crate::{Dictionary, SaeError};
 
 /// The version of the format that `cfg.json` names; without it SAELens assumes an old schema.
 const FORMAT_VERSION: &str = "6.54.12";
 
-/// Where an SAE belongs, for `cfg.json`.
+/// Where a dictionary belongs, for `cfg.json`.
 #[derive(Debug, Clone, Copy)]
 pub struct Provenance<'a> {
     /// The model's name or path.
     pub model: &'a str,
-    /// The site's name.
+    /// The name of the site that is read.
     pub hook_name: &'a str,
+    /// The name of the site that is written, where it is another.
+    pub hook_name_out: Option<&'a str>,
     /// Tokens in a window in training.
     pub context_length: usize,
     /// Whether the model's weights were processed as TransformerLens does by default; readers that do not do so
@@ -29,10 +32,14 @@ pub struct Provenance<'a> {
     pub processed: bool,
 }
 
-/// Writes an SAE into `folder`, whole or not at all.
-pub fn save(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), SaeError> {
+/// Writes a dictionary into `folder`, whole or not at all.
+pub fn save(
+    dictionary: &Dictionary,
+    provenance: Provenance<'_>,
+    folder: &Path,
+) -> Result<(), SaeError> {
     let partial = file::partial(folder);
-    write(sae, provenance, &partial)
+    write(dictionary, provenance, &partial)
         .and_then(|()| {
             if folder.exists() {
                 std::fs::remove_dir_all(folder).map_err(io("replace", folder))?;
@@ -40,17 +47,24 @@ pub fn save(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), 
             std::fs::rename(&partial, folder).map_err(io("rename", &partial))
         })
         .inspect_err(|_| {
-            // Half an SAE is of no use; the error that is reported says what happened.
+            // Half a dictionary is of no use; the error that is reported says what happened.
             let _ = std::fs::remove_dir_all(&partial);
         })
 }
 
-fn write(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), SaeError> {
+fn write(
+    dictionary: &Dictionary,
+    provenance: Provenance<'_>,
+    folder: &Path,
+) -> Result<(), SaeError> {
     file::create_new_folder(folder).map_err(io("create", folder))?;
+    let exported = no_grad(|| dictionary.exported())?;
+    let sizes = dictionary.sizes();
+    let is_transcoder = provenance.hook_name_out.is_some();
     let mut cfg = json!({
-        "architecture": "standard",
-        "d_in": sae.d_model(),
-        "d_sae": sae.n_features(),
+        "architecture": saelens::architecture(exported.architecture, is_transcoder, sizes.skip),
+        "d_in": sizes.input,
+        "d_sae": sizes.features,
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": false,
@@ -63,6 +77,16 @@ fn write(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), Sae
             "context_size": provenance.context_length,
         },
     });
+    for (key, value) in exported.keys {
+        cfg[key] = value;
+    }
+    if is_transcoder {
+        cfg["d_out"] = json!(sizes.output);
+        cfg["metadata"]["hook_name_out"] = json!(provenance.hook_name_out);
+    }
+    if *dictionary.options() != Architecture::default() {
+        cfg["metadata"][saelens::OPTIONS] = json!(dictionary.options());
+    }
     if provenance.processed {
         cfg["metadata"]["model_from_pretrained_kwargs"] =
             json!({"fold_ln": true, "center_writing_weights": true, "center_unembed": true});
@@ -70,17 +94,25 @@ fn write(sae: &Sae, provenance: Provenance<'_>, folder: &Path) -> Result<(), Sae
     let path = folder.join("cfg.json");
     std::fs::write(&path, format!("{cfg:#}\n")).map_err(io("write", &path))?;
     let path = folder.join("sae_weights.safetensors");
-    let [w_enc, b_enc, _, b_dec] = sae.parameters();
     let tensors = no_grad(|| -> Result<_, SaeError> {
         let store = |tensor: &Tensor| {
             tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()
         };
-        Ok([
-            ("W_enc", store(&w_enc.f_tr()?)?),
-            ("b_enc", store(b_enc)?),
-            ("W_dec", store(&sae.dictionary()?)?),
-            ("b_dec", store(b_dec)?),
-        ])
+        let mut tensors = vec![
+            ("W_enc", store(&dictionary.w_enc().f_tr()?)?),
+            ("b_enc", store(dictionary.b_enc())?),
+            ("W_dec", store(&dictionary.elements()?)?),
+            ("b_dec", store(dictionary.b_dec())?),
+        ];
+        if let Some(skip) = dictionary.skip() {
+            tensors.push(("W_skip", store(skip)?));
+        }
+        if let Some(threshold) = exported.threshold {
+            let all = [sizes.features as i64];
+            tensors
+                .push(("threshold", Tensor::f_full(all, threshold, (Kind::Float, Device::Cpu))?));
+        }
+        Ok(tensors)
     })?;
     Tensor::write_safetensors(&tensors, &path).map_err(|error| SaeError::Format {
         path: path.clone(),
@@ -93,23 +125,31 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SaeEr
     move |source| SaeError::Io { action, path, source }
 }
 
-/// An SAE and the name of the site that it is for.
+/// A dictionary and the names of the sites that it is for, as TransformerLens writes them; a file with one dictionary may
+/// leave them to its configuration.
 #[derive(Debug)]
-pub struct NamedSae {
-    /// As TransformerLens writes it; a file with one SAE may leave it to its configuration.
+pub struct NamedDictionary {
+    /// The site that is read.
     pub hook_name: Option<String>,
-    /// The SAE.
-    pub sae: Sae,
+    /// The site that is written, where it is another.
+    pub hook_name_out: Option<String>,
+    /// The dictionary.
+    pub dictionary: Dictionary,
 }
 
-/// Loads the SAEs at `path`: a folder in this format, a run's folder or checkpoint with several, or the reference's `.pt`.
-pub fn load_all(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>, SaeError> {
+/// Loads the dictionaries at `path`: a folder in this format, a run's folder or checkpoint with several, or the reference's
+/// `.pt`.
+pub fn load_all(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedDictionary>, SaeError> {
     if path.extension().is_some_and(|extension| extension == "pt") {
         return crate::reference::load(path, device, kind);
     }
     let load = |folder: &Path| {
         let config = Config::read(folder)?;
-        Ok(NamedSae { hook_name: Some(config.hook_name()?), sae: config.load(device, kind)? })
+        Ok(NamedDictionary {
+            hook_name: Some(config.hook_name()?),
+            hook_name_out: config.hook_name_out(),
+            dictionary: config.load(device, kind)?,
+        })
     };
     if path.join("cfg.json").is_file() {
         return Ok(vec![load(path)?]);
@@ -133,9 +173,9 @@ pub fn load_all(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedSae>
     folders.iter().map(|folder| load(folder)).collect()
 }
 
-/// Loads an SAE from a folder in this format, whatever SAELens writes there that an SAE of this software can compute:
+/// Loads a dictionary from a folder in this format, whatever SAELens writes there that one of this software can compute:
 /// decoder rows of any length and a subtracted decoder bias are folded into the encoder (the reconstruction is the same; a
 /// feature's activation is measured in units of its unit-norm dictionary element). The rest is refused by name.
-pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Sae, SaeError> {
+pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Dictionary, SaeError> {
     Config::read(folder)?.load(device, kind)
 }

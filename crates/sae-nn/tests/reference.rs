@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sae_nn::weights::{self, NamedSae, Provenance};
-use sae_nn::{Sae, reference};
+use sae_nn::weights::{self, NamedDictionary, Provenance};
+use sae_nn::{Dictionary, Sizes, reference};
 use sae_tensors::TensorFiles;
 use tch::{Device, Kind, Tensor};
 
@@ -20,7 +20,7 @@ fn close(a: &Tensor, b: &Tensor, bound: f64) {
     assert!(difference <= bound, "differs by {difference}");
 }
 
-fn compare(sae: &Sae, hook_name: &str) {
+fn compare(sae: &Dictionary, hook_name: &str) {
     let expected = TensorFiles::open(&fixture("expected.safetensors")).unwrap();
     let get = |name: &str| expected.read(name).unwrap();
     let out = sae.forward(&get("x")).unwrap();
@@ -28,7 +28,7 @@ fn compare(sae: &Sae, hook_name: &str) {
     close(&out.reconstruction, &get(&format!("{hook_name}.x_hat")), 1e-5);
 }
 
-fn name(named: &NamedSae) -> &str {
+fn name(named: &NamedDictionary) -> &str {
     named.hook_name.as_deref().unwrap()
 }
 
@@ -37,7 +37,7 @@ fn a_published_sae_leaves_its_site_to_its_configuration() {
     let path = fixture("e2e_similar_ce_layer_6.pt");
     let saes = reference::load(&path, Device::Cpu, Kind::Float).unwrap();
     assert_eq!((saes.len(), &saes[0].hook_name), (1, &None));
-    compare(&saes[0].sae, "blocks.2.hook_resid_pre");
+    compare(&saes[0].dictionary, "blocks.2.hook_resid_pre");
 }
 
 #[test]
@@ -46,8 +46,8 @@ fn a_state_dict_computes_what_the_reference_computes() {
     let names: Vec<&str> = saes.iter().map(name).collect();
     assert_eq!(names, ["blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"]);
     for named in &saes {
-        assert_eq!((named.sae.d_model(), named.sae.n_features()), (32, 64));
-        compare(&named.sae, name(named));
+        assert_eq!(named.dictionary.sizes(), Sizes::sae(32, 64));
+        compare(&named.dictionary, name(named));
     }
 }
 
@@ -55,11 +55,16 @@ fn a_state_dict_computes_what_the_reference_computes() {
 fn converted_it_still_does() {
     let folder = tempfile::tempdir().unwrap();
     for named in weights::load_all(&fixture("samples_400.pt"), Device::Cpu, Kind::Float).unwrap() {
-        let provenance =
-            Provenance { model: "m", hook_name: name(&named), context_length: 8, processed: true };
+        let provenance = Provenance {
+            model: "m",
+            hook_name: name(&named),
+            hook_name_out: None,
+            context_length: 8,
+            processed: true,
+        };
         let own = folder.path().join("sae").join(name(&named));
         std::fs::create_dir_all(own.parent().unwrap()).unwrap();
-        weights::save(&named.sae, provenance, &own).unwrap();
+        weights::save(&named.dictionary, provenance, &own).unwrap();
     }
     let cfg = folder.path().join("sae/blocks.2.hook_resid_pre/cfg.json");
     let cfg = std::fs::read_to_string(cfg).unwrap();
@@ -68,7 +73,7 @@ fn converted_it_still_does() {
     let again = weights::load_all(folder.path(), Device::Cpu, Kind::Float).unwrap();
     assert_eq!(again.len(), 2);
     for named in &again {
-        compare(&named.sae, name(named));
+        compare(&named.dictionary, name(named));
     }
     let one = folder.path().join("sae/blocks.2.hook_resid_pre");
     let one = weights::load_all(&one, Device::Cpu, Kind::Float).unwrap();
@@ -90,8 +95,14 @@ fn other_files_are_refused() {
     // Shapes that do not belong together.
     let saes = reference::load(&fixture("samples_400.pt"), Device::Cpu, Kind::Float).unwrap();
     let folder = folder.path().join("x");
-    let provenance = Provenance { model: "m", hook_name: "h", context_length: 8, processed: false };
-    weights::save(&saes[0].sae, provenance, &folder).unwrap();
+    let provenance = Provenance {
+        model: "m",
+        hook_name: "h",
+        hook_name_out: None,
+        context_length: 8,
+        processed: false,
+    };
+    weights::save(&saes[0].dictionary, provenance, &folder).unwrap();
     let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     Tensor::write_safetensors(
         &[

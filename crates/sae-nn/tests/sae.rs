@@ -4,17 +4,34 @@
 
 use std::collections::HashMap;
 
-use sae_nn::{Sae, loss, weights};
+use sae_config::Architecture;
+use sae_nn::{Dictionary, Sizes, loss, weights};
 use tch::{Device, Kind, Tensor};
+
+const PARAMETERS: [&str; 4] = ["w_enc", "b_enc", "w_dec", "b_dec"];
+
+/// The paper's autoencoder, initialised.
+fn random(d_model: usize, features: usize, seed: u64, stream: u64, kind: Kind) -> Dictionary {
+    let (relu, sizes) = (Architecture::default(), Sizes::sae(d_model, features));
+    Dictionary::random(&relu, sizes, seed, stream, Device::Cpu, kind).unwrap()
+}
+
+/// The paper's autoencoder with these parameters.
+fn relu(tensors: [Tensor; 4]) -> Dictionary {
+    Dictionary::from_tensors(&Architecture::default(), tensors.into()).unwrap()
+}
+
+fn parameters(dictionary: &Dictionary) -> Vec<&Tensor> {
+    dictionary.parameters().map(|(_, tensor)| tensor).collect()
+}
 
 fn fixture() -> HashMap<String, Tensor> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sae.safetensors");
     Tensor::read_safetensors(path).unwrap().into_iter().collect()
 }
 
-fn sae(fixture: &HashMap<String, Tensor>) -> Sae {
-    let [w_enc, b_enc, w_dec, b_dec] = Sae::PARAMETER_NAMES.map(|name| fixture[name].copy());
-    Sae::from_tensors(w_enc, b_enc, w_dec, b_dec).unwrap()
+fn sae(fixture: &HashMap<String, Tensor>) -> Dictionary {
+    relu(PARAMETERS.map(|name| fixture[name].copy()))
 }
 
 #[track_caller]
@@ -48,10 +65,10 @@ fn gradients_agree_with_pytorch() {
     let total = loss::sparsity(&out.features, 1.0, 6).unwrap() * 0.7
         + loss::mse(&out.reconstruction, &x).unwrap() * 1.3
         + loss::mse(&out.reconstruction, &fixture["x_orig"]).unwrap() * 0.4;
-    let mut inputs = sae.parameters().to_vec();
+    let mut inputs = parameters(&sae);
     inputs.push(&x);
     let gradients = Tensor::run_backward(&[total], &inputs, false, false);
-    for (name, gradient) in Sae::PARAMETER_NAMES.iter().chain(&["x"]).zip(&gradients) {
+    for (name, gradient) in PARAMETERS.iter().chain(&["x"]).zip(&gradients) {
         close(gradient, &fixture[&format!("grad_{name}")], 1e-11);
     }
 }
@@ -60,13 +77,12 @@ fn gradients_agree_with_pytorch() {
 fn hand_computed() {
     // D = 2, F = 2: features (3, 0) and (0, 1); dictionary rows (0.6, 0.8) and (1, 0) from (3, 4) and (2, 0).
     let tensor = |data: &[f64], shape: &[i64]| Tensor::from_slice(data).view(shape);
-    let sae = Sae::from_tensors(
+    let sae = relu([
         tensor(&[1.0, 0.0, 0.0, 1.0], &[2, 2]),
         tensor(&[1.0, -1.0], &[2]),
         tensor(&[3.0, 4.0, 2.0, 0.0], &[2, 2]),
         tensor(&[0.5, -0.5], &[2]),
-    )
-    .unwrap();
+    ]);
     let x = tensor(&[2.0, 1.0, -1.0, 2.0], &[2, 2]);
     let out = sae.forward(&x).unwrap();
     close(&out.features, &tensor(&[3.0, 0.0, 0.0, 1.0], &[2, 2]), 1e-12);
@@ -156,22 +172,23 @@ fn a_kl_that_is_not_finite_says_so() {
 #[test]
 fn gradients_agree_with_finite_differences() {
     let fixture = fixture();
-    let value = |sae: &Sae| {
+    let value = |sae: &Dictionary| {
         let out = sae.forward(&fixture["x"]).unwrap();
         loss::sparsity(&out.features, 1.0, 6).unwrap() * 0.3
             + loss::mse(&out.reconstruction, &fixture["x"]).unwrap()
     };
     let exact = sae(&fixture);
-    let gradients = Tensor::run_backward(&[value(&exact)], &exact.parameters(), false, false);
+    let gradients = Tensor::run_backward(&[value(&exact)], &parameters(&exact), false, false);
     let step = 1e-6;
     for (index, gradient) in gradients.iter().enumerate() {
         let flat = gradient.reshape([-1]);
         for element in [0, flat.size()[0] / 2, flat.size()[0] - 1] {
             let shifted = |by: f64| {
-                let parameters = exact.parameters().map(|p| p.detach().copy());
-                let _ = parameters[index].view([-1]).get(element).g_add_scalar_(by);
-                let [a, b, c, d] = parameters;
-                value(&Sae::from_tensors(a, b, c, d).unwrap()).double_value(&[])
+                let moved: Vec<Tensor> =
+                    parameters(&exact).into_iter().map(|p| p.detach().copy()).collect();
+                let _ = moved[index].view([-1]).get(element).g_add_scalar_(by);
+                let moved = Dictionary::from_tensors(&Architecture::default(), moved).unwrap();
+                value(&moved).double_value(&[])
             };
             let difference = (shifted(step) - shifted(-step)) / (2.0 * step);
             let exact = flat.double_value(&[element]);
@@ -182,22 +199,21 @@ fn gradients_agree_with_finite_differences() {
 
 #[test]
 fn initialisation_is_orthogonal_bounded_and_seeded() {
-    let random =
-        |seed, stream| Sae::random(8, 24, seed, stream, Device::Cpu, Kind::Double).unwrap();
-    let sae = random(1, 0);
-    let [w_enc, b_enc, w_dec, b_dec] = sae.parameters().map(Tensor::detach);
+    let drawn = |seed, stream| random(8, 24, seed, stream, Kind::Double);
+    let sae = drawn(1, 0);
+    let [w_enc, b_enc, w_dec, b_dec] = PARAMETERS.map(|name| sae.parameter(name).unwrap().detach());
     close(&w_dec.tr().matmul(&w_dec), &Tensor::eye(8, (Kind::Double, Device::Cpu)), 1e-12);
     for (tensor, bound) in [(&w_enc, 8.0_f64), (&b_enc, 8.0), (&b_dec, 24.0)] {
         let largest = tensor.abs().max().double_value(&[]) * bound.sqrt();
         assert!((0.5..=1.0).contains(&largest), "{largest}");
     }
-    close(&w_enc, random(1, 0).parameters()[0], 0.0);
-    for other in [random(2, 0), random(1, 1)] {
-        assert!((other.parameters()[0].detach() - &w_enc).abs().max().double_value(&[]) > 0.1);
+    close(&w_enc, parameters(&drawn(1, 0))[0], 0.0);
+    for other in [drawn(2, 0), drawn(1, 1)] {
+        assert!((parameters(&other)[0].detach() - &w_enc).abs().max().double_value(&[]) > 0.1);
     }
     // Wider than high: orthonormal rows.
-    let wide = Sae::random(8, 4, 0, 0, Device::Cpu, Kind::Double).unwrap();
-    let w_dec = wide.parameters()[2].detach();
+    let wide = random(8, 4, 0, 0, Kind::Double);
+    let w_dec = parameters(&wide)[2].detach();
     close(&w_dec.matmul(&w_dec.tr()), &Tensor::eye(4, (Kind::Double, Device::Cpu)), 1e-12);
 }
 
@@ -205,10 +221,11 @@ fn initialisation_is_orthogonal_bounded_and_seeded() {
 fn weights_round_trip_and_damage_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("blocks.1.hook_resid_pre");
-    let sae = Sae::random(8, 24, 3, 0, Device::Cpu, Kind::Float).unwrap();
+    let sae = random(8, 24, 3, 0, Kind::Float);
     let provenance = weights::Provenance {
         model: "tiny",
         hook_name: "blocks.1.hook_resid_pre",
+        hook_name_out: None,
         context_length: 16,
         processed: false,
     };

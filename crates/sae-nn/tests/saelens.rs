@@ -28,7 +28,7 @@ fn folders_of_saelens_compute_what_saelens_computes() {
     ] {
         let named = weights::load_all(&fixture(case), Device::Cpu, Kind::Double).unwrap().remove(0);
         assert_eq!(named.hook_name.as_deref(), Some("blocks.1.hook_resid_pre"));
-        let out = named.sae.forward(&get("x")).unwrap();
+        let out = named.dictionary.forward(&get("x")).unwrap();
         for (found, name) in [(&out.reconstruction, "x_hat"), (&out.features, "c")] {
             let wanted = get(&format!("{case}.{name}"));
             let difference = (found - &wanted).abs().max().double_value(&[]);

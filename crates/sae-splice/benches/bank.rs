@@ -24,7 +24,7 @@ fn bank(c: &mut Criterion) {
         for size in [1, 4] {
             let members: Vec<&Member> = members.iter().take(size).collect();
             c.bench_function(&format!("gradients: {name}, bank of {size}"), |b| {
-                b.iter(|| model.gradients(&members, &tokens, 1.0).unwrap());
+                b.iter(|| model.gradients(&members, &tokens, 1.0, 0).unwrap());
             });
         }
     }

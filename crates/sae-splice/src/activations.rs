@@ -10,9 +10,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use sae_config::Site;
-use sae_config::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
 use sae_model::Unembedding;
 use sae_nn::loss;
+use sae_record::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::spliced::CleanPass;
@@ -46,7 +46,7 @@ impl SplicedModel {
         count: usize,
     ) -> Result<Principal, SpliceError> {
         no_grad(|| {
-            let d = self.model().config().d_model as i64;
+            let d = self.model().config().width(site.kind) as i64;
             let options = (Kind::Double, self.model().device());
             let (mut sum, mut products) =
                 (Tensor::f_zeros([d], options)?, Tensor::f_zeros([d, d], options)?);
@@ -87,7 +87,8 @@ impl SplicedModel {
         no_grad(|| {
             let site = principal.site;
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let random = self.random_directions(&mut rng)?;
+            let width = self.model().config().width(site.kind);
+            let random = self.random_directions(width, &mut rng)?;
             let all = Tensor::f_cat(&[&principal.directions, &random], 0)?;
             let mut norm = ByPosition::default();
             let mut along: Vec<ByPosition> =
@@ -151,19 +152,19 @@ impl SplicedModel {
     ) -> Result<RunActivations, SpliceError> {
         no_grad(|| {
             let mut found: Vec<SaeSums> =
-                member.saes().iter().map(|_| SaeSums::default()).collect();
+                member.dictionaries().iter().map(|_| SaeSums::default()).collect();
             let sites = BTreeSet::from([Site::resid_pre(member.start())]);
-            let last = member.saes().last().map(|(site, _)| *site);
+            let last = member.dictionaries().last().map(|placed| placed.writes);
             for batch in batches {
                 let t = batch.size2()?.1;
                 let clean = self.clean_pass(batch, &sites, false)?;
                 let pass = self.spliced_pass(member, &clean, &[], last)?;
-                for (seen, sums) in pass.saes.iter().zip(&mut found) {
+                for (seen, sums) in pass.dictionaries.iter().zip(&mut found) {
                     let principal = principals.iter().find(|own| own.site == seen.site);
                     let principal =
                         principal.ok_or(SpliceError::NotRecorded { site: seen.site })?;
                     sums.add(
-                        &flat(&seen.input)?,
+                        &flat(&seen.target)?,
                         &flat(&seen.output.reconstruction)?,
                         principal,
                         t,
@@ -171,10 +172,10 @@ impl SplicedModel {
                 }
             }
             Ok(member
-                .saes()
+                .dictionaries()
                 .iter()
                 .zip(found)
-                .map(|((site, _), sums)| (*site, sums.finish()))
+                .map(|(placed, sums)| (placed.writes, sums.finish()))
                 .collect())
         })
     }
@@ -187,8 +188,7 @@ impl SplicedModel {
     }
 
     /// Unit vectors of random direction, `[RANDOM_DIRECTIONS, D]`, f64.
-    fn random_directions(&self, rng: &mut ChaCha8Rng) -> Result<Tensor, SpliceError> {
-        let d = self.model().config().d_model;
+    fn random_directions(&self, d: usize, rng: &mut ChaCha8Rng) -> Result<Tensor, SpliceError> {
         let numbers: Vec<f64> =
             (0..RANDOM_DIRECTIONS * d).map(|_| StandardNormal.sample(rng)).collect();
         let drawn = Tensor::f_from_slice(&numbers)?
@@ -209,14 +209,13 @@ impl SplicedModel {
         change: &Tensor,
     ) -> Result<f64, SpliceError> {
         let start = clean.activation(Site::resid_pre(site.block))?.shallow_clone();
-        let last = self.model().run(site.block, start, None, &mut |at, x| {
-            if at != site {
-                return Ok(x);
-            }
+        let blocks = site.block..self.model().config().n_layers;
+        let mut add = |_: Site, x: Tensor| {
             let change = change.f_view_as(&x)?.f_to_kind(x.kind())?;
-            Ok(x.f_add(&change)?)
-        })?;
-        let (Some(last), Some(original)) = (last, &clean.hidden) else {
+            Ok::<_, SpliceError>(x.f_add(&change)?)
+        };
+        let last = self.model().run_to_end(blocks, start, &[site].into(), &mut add)?;
+        let Some(original) = &clean.hidden else {
             return Err(SpliceError::NotRecorded { site });
         };
         let changed = self.hidden(&last)?;
@@ -355,7 +354,8 @@ mod tests {
         let change = Tensor::randn([16, 16], (Kind::Double, Device::Cpu)) * 3.0;
         let found = model.kl_after_change(&clean, site, &change).unwrap();
         let x = clean.activation(site).unwrap() + change.view([2, 8, 16]);
-        let last = model.model().run(1, x, None, &mut |_, x| Ok(x)).unwrap().unwrap();
+        let mut nothing = |_: Site, x| Ok::<_, crate::SpliceError>(x);
+        let last = model.model().run_to_end(1..2, x, &BTreeSet::new(), &mut nothing).unwrap();
         let log_softmax =
             |hidden: &Tensor| model.model().logits(hidden).unwrap().log_softmax(-1, Kind::Double);
         let log_changed = log_softmax(&model.hidden(&last).unwrap());

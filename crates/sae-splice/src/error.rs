@@ -18,7 +18,9 @@ pub enum SpliceError {
     #[error("libtorch failed: {}", without_frames(.0))]
     Torch(#[from] TchError),
     /// An SAE does not fit the activation at its site.
-    #[error("the SAE at {site} takes activations of {found}, the model's are {expected} wide")]
+    #[error(
+        "the SAE at {site} is made for activations of width {found}, the model's are {expected} wide"
+    )]
     Width {
         /// The site.
         site: sae_model::Site,
@@ -26,6 +28,27 @@ pub enum SpliceError {
         found: usize,
         /// The model's.
         expected: usize,
+    },
+    /// A dictionary reads what the model computes after the site that it writes.
+    #[error(
+        "a dictionary cannot read {reads} and write {writes}, which the model computes before it"
+    )]
+    Order {
+        /// The site that is read.
+        reads: sae_model::Site,
+        /// The site that is written.
+        writes: sae_model::Site,
+    },
+    /// A dictionary that reads in one block and writes in another, with activation checkpointing.
+    #[error(
+        "activation checkpointing (train.recompute) computes the blocks one by one, and a dictionary reads {reads} and \
+         writes {writes}: leave it out"
+    )]
+    AcrossBlocks {
+        /// The site that is read.
+        reads: sae_model::Site,
+        /// The site that is written.
+        writes: sae_model::Site,
     },
     /// The downstream term has no site after an SAE that nothing else trains.
     #[error(

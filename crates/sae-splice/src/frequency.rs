@@ -13,7 +13,7 @@ use crate::{Member, SpliceError, SplicedModel};
 /// tokens count, and windows are taken as they are.
 #[derive(Debug)]
 pub struct FeatureCounts {
-    /// Where the SAE is.
+    /// The site that the dictionary writes.
     pub site: Site,
     /// Tokens on which each feature was above 0, `[F]`, i64.
     counts: Tensor,
@@ -22,15 +22,16 @@ pub struct FeatureCounts {
 }
 
 impl FeatureCounts {
-    /// No tokens yet, for every SAE of a member.
+    /// No tokens yet, for every dictionary of a member.
     pub fn start(member: &Member) -> Result<Vec<Self>, SpliceError> {
         member
-            .saes()
+            .dictionaries()
             .iter()
-            .map(|(site, sae)| {
-                let device = sae.parameters()[0].device();
-                let counts = Tensor::f_zeros([sae.n_features() as i64], (Kind::Int64, device))?;
-                Ok(Self { site: *site, counts, tokens: 0 })
+            .map(|placed| {
+                let (device, features) =
+                    (placed.dictionary.device(), placed.dictionary.n_features() as i64);
+                let counts = Tensor::f_zeros([features], (Kind::Int64, device))?;
+                Ok(Self { site: placed.writes, counts, tokens: 0 })
             })
             .collect()
     }
@@ -61,8 +62,8 @@ impl FeatureCounts {
 }
 
 impl SplicedModel {
-    /// Counts a batch for every member, each SAE seeing what it saw in training: with several sites and a spliced loss,
-    /// a later SAE sees the spliced activation.
+    /// Counts a batch for every member, each dictionary reading what it read in training: with several and a spliced
+    /// loss, a later one reads the spliced activation.
     ///
     /// # Shapes
     /// `tokens: [B, T]`.
@@ -74,24 +75,25 @@ impl SplicedModel {
     ) -> Result<(), SpliceError> {
         let mut sites: BTreeSet<Site> = BTreeSet::new();
         for member in members {
-            sites.extend(member.saes().iter().map(|(site, _)| *site));
+            sites.extend(member.sites());
             sites.insert(Site::resid_pre(member.start()));
         }
         let clean = self.clean_pass(tokens, &sites, false)?;
         no_grad(|| {
             for (member, counts) in members.iter().zip(counts) {
-                if let [(site, sae)] = member.saes() {
-                    counts[0].add(&sae.encode(clean.activation(*site)?)?)?;
+                if let [placed] = member.dictionaries() {
+                    let read = clean.activation(placed.reads)?;
+                    counts[0].add(&placed.dictionary.encode(read)?)?;
                     continue;
                 }
                 let pass = if member.is_spliced() {
-                    let last = member.saes().last().map(|(site, _)| *site);
+                    let last = member.dictionaries().last().map(|placed| placed.writes);
                     self.spliced_pass(member, &clean, &[], last)?
                 } else {
                     self.local_pass(member, &clean)?
                 };
-                for (sae, counts) in pass.saes.iter().zip(counts) {
-                    counts.add(&sae.output.features)?;
+                for (seen, counts) in pass.dictionaries.iter().zip(counts) {
+                    counts.add(&seen.output.features)?;
                 }
             }
             Ok(())

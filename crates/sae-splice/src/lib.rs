@@ -17,26 +17,26 @@
 //! let member = Member::random(&model, &sites, 32, &loss, 0)?;
 //!
 //! let tokens = Tensor::from_slice(&[3_i64, 1, 4, 1, 5]).view([1, 5]);
-//! let outcome = &model.gradients(&[&member], &tokens, 1.0)?[0];
+//! let outcome = &model.gradients(&[&member], &tokens, 1.0, 0)?[0];
 //! assert_eq!(outcome.gradients.len(), 4);
 //! assert!(outcome.terms.kl.is_some());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod activations;
-mod bank;
 mod error;
 mod frequency;
+mod member;
 mod metrics;
 mod objective;
 pub mod profile;
+mod segment;
 mod spliced;
-mod stretch;
 
 pub use activations::Principal;
-pub use bank::{DownstreamTerm, Member};
 pub use error::SpliceError;
 pub use frequency::FeatureCounts;
+pub use member::{DictionaryPlan, DownstreamTerm, Member, PlacedDictionary};
 pub use objective::{LossTerms, Outcome};
-pub use sae_config::summary::Evaluation;
-pub use spliced::{CleanPass, MemberPass, SaeSeen, SplicedModel};
+pub use sae_record::summary::Evaluation;
+pub use spliced::{CleanPass, DictionarySeen, MemberPass, SplicedModel};

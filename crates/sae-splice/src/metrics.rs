@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sae_config::summary::{DownstreamMetrics, Evaluation, SiteMetrics};
 use sae_config::{Site, SiteKind};
+use sae_model::ModelConfig;
+use sae_record::summary::{DownstreamMetrics, Evaluation, SiteMetrics};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::spliced::{CleanPass, MemberPass};
@@ -33,7 +34,7 @@ impl SplicedModel {
             Ok(members
                 .iter()
                 .zip(sums)
-                .map(|(member, sums)| sums.finish(member, &shared, self.model().config().d_model))
+                .map(|(member, sums)| sums.finish(member, &shared, self.model().config()))
                 .collect())
         })
     }
@@ -43,7 +44,7 @@ impl SplicedModel {
         let mut sites = BTreeSet::new();
         for member in members {
             sites.insert(Site::resid_pre(member.start()));
-            sites.extend(member.saes().iter().map(|(site, _)| *site));
+            sites.extend(member.sites());
             sites.extend(self.downstream_of(member));
         }
         sites
@@ -51,7 +52,7 @@ impl SplicedModel {
 
     fn downstream_of(&self, member: &Member) -> Vec<Site> {
         let config = self.model().config();
-        let first = member.saes().first().map(|(site, _)| *site);
+        let first = member.dictionaries().first().map(|placed| placed.writes);
         let last = Site::resid_post(config.n_layers - 1);
         config
             .sites()
@@ -164,20 +165,17 @@ impl SplicedModel {
             }
             let ablate = |with_mean: bool| -> Result<Tensor, SpliceError> {
                 let start = clean.activation(Site::resid_pre(member.start()))?.shallow_clone();
-                let last = self.model().run(member.start(), start, None, &mut |site, x| {
-                    if !key.contains(&site) {
-                        return Ok(x);
-                    }
+                let blocks = member.start()..self.model().config().n_layers;
+                let sites: BTreeSet<Site> = key.iter().copied().collect();
+                let mut replace = |site: Site, x: Tensor| {
                     let zeros = x.f_zeros_like()?;
-                    Ok(match means.get(&site).filter(|_| with_mean) {
+                    Ok::<_, SpliceError>(match means.get(&site).filter(|_| with_mean) {
                         Some(mean) => zeros.f_add(&mean.f_to_kind(x.kind())?)?,
                         None => zeros,
                     })
-                })?;
-                match last {
-                    Some(last) => flat(&self.model().final_norm(&last)?),
-                    None => unreachable!("a run without a stop reaches the end"),
-                }
+                };
+                let last = self.model().run_to_end(blocks, start, &sites, &mut replace)?;
+                flat(&self.model().final_norm(&last)?)
             };
             let both = [ablate(false)?, ablate(true)?];
             all.insert(key, both);
@@ -187,7 +185,7 @@ impl SplicedModel {
 }
 
 fn sae_sites(member: &Member) -> Vec<Site> {
-    member.saes().iter().map(|(site, _)| *site).collect()
+    member.dictionaries().iter().map(|placed| placed.writes).collect()
 }
 
 /// `[B, T, D]` → `[N, D]`, in single precision at least.
@@ -283,8 +281,8 @@ impl MemberSums {
         clean: &CleanPass,
         means: &BTreeMap<Site, Tensor>,
     ) -> Result<(), SpliceError> {
-        for sae in &pass.saes {
-            let (x, x_hat) = (flat(&sae.input)?, flat(&sae.output.reconstruction)?);
+        for sae in &pass.dictionaries {
+            let (x, x_hat) = (flat(&sae.target)?, flat(&sae.output.reconstruction)?);
             let sums = self.sites.entry(sae.site).or_default();
             let residual = square_norms(&x.f_sub(&x_hat)?)?;
             let variance = match means.get(&sae.site) {
@@ -311,9 +309,9 @@ impl MemberSums {
         Ok(())
     }
 
-    fn finish(self, member: &Member, shared: &Shared, d_model: usize) -> Evaluation {
+    fn finish(self, member: &Member, shared: &Shared, config: &ModelConfig) -> Evaluation {
         let tokens = shared.tokens as f64;
-        let elements = tokens * d_model as f64;
+        let elements = |site: Site| tokens * config.width(site.kind) as f64;
         let (ce_original, ce_spliced) =
             (shared.ce / shared.predictions, self.ce / shared.predictions);
         let [zero, mean] = shared.ablations.get(&sae_sites(member)).copied().unwrap_or_default();
@@ -341,7 +339,7 @@ impl MemberSums {
                 .map(|(site, sums)| {
                     let metrics = SiteMetrics {
                         l0: sums.active / tokens,
-                        mse: sums.error.residual / elements,
+                        mse: sums.error.residual / elements(site),
                         explained_variance: sums.error.explained_variance(),
                         explained_variance_per_token: sums.explained / tokens,
                         cosine: sums.cosine / tokens,
@@ -355,7 +353,7 @@ impl MemberSums {
                 .into_iter()
                 .map(|(site, sums)| {
                     let metrics = DownstreamMetrics {
-                        mse: sums.residual / elements,
+                        mse: sums.residual / elements(site),
                         explained_variance: sums.explained_variance(),
                     };
                     (site, metrics)

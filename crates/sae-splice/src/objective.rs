@@ -10,8 +10,8 @@ use sae_nn::loss;
 use tch::{Kind, Tensor};
 
 use crate::profile::{Part, time};
+use crate::segment::{ForwardPass, Terms};
 use crate::spliced::CleanPass;
-use crate::stretch::{Passes, Terms};
 use crate::{Member, SpliceError, SplicedModel};
 
 /// What a batch gives a member.
@@ -21,6 +21,8 @@ pub struct Outcome {
     pub gradients: Vec<Tensor>,
     /// The loss's terms.
     pub terms: LossTerms,
+    /// What the dictionaries are to observe before the next batch, each with its number: [`Member::observe`].
+    pub observed: Vec<(usize, Vec<Tensor>)>,
 }
 
 /// The terms of a loss at unit coefficient, and the total that is minimised; scalar tensors, so that nothing waits for
@@ -88,7 +90,8 @@ impl LossTerms {
 
 impl SplicedModel {
     /// The gradients of every member's loss times `scale`, on one batch. The clean pass and the original's output
-    /// distribution are computed once; apart from that no member's numbers depend on another's.
+    /// distribution are computed once; apart from that no member's numbers depend on another's. `micro_batch` is the number of
+    /// the batch in the run, from which members that draw something draw.
     ///
     /// # Shapes
     /// `tokens: [B, T]`.
@@ -97,20 +100,36 @@ impl SplicedModel {
         members: &[&Member],
         tokens: &Tensor,
         scale: f64,
+        micro_batch: u64,
     ) -> Result<Vec<Outcome>, SpliceError> {
         let to_end = members.iter().any(|member| member.until().is_none());
         let clean = time(Part::Clean, || self.clean_pass(tokens, &sites(members), to_end))?;
         let passes = members
             .iter()
-            .map(|member| time(Part::Spliced, || self.passes(member, &clean)))
+            .map(|member| {
+                let prefixes = member.spliced_prefixes(micro_batch).into_iter();
+                prefixes
+                    .map(|prefix| time(Part::Spliced, || self.forward(member, &clean, prefix)))
+                    .collect::<Result<Vec<_>, _>>()
+            })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut kl = time(Part::Kl, || self.kl_terms(&clean, &passes))?.into_iter();
+        let all: Vec<&ForwardPass> = passes.iter().flatten().collect();
+        let mut kl = time(Part::Kl, || self.kl_terms(&clean, &all))?.into_iter();
         members
             .iter()
             .zip(passes)
             .map(|(member, passes)| {
-                let kl = if passes.hidden().is_some() { kl.next() } else { None };
-                time(Part::Backward, || self.outcome(member, &clean, passes, kl, scale))
+                let share = 1.0 / passes.len() as f64;
+                let outcomes = passes
+                    .into_iter()
+                    .map(|pass| {
+                        let kl = if pass.hidden().is_some() { kl.next() } else { None };
+                        time(Part::Backward, || {
+                            self.outcome(member, &clean, pass, kl, scale * share)
+                        })
+                    })
+                    .collect::<Result<Vec<_>, _>>()?;
+                Outcome::of_passes(outcomes)
             })
             .collect()
     }
@@ -119,9 +138,9 @@ impl SplicedModel {
     fn kl_terms(
         &self,
         clean: &CleanPass,
-        passes: &[Passes],
+        passes: &[&ForwardPass],
     ) -> Result<Vec<loss::KlTerm>, SpliceError> {
-        let spliced: Vec<&Tensor> = passes.iter().filter_map(Passes::hidden).collect();
+        let spliced: Vec<&Tensor> = passes.iter().filter_map(|pass| pass.hidden()).collect();
         let Some(original) = clean.hidden.as_ref().filter(|_| !spliced.is_empty()) else {
             return Ok(Vec::new());
         };
@@ -133,7 +152,7 @@ impl SplicedModel {
         &self,
         member: &Member,
         clean: &CleanPass,
-        passes: Passes,
+        mut pass: ForwardPass,
         kl: Option<loss::KlTerm>,
         scale: f64,
     ) -> Result<Outcome, SpliceError> {
@@ -142,7 +161,8 @@ impl SplicedModel {
             Some(kl) if kl_coeff > 0.0 => Some(kl.gradient.f_mul_scalar(kl_coeff * scale)?),
             _ => None,
         };
-        let (terms, gradients) = self.backward(member, clean, passes, at_end, scale)?;
+        let observed = pass.take_observed();
+        let (terms, gradients) = self.backward(member, clean, pass, at_end, scale)?;
         let Terms { sparsity, local, output, downstream, l0, mut total } = terms;
         if let Some(kl) = &kl {
             total.add(kl_coeff, &kl.value)?;
@@ -156,7 +176,28 @@ impl SplicedModel {
             total: total.total()?,
             l0: l0.total()?,
         };
-        Ok(Outcome { gradients, terms })
+        Ok(Outcome { gradients, terms, observed })
+    }
+}
+
+impl Outcome {
+    /// The outcome of a member's passes, one a prefix, of each of which the gradients are a share already: their sum, and the
+    /// means of the terms. What the last one observes counts: it splices the whole dictionaries, as evaluation does.
+    fn of_passes(passes: Vec<Self>) -> Result<Self, SpliceError> {
+        let (mut sums, mut terms, mut observed) = (Vec::<Tensor>::new(), Vec::new(), Vec::new());
+        for pass in passes {
+            if sums.is_empty() {
+                sums = pass.gradients;
+            } else {
+                for (sum, own) in sums.iter_mut().zip(&pass.gradients) {
+                    *sum = sum.f_add(own)?;
+                }
+            }
+            terms.push(pass.terms);
+            observed = pass.observed;
+        }
+        let terms = if terms.len() == 1 { terms.remove(0) } else { LossTerms::mean(&terms)? };
+        Ok(Self { gradients: sums, terms, observed })
     }
 }
 
@@ -164,7 +205,7 @@ impl SplicedModel {
 fn sites(members: &[&Member]) -> BTreeSet<Site> {
     let mut sites = BTreeSet::new();
     for member in members {
-        sites.extend(member.saes().iter().map(|(site, _)| *site));
+        sites.extend(member.sites());
         sites.extend(member.downstream().iter().flat_map(|term| &term.sites));
         if member.is_spliced() {
             sites.insert(Site::resid_pre(member.start()));

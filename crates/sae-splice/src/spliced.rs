@@ -6,18 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use sae_config::Site;
-use sae_model::{ModelError, Transformer, device};
-use sae_nn::{SaeError, SaeOutput};
+use sae_model::{Hook, ModelError, Transformer, device};
+use sae_nn::DictionaryOutput;
 use tch::{Tensor, no_grad};
 
 use crate::profile::{Part, time};
-use crate::{Member, SpliceError};
+use crate::{Member, PlacedDictionary, SpliceError};
 
 /// A frozen language model into which SAEs are spliced.
 #[derive(Debug)]
 pub struct SplicedModel {
     model: Transformer,
-    recompute: bool,
+    checkpoints_activations: bool,
     /// Tokens in a chunk of logits; always the same, so that a run's numbers do not depend on what else uses memory
     /// while it trains.
     chunk: usize,
@@ -41,23 +41,65 @@ impl CleanPass {
 /// One member's pass.
 #[derive(Debug)]
 pub struct MemberPass {
-    /// Its SAEs, in the order of computation.
-    pub saes: Vec<SaeSeen>,
-    /// The spliced model's activations at the recorded sites, `[B, T, D]`; where a site has an SAE, its input.
+    /// Its dictionaries, in the order of computation.
+    pub dictionaries: Vec<DictionarySeen>,
+    /// The spliced model's activations at the recorded sites, `[B, T, width]`; where a dictionary writes a site, what it
+    /// replaces.
     pub recorded: Vec<(Site, Tensor)>,
     /// The final hidden state, `[N, D]`, where the pass went to the end.
     pub hidden: Option<Tensor>,
 }
 
-/// What an SAE saw in a pass, and made of it.
+/// What a dictionary saw in a pass, and made of it.
 #[derive(Debug)]
-pub struct SaeSeen {
-    /// Where.
+pub struct DictionarySeen {
+    /// The site that it writes.
     pub site: Site,
-    /// What it saw, `[B, T, D]`.
-    pub input: Tensor,
-    /// What it made of it.
-    pub output: SaeOutput,
+    /// The activation that it replaces, as the model computes it, `[B, T, width]`; of an SAE, what it reads.
+    pub target: Tensor,
+    /// What it made of what it read.
+    pub output: DictionaryOutput,
+}
+
+/// Blocks to run.
+pub(crate) struct Walk<'a> {
+    pub blocks: Range<usize>,
+    /// The last site that is computed, where it is not the end of the blocks.
+    pub until: Option<Site>,
+    /// Sites that are shown.
+    pub record: &'a BTreeSet<Site>,
+}
+
+/// The dictionaries of a pass without gradients, as the model comes to the sites that they read and write.
+struct Seen<'a> {
+    member: &'a Member,
+    read: Vec<Option<DictionaryOutput>>,
+    written: Vec<DictionarySeen>,
+}
+
+impl<'a> Seen<'a> {
+    fn new(member: &'a Member) -> Self {
+        let read = member.dictionaries().iter().map(|_| None).collect();
+        Self { member, read, written: Vec::new() }
+    }
+
+    /// Takes the activation at a site, and returns what the model goes on with.
+    fn visit(&mut self, site: Site, x: Tensor) -> Result<Tensor, SpliceError> {
+        let mut x = x;
+        for (index, placed) in self.member.dictionaries().iter().enumerate() {
+            if placed.reads == site {
+                self.read[index] = Some(time(Part::Sae, || placed.dictionary.forward(&x))?);
+            }
+            if placed.writes == site
+                && let Some(output) = self.read[index].take()
+            {
+                let replaced = output.reconstruction.shallow_clone();
+                self.written.push(DictionarySeen { site, target: x, output });
+                x = replaced;
+            }
+        }
+        Ok(x)
+    }
 }
 
 impl SplicedModel {
@@ -67,18 +109,18 @@ impl SplicedModel {
             let _ = parameter.tensor.set_requires_grad(false);
         }
         let chunk = chunk_of(&model);
-        Self { model, recompute: false, chunk }
+        Self { model, checkpoints_activations: false, chunk }
     }
 
-    /// Whether gradients compute every block after the SAE a second time, one by one, instead of keeping what the first
-    /// time left: the same gradients in less memory, for one more forward pass.
+    /// Activation checkpointing: gradients compute every block after the first splice point a second time, one by one,
+    /// instead of keeping all activations. The same gradients in less memory, for one more forward pass.
     #[must_use]
-    pub fn with_recomputation(self, recompute: bool) -> Self {
-        Self { recompute, ..self }
+    pub fn with_activation_checkpointing(self, checkpoints_activations: bool) -> Self {
+        Self { checkpoints_activations, ..self }
     }
 
-    pub(crate) fn recomputes(&self) -> bool {
-        self.recompute
+    pub(crate) fn checkpoints_activations(&self) -> bool {
+        self.checkpoints_activations
     }
 
     /// The model.
@@ -99,20 +141,28 @@ impl SplicedModel {
     ) -> Result<CleanPass, SpliceError> {
         no_grad(|| {
             let mut activations = BTreeMap::new();
-            let until = if to_end { None } else { sites.last().copied() };
+            let mut record = |site: Site, x: Tensor| {
+                activations.insert(site, x.shallow_clone());
+                Ok::<_, SpliceError>(x)
+            };
             let residual = self.model.embed(tokens)?;
-            let last = self.model.run(0, residual, until, &mut |site, x| {
-                if sites.contains(&site) {
-                    activations.insert(site, x.shallow_clone());
+            let blocks = 0..self.model.config().n_layers;
+            let hidden = match sites.last() {
+                Some(last) if !to_end => {
+                    self.model.run_until(0, residual, *last, sites, &mut record)?;
+                    None
                 }
-                Ok(x)
-            })?;
-            let hidden = last.map(|last| self.hidden(&last)).transpose()?;
+                _ => {
+                    let last = self.model.run_to_end(blocks, residual, sites, &mut record)?;
+                    Some(self.hidden(&last)?)
+                }
+            };
             Ok(CleanPass { activations, hidden })
         })
     }
 
-    /// A member's pass from its first SAE's block on, recording `record`, up to `until` or the end.
+    /// A member's pass from the first block that one of its dictionaries reads in, recording `record`, up to `until` or the
+    /// end.
     ///
     /// # Shapes
     /// The clean pass holds `hook_resid_pre` of that block, `[B, T, D]`.
@@ -124,55 +174,45 @@ impl SplicedModel {
         until: Option<Site>,
     ) -> Result<MemberPass, SpliceError> {
         let start = clean.activation(Site::resid_pre(member.start()))?;
-        let (mut saes, mut recorded) = (Vec::new(), Vec::new());
-        let mut see = |site: Site, x: &Tensor| {
-            if record.contains(&site) {
-                recorded.push((site, x.shallow_clone()));
-            }
-        };
-        let mut splice = |index: usize, input: Tensor| {
-            let (site, sae) = &member.saes()[index];
-            let output = time(Part::Sae, || sae.forward(&input))?;
-            let replaced = output.reconstruction.shallow_clone();
-            saes.push(SaeSeen { site: *site, input, output });
-            Ok(replaced)
-        };
+        let record: BTreeSet<Site> = record.iter().copied().collect();
+        let mut recorded = Vec::new();
+        let mut see = |site: Site, x: &Tensor| recorded.push((site, x.shallow_clone()));
+        let mut seen = Seen::new(member);
+        let mut splice = |site: Site, x: Tensor| seen.visit(site, x);
         let blocks = member.start()..self.model.config().n_layers;
-        let last = self.spliced_run(member, blocks, start, until, &mut see, &mut splice)?;
+        let walk = Walk { blocks, until, record: &record };
+        let last = self.spliced_run(member, walk, start, &mut see, &mut splice)?;
         let hidden = last.map(|last| self.hidden(&last)).transpose()?;
-        Ok(MemberPass { saes, recorded, hidden })
+        Ok(MemberPass { dictionaries: seen.written, recorded, hidden })
     }
 
-    /// Runs blocks with SAEs in: `see` is shown every activation as the model computes it, `splice` makes of the one at a
-    /// member's i-th site what the model goes on with. Returns the residual stream after the blocks, or `None` where it
-    /// stopped right after the site `until`.
+    /// Runs blocks with dictionaries in: `see` is shown the activations that are to be recorded, as the model computes them,
+    /// `splice` makes of those at a member's sites what the model goes on with. Returns the residual stream after the blocks,
+    /// or `None` where it stopped at a site before.
     pub(crate) fn spliced_run(
         &self,
         member: &Member,
-        blocks: Range<usize>,
+        walk: Walk<'_>,
         start: &Tensor,
-        until: Option<Site>,
         see: &mut dyn FnMut(Site, &Tensor),
-        splice: &mut dyn FnMut(usize, Tensor) -> Result<Tensor, SaeError>,
+        splice: &mut Hook<'_, SpliceError>,
     ) -> Result<Option<Tensor>, SpliceError> {
-        let mut failed = None;
-        let last =
-            self.model.run_blocks(blocks, start.shallow_clone(), until, &mut |site, x| {
+        let Walk { blocks, until, record } = walk;
+        let own: BTreeSet<Site> = member.sites().collect();
+        let shown: BTreeSet<Site> = own.union(record).copied().collect();
+        let mut hook = |site: Site, x: Tensor| {
+            if record.contains(&site) {
                 see(site, &x);
-                let Some(index) = member.saes().iter().position(|(at, _)| *at == site) else {
-                    return Ok(x);
-                };
-                match splice(index, x.shallow_clone()) {
-                    Ok(replaced) => Ok(replaced),
-                    Err(error) => {
-                        failed.get_or_insert(error);
-                        Ok(x)
-                    }
-                }
-            })?;
-        match failed {
-            Some(error) => Err(error.into()),
-            None => Ok(last),
+            }
+            if own.contains(&site) { splice(site, x) } else { Ok(x) }
+        };
+        let start = start.shallow_clone();
+        match until {
+            Some(until) if blocks.contains(&until.block) => {
+                self.model.run_until(blocks.start, start, until, &shown, &mut hook)?;
+                Ok(None)
+            }
+            _ => Ok(Some(self.model.run_to_end(blocks, start, &shown, &mut hook)?)),
         }
     }
 
@@ -201,22 +241,21 @@ impl SplicedModel {
         })
     }
 
-    /// A member's SAEs on the clean activations, nothing spliced in.
+    /// A member's dictionaries on the clean activations, nothing spliced in.
     pub fn local_pass(
         &self,
         member: &Member,
         clean: &CleanPass,
     ) -> Result<MemberPass, SpliceError> {
-        let saes = member
-            .saes()
-            .iter()
-            .map(|(site, sae)| {
-                let input = clean.activation(*site)?.shallow_clone();
-                let output = time(Part::Sae, || sae.forward(&input))?;
-                Ok(SaeSeen { site: *site, input, output })
-            })
-            .collect::<Result<_, SpliceError>>()?;
-        Ok(MemberPass { saes, recorded: Vec::new(), hidden: None })
+        let seen = |placed: &PlacedDictionary| {
+            let read = clean.activation(placed.reads)?;
+            let output = time(Part::Sae, || placed.dictionary.forward(read))?;
+            let target = clean.activation(placed.writes)?.shallow_clone();
+            Ok(DictionarySeen { site: placed.writes, target, output })
+        };
+        let dictionaries = member.dictionaries().iter().map(seen);
+        let dictionaries = dictionaries.collect::<Result<_, SpliceError>>()?;
+        Ok(MemberPass { dictionaries, recorded: Vec::new(), hidden: None })
     }
 
     /// The final hidden state, `[N, D]`, of the residual stream after the last block.

@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use sae_config::Site;
 use sae_config::run::{LossConfig, Processing};
+use sae_config::{Architecture, Site};
 use sae_model::{Transformer, load};
-use sae_nn::Sae;
-use sae_splice::{Member, SplicedModel};
+use sae_nn::Dictionary;
+use sae_splice::{Member, PlacedDictionary, SplicedModel};
 use tch::{Device, Kind, Tensor};
 
 const SITE: &str = "blocks.1.hook_resid_pre";
@@ -87,10 +87,11 @@ fn an_sae_that_halves() {
     let eye = Tensor::eye(32, (Kind::Double, Device::Cpu));
     let both = Tensor::cat(&[&eye, &-&eye], 0);
     let zeros = |n| Tensor::zeros([n], (Kind::Double, Device::Cpu));
-    let sae = Sae::from_tensors(&both * 0.5, zeros(64), both, zeros(32)).unwrap();
+    let tensors = vec![&both * 0.5, zeros(64), both, zeros(32)];
+    let sae = Dictionary::from_tensors(&Architecture::default(), tensors).unwrap();
     let loss: LossConfig =
         serde_json::from_str(r#"{"sparsity": {"coeff": 1.0}, "kl": {"coeff": 1.0}}"#).unwrap();
-    let member = Member::new(&model, vec![(site, sae)], &loss).unwrap();
+    let member = Member::new(&model, vec![PlacedDictionary::sae(site, sae)], &loss).unwrap();
     let principals = [model.principal(site, &batches, 3).unwrap()];
     let found =
         model.sae_activations(&member, &principals, &batches).unwrap().remove(&site).unwrap();

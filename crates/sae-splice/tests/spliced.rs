@@ -5,11 +5,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use sae_config::Site;
 use sae_config::run::{LossConfig, Processing};
-use sae_model::{Transformer, load};
-use sae_nn::Sae;
-use sae_splice::{FeatureCounts, Member, SplicedModel};
+use sae_config::{Architecture, Site};
+use sae_model::{ModelError, Transformer, load};
+use sae_nn::{Dictionary, Sizes};
+use sae_splice::{DictionaryPlan, FeatureCounts, Member, PlacedDictionary, SplicedModel};
 use tch::{Device, Kind, Tensor, no_grad};
 
 fn fixture() -> HashMap<String, Tensor> {
@@ -30,9 +30,15 @@ fn loss(json: &str) -> LossConfig {
     serde_json::from_str(json).unwrap()
 }
 
-fn sae(fixture: &HashMap<String, Tensor>, prefix: &str) -> Sae {
-    let [a, b, c, d] = Sae::PARAMETER_NAMES.map(|name| fixture[&format!("{prefix}{name}")].copy());
-    Sae::from_tensors(a, b, c, d).unwrap()
+const PARAMETERS: [&str; 4] = ["w_enc", "b_enc", "w_dec", "b_dec"];
+
+fn sae(fixture: &HashMap<String, Tensor>, prefix: &str) -> Dictionary {
+    relu(PARAMETERS.map(|name| fixture[&format!("{prefix}{name}")].copy()))
+}
+
+/// The paper's autoencoder with these parameters.
+fn relu(tensors: [Tensor; 4]) -> Dictionary {
+    Dictionary::from_tensors(&Architecture::default(), tensors.into()).unwrap()
 }
 
 /// The fixture's loss: downstream at the two sites that its script names.
@@ -59,7 +65,12 @@ fn near(a: f64, b: f64, bound: f64) {
 fn passes_agree_with_pytorch() {
     let fixture = fixture();
     let model = SplicedModel::new(language_model());
-    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
+    let member = Member::new(
+        &model,
+        vec![PlacedDictionary::sae(site(FIRST), sae(&fixture, ""))],
+        &loss(TOTAL),
+    )
+    .unwrap();
     let downstream = [site(SECOND), site("blocks.2.hook_resid_post")];
     let sites: BTreeSet<Site> = downstream.into_iter().chain([site(FIRST)]).collect();
     let clean = model.clean_pass(&fixture["tokens"], &sites, true).unwrap();
@@ -70,8 +81,8 @@ fn passes_agree_with_pytorch() {
     }
     assert_eq!(pass.recorded.len(), 2);
     close(
-        &pass.saes[0].output.features,
-        &fixture["c"].view_as(&pass.saes[0].output.features),
+        &pass.dictionaries[0].output.features,
+        &fixture["c"].view_as(&pass.dictionaries[0].output.features),
         1e-10,
     );
     for (hidden, name) in [(clean.hidden, "clean"), (pass.hidden, "spliced")] {
@@ -98,16 +109,12 @@ fn the_spliced_pass_is_a_full_pass_with_a_hook() {
         let clean = model.clean_pass(tokens, &BTreeSet::from([start]), false).unwrap();
         let spliced = model.spliced_pass(&member, &clean, &[], None).unwrap().hidden.unwrap();
         let lm = model.model();
-        let full = lm
-            .run(0, lm.embed(tokens).unwrap(), None, &mut |at, x| {
-                Ok(if at == site(name) {
-                    member.saes()[0].1.forward(&x).unwrap().reconstruction
-                } else {
-                    x
-                })
-            })
-            .unwrap()
-            .unwrap();
+        let mut splice = |_: Site, x: Tensor| {
+            let dictionary = &member.dictionaries()[0].dictionary;
+            Ok::<_, ModelError>(dictionary.forward(&x).unwrap().reconstruction)
+        };
+        let embedded = lm.embed(tokens).unwrap();
+        let full = lm.run_to_end(0..3, embedded, &[site(name)].into(), &mut splice).unwrap();
         let full = lm.final_norm(&full).unwrap();
         close(&spliced, &full.view_as(&spliced), 0.0);
     }
@@ -117,14 +124,19 @@ fn the_spliced_pass_is_a_full_pass_with_a_hook() {
 fn losses_and_gradients_agree_with_pytorch() {
     let fixture = fixture();
     let model = SplicedModel::new(language_model());
-    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
-    let outcome = model.gradients(&[&member], &fixture["tokens"], 1.0).unwrap().remove(0);
+    let member = Member::new(
+        &model,
+        vec![PlacedDictionary::sae(site(FIRST), sae(&fixture, ""))],
+        &loss(TOTAL),
+    )
+    .unwrap();
+    let outcome = model.gradients(&[&member], &fixture["tokens"], 1.0, 0).unwrap().remove(0);
     for (name, value) in outcome.terms.values().unwrap() {
         if let Some(expected) = fixture.get(&format!("loss_{name}")) {
             near(value, expected.double_value(&[]), 1e-10);
         }
     }
-    for (name, gradient) in Sae::PARAMETER_NAMES.iter().zip(&outcome.gradients) {
+    for (name, gradient) in PARAMETERS.iter().zip(&outcome.gradients) {
         close(gradient, &fixture[&format!("grad_{name}")], 1e-9);
     }
     near(outcome.terms.l0.double_value(&[]), fixture["metric_l0"].double_value(&[]), 1e-12);
@@ -135,9 +147,12 @@ fn losses_and_gradients_agree_with_pytorch() {
 fn two_sites_agree_with_pytorch() {
     let fixture = fixture();
     let model = SplicedModel::new(language_model());
-    let saes = vec![(site(FIRST), sae(&fixture, "")), (site(SECOND), sae(&fixture, "two_"))];
+    let saes = vec![
+        PlacedDictionary::sae(site(FIRST), sae(&fixture, "")),
+        PlacedDictionary::sae(site(SECOND), sae(&fixture, "two_")),
+    ];
     let member = Member::new(&model, saes, &loss(TOTAL)).unwrap();
-    let outcome = model.gradients(&[&member], &fixture["tokens"], 1.0).unwrap().remove(0);
+    let outcome = model.gradients(&[&member], &fixture["tokens"], 1.0, 0).unwrap().remove(0);
     for (name, value) in outcome.terms.values().unwrap() {
         if let Some(expected) = fixture.get(&format!("two_loss_{name}")) {
             near(value, expected.double_value(&[]), 1e-10);
@@ -145,7 +160,7 @@ fn two_sites_agree_with_pytorch() {
     }
     let names = ["first", "second"]
         .into_iter()
-        .flat_map(|which| Sae::PARAMETER_NAMES.map(|name| format!("two_grad_{which}_{name}")));
+        .flat_map(|which| PARAMETERS.map(|name| format!("two_grad_{which}_{name}")));
     for (name, gradient) in names.zip(&outcome.gradients) {
         close(gradient, &fixture[&name], 1e-9);
     }
@@ -155,7 +170,12 @@ fn two_sites_agree_with_pytorch() {
 fn metrics_agree_with_pytorch() {
     let fixture = fixture();
     let model = SplicedModel::new(language_model());
-    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
+    let member = Member::new(
+        &model,
+        vec![PlacedDictionary::sae(site(FIRST), sae(&fixture, ""))],
+        &loss(TOTAL),
+    )
+    .unwrap();
     let batches = [fixture["tokens"].copy()];
     let found = model.evaluate(&[&member], &batches, &mut |_| {}).unwrap().remove(0);
     let at = &found.sites[&site(FIRST)];
@@ -194,17 +214,19 @@ fn metrics_agree_with_pytorch() {
 }
 
 /// Features +1 and −1 of every direction with a dictionary to match reproduce any activation.
-fn identity(d: i64) -> Sae {
+fn identity(d: i64) -> Dictionary {
     let eye = Tensor::eye(d, (Kind::Double, Device::Cpu));
     let both = Tensor::cat(&[&eye, &-&eye], 0);
     let zeros = |n| Tensor::zeros([n], (Kind::Double, Device::Cpu));
-    Sae::from_tensors(both.copy(), zeros(2 * d), both, zeros(d)).unwrap()
+    relu([both.copy(), zeros(2 * d), both, zeros(d)])
 }
 
 #[test]
 fn an_identity_changes_nothing() {
     let model = SplicedModel::new(language_model());
-    let member = Member::new(&model, vec![(site(FIRST), identity(32))], &loss(TOTAL)).unwrap();
+    let member =
+        Member::new(&model, vec![PlacedDictionary::sae(site(FIRST), identity(32))], &loss(TOTAL))
+            .unwrap();
     let found =
         model.evaluate(&[&member], &[fixture()["tokens"].copy()], &mut |_| {}).unwrap().remove(0);
     near(found.ce_increase, 0.0, 1e-10);
@@ -215,41 +237,120 @@ fn an_identity_changes_nothing() {
     near(found.l0, 32.0, 1e-9);
 }
 
-/// Central differences of the full loss, in f64.
+/// A member of an architecture that reads and writes these sites.
+fn placed(model: &SplicedModel, places: &[(&str, &str)], options: &str, json: &str) -> Member {
+    let plans: Vec<DictionaryPlan> = places
+        .iter()
+        .map(|(reads, writes)| DictionaryPlan {
+            reads: site(reads),
+            writes: site(writes),
+            architecture: serde_json::from_str(options).unwrap(),
+            n_features: 48,
+            skip: reads != writes,
+        })
+        .collect();
+    Member::initialised(model, &plans, &loss(json), 7, Vec::new()).unwrap()
+}
+
+/// Everything that reads and writes: SAEs, transcoders, one within the other, prefixes each with a pass of its own.
+const PLACED: [(&[(&str, &str)], &str); 6] = [
+    (&[(FIRST, FIRST)], r#"{"relu": {}}"#),
+    (&[("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")], r#"{"relu": {}}"#),
+    (&[("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")], r#"{"topk": {"k": 9}}"#),
+    (
+        &[
+            ("blocks.0.ln2.hook_normalized", "blocks.0.hook_mlp_out"),
+            ("blocks.1.attn.hook_z", "blocks.1.attn.hook_z"),
+            ("blocks.1.mlp.hook_post", "blocks.1.mlp.hook_post"),
+            ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"),
+            (SECOND, SECOND),
+        ],
+        r#"{"relu": {}}"#,
+    ),
+    (
+        &[(FIRST, FIRST), ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")],
+        r#"{"matryoshka": {"k": 11, "prefixes": [0.25, 0.5], "spliced": "all"}}"#,
+    ),
+    (&[(FIRST, FIRST)], r#"{"matryoshka": {"k": 11, "prefixes": [0.25, 0.5]}}"#),
+];
+
+/// Central differences of the full loss, in f64; with activation checkpointing the same.
 #[test]
 fn gradients_agree_with_finite_differences() {
-    let fixture = fixture();
+    let tokens = &fixture()["tokens"];
     let model = SplicedModel::new(language_model());
-    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
-    let total = |member: &Member| {
-        let outcome = model.gradients(&[member], &fixture["tokens"], 1.0).unwrap().remove(0);
-        outcome.terms.total.double_value(&[])
-    };
-    let gradients =
-        model.gradients(&[&member], &fixture["tokens"], 1.0).unwrap().remove(0).gradients;
-    let step = 1e-6;
-    for (index, gradient) in gradients.iter().enumerate() {
-        let flat = gradient.reshape([-1]);
-        for element in [1, flat.size()[0] / 2] {
-            let shifted = |by: f64| {
-                let _ = no_grad(|| {
-                    member.parameters()[index].view([-1]).get(element).g_add_scalar_(by)
-                });
-            };
-            shifted(step);
-            let above = total(&member);
-            shifted(-2.0 * step);
-            let below = total(&member);
-            shifted(step);
-            near((above - below) / (2.0 * step), flat.double_value(&[element]), 1e-6);
+    let again = SplicedModel::new(language_model()).with_activation_checkpointing(true);
+    for (places, options) in PLACED {
+        // Downstream of the last of them.
+        let json = TOTAL.replace("\"blocks.2.hook_resid_pre\", ", "");
+        let member = placed(&model, places, options, &json);
+        let total = |member: &Member| {
+            let outcome = model.gradients(&[member], tokens, 1.0, 3).unwrap().remove(0);
+            outcome.terms.total.double_value(&[])
+        };
+        let outcome = model.gradients(&[&member], tokens, 1.0, 3).unwrap().remove(0);
+        let checkpointed = again.gradients(&[&member], tokens, 1.0, 3).unwrap().remove(0);
+        for (kept, computed) in outcome.gradients.iter().zip(&checkpointed.gradients) {
+            close(kept, computed, 1e-13);
+        }
+        let step = 1e-6;
+        for (index, gradient) in outcome.gradients.iter().enumerate() {
+            let flat = gradient.reshape([-1]);
+            let largest = flat.abs().argmax(0, false).int64_value(&[]);
+            for element in [largest, flat.size()[0] / 2] {
+                let shifted = |by: f64| {
+                    let _ = no_grad(|| {
+                        member.parameters()[index].view([-1]).get(element).g_add_scalar_(by)
+                    });
+                    total(&member)
+                };
+                let (up, down) = (shifted(step), shifted(-2.0 * step));
+                shifted(step);
+                let (difference, exact) =
+                    ((up - down) / (2.0 * step), flat.double_value(&[element]));
+                let bound = 1e-6 * exact.abs().max(0.1);
+                assert!(
+                    (difference - exact).abs() < bound,
+                    "{places:?} {options} {index} {element}: {difference} {exact}"
+                );
+            }
         }
     }
+}
+
+/// A transcoder alone: what it reconstructs is what the MLP makes of what it reads, and nothing of the model is run twice.
+#[test]
+fn a_transcoder_trains_locally_on_what_the_model_computes() {
+    let tokens = &fixture()["tokens"];
+    let model = SplicedModel::new(language_model());
+    let local = r#"{"sparsity": {"coeff": 0.0}, "local": {"coeff": 1.0}}"#;
+    let place = ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out");
+    let member = placed(&model, &[place], r#"{"relu": {}}"#, local);
+    let outcome = model.gradients(&[&member], tokens, 1.0, 0).unwrap().remove(0);
+    let sites = BTreeSet::from([site(place.0), site(place.1)]);
+    let clean = model.clean_pass(tokens, &sites, false).unwrap();
+    let read = clean.activation(site(place.0)).unwrap();
+    let made = member.dictionaries()[0].dictionary.forward(read).unwrap().reconstruction;
+    let expected = (made - clean.activation(site(place.1)).unwrap()).square().mean(Kind::Double);
+    close(&outcome.terms.total, &expected, 1e-12);
+    // Its reading and writing are told apart from those of an SAE.
+    let evaluation = model.evaluate(&[&member], &[tokens.copy()], &mut |_| {}).unwrap().remove(0);
+    near(evaluation.sites[&site(place.1)].mse, expected.double_value(&[]), 1e-9);
+    let error = Member::initialised(
+        &model,
+        &[DictionaryPlan { reads: site(place.1), ..DictionaryPlan::sae(site(place.0), 8) }],
+        &loss(local),
+        0,
+        Vec::new(),
+    );
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("cannot read blocks.1.hook_mlp_out"), "{error}");
 }
 
 /// Blocks computed a second time on the way back give the gradients of blocks that are kept, with SAEs at one site, at
 /// two, and where one does not begin its block; and nothing else changes.
 #[test]
-fn recomputation_changes_nothing() {
+fn activation_checkpointing_changes_nothing() {
     let sites_and_losses = [
         (vec![FIRST], TOTAL),
         (vec![FIRST, SECOND], TOTAL),
@@ -261,9 +362,10 @@ fn recomputation_changes_nothing() {
     for (sites, json) in sites_and_losses {
         let sites: Vec<Site> = sites.into_iter().map(site).collect();
         let outcome = |recompute: bool| {
-            let model = SplicedModel::new(language_model()).with_recomputation(recompute);
+            let model =
+                SplicedModel::new(language_model()).with_activation_checkpointing(recompute);
             let member = Member::random(&model, &sites, 48, &loss(json), 7).unwrap();
-            model.gradients(&[&member], tokens, 0.5).unwrap().remove(0)
+            model.gradients(&[&member], tokens, 0.5, 0).unwrap().remove(0)
         };
         let (kept, again) = (outcome(false), outcome(true));
         assert_eq!(kept.gradients.len(), 4 * sites.len());
@@ -291,7 +393,7 @@ fn bfloat16_is_close() {
         let member = Member::random(&model, &[site(FIRST)], 48, &loss(TOTAL), 7).unwrap();
         let batches = [fixture["tokens"].copy()];
         let found = model.evaluate(&[&member], &batches, &mut |_| {}).unwrap().remove(0);
-        (model.gradients(&[&member], &batches[0], 1.0).unwrap().remove(0), found)
+        (model.gradients(&[&member], &batches[0], 1.0, 0).unwrap().remove(0), found)
     };
     let (full, full_found) = outcome(single());
     let (low, low_found) = outcome(single().into_bfloat16().unwrap());
@@ -336,9 +438,9 @@ fn a_member_alone_and_in_company() {
         .map(|(json, seed)| Member::random(&model, &[site(FIRST)], 48, &loss(json), seed).unwrap())
         .collect();
     let tokens = &fixture()["tokens"];
-    let together = model.gradients(&members.iter().collect::<Vec<_>>(), tokens, 0.5).unwrap();
+    let together = model.gradients(&members.iter().collect::<Vec<_>>(), tokens, 0.5, 0).unwrap();
     for (member, outcome) in members.iter().zip(&together) {
-        let alone = model.gradients(&[member], tokens, 0.5).unwrap().remove(0);
+        let alone = model.gradients(&[member], tokens, 0.5, 0).unwrap().remove(0);
         for (a, b) in alone.gradients.iter().zip(&outcome.gradients) {
             assert!(a.equal(b));
         }
@@ -351,7 +453,7 @@ fn a_zero_coefficient_is_tracked() {
     let model = SplicedModel::new(language_model());
     let gradients = |json: &str| {
         let member = Member::random(&model, &[site(FIRST)], 48, &loss(json), 3).unwrap();
-        model.gradients(&[&member], &fixture()["tokens"], 1.0).unwrap().remove(0)
+        model.gradients(&[&member], &fixture()["tokens"], 1.0, 0).unwrap().remove(0)
     };
     let with =
         gradients(r#"{"sparsity": {"coeff": 1.0}, "local": {"coeff": 1.0}, "kl": {"coeff": 0.0}}"#);
@@ -366,7 +468,12 @@ fn a_zero_coefficient_is_tracked() {
 fn active_features_are_counted() {
     let fixture = fixture();
     let model = SplicedModel::new(language_model());
-    let member = Member::new(&model, vec![(site(FIRST), sae(&fixture, ""))], &loss(TOTAL)).unwrap();
+    let member = Member::new(
+        &model,
+        vec![PlacedDictionary::sae(site(FIRST), sae(&fixture, ""))],
+        &loss(TOTAL),
+    )
+    .unwrap();
     let mut counts = vec![FeatureCounts::start(&member).unwrap()];
     for _ in 0..2 {
         model.count_active(&[&member], &mut counts, &fixture["tokens"]).unwrap();
@@ -387,16 +494,23 @@ fn of_several_pretrained_saes_at_a_site_the_last_is_taken() {
     let lm = language_model();
     let d = lm.config().d_model;
     let model = SplicedModel::new(lm);
-    let sae = |seed| Sae::random(d, 24, seed, 0, Device::Cpu, Kind::Double).unwrap();
+    let sae = |seed| {
+        let (relu, sizes) = (Architecture::default(), Sizes::sae(d, 24));
+        Dictionary::random(&relu, sizes, seed, 0, Device::Cpu, Kind::Double).unwrap()
+    };
     let sites = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_mid", "blocks.1.hook_resid_post"]
         .map(site);
     // A for the first two, B for the second.
-    let pretrained = vec![(sites[0], sae(1)), (sites[1], sae(2)), (sites[1], sae(3))];
+    let pretrained = [(sites[0], sae(1)), (sites[1], sae(2)), (sites[1], sae(3))]
+        .map(|(site, sae)| PlacedDictionary::sae(site, sae))
+        .into();
     let kl = loss(r#"{"sparsity": {"coeff": 0.3}, "kl": {"coeff": 1.0}}"#);
-    let member = Member::with_pretrained(&model, &sites, 24, &kl, 9, pretrained).unwrap();
+    let plans = sites.map(|site| DictionaryPlan::sae(site, 24));
+    let member = Member::initialised(&model, &plans, &kl, 9, pretrained).unwrap();
     for (site, seed) in [(sites[0], 1), (sites[1], 3)] {
         let wanted = sae(seed);
-        let [found, wanted] = [member.sae(site).unwrap(), &wanted].map(|sae| sae.parameters()[0]);
+        let found = member.dictionary(site).unwrap();
+        let [found, wanted] = [found, &wanted].map(|own| own.parameter("w_enc").unwrap());
         assert!(found.equal(wanted), "{site} has another SAE than that of seed {seed}");
     }
 }

@@ -1,9 +1,9 @@
 //! Whether a run's folder holds this run and no other: the same configuration, computed from the same model and data.
 
-use sae_config::file::{LONGEST_TEXT, read_text};
-use sae_config::summary::Inputs;
-use sae_config::{RunConfig, RunFolder, Source, Summary};
+use sae_config::{RunConfig, Source};
 use sae_model::load;
+use sae_record::summary::Inputs;
+use sae_record::{RunFolder, Summary};
 
 use crate::setup::{evaluation_fingerprint, training_fingerprint};
 use crate::{RunSpec, Sources, TrainError};
@@ -57,9 +57,7 @@ pub(crate) fn check_inputs(spec: &RunSpec, now: &Inputs) -> Result<(), TrainErro
         );
         return Ok(());
     }
-    let text = read_text(&path, LONGEST_TEXT).map_err(TrainError::file("read", &path))?;
-    let before: Inputs = serde_json::from_str(&text).map_err(TrainError::file("read", &path))?;
-    compare(spec, &before, now)
+    compare(spec, &Inputs::load(&path)?, now)
 }
 
 /// Refuses a finished run whose model or data are of this machine and have other contents now: its results are not those
@@ -112,8 +110,6 @@ pub(crate) fn record(
     inputs: &Inputs,
 ) -> Result<(), TrainError> {
     std::fs::create_dir_all(folder.path()).map_err(TrainError::file("create", folder.path()))?;
-    let path = folder.inputs();
-    let json = serde_json::to_vec(inputs).map_err(TrainError::file("write", &path))?;
-    crate::write_atomically(&path, &json)?;
+    inputs.save(&folder.inputs())?;
     crate::write_atomically(&folder.config(), config.to_toml()?.as_bytes())
 }

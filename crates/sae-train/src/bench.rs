@@ -183,7 +183,7 @@ impl Bench {
         let tokens = &self.batches[self.next % BATCHES];
         self.next += 1;
         let members: Vec<&Member> = self.members.iter().map(|(member, _)| member).collect();
-        let outcomes = self.model.gradients(&members, tokens, 1.0)?;
+        let outcomes = self.model.gradients(&members, tokens, 1.0, self.next as u64)?;
         time(Part::Optimiser, || {
             let mut scalars = vec![outcomes[0].terms.l0.shallow_clone()];
             for outcome in &outcomes {
@@ -344,7 +344,8 @@ fn set_active(
     batches: &[Tensor],
 ) -> Result<(), TrainError> {
     no_grad(|| {
-        let [w_enc, b_enc, ..] = member.saes()[0].1.parameters();
+        let dictionary = &member.dictionaries()[0].dictionary;
+        let (w_enc, b_enc) = (dictionary.parameter("w_enc")?, dictionary.parameter("b_enc")?);
         let (features, d) = w_enc.size2()?;
         let mut inputs = Vec::new();
         for batch in batches.iter().take(SAMPLED_TOKENS.div_ceil(batches[0].numel())) {

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sae_config::{RunFolder, Site, file};
-use sae_nn::Sae;
+use sae_config::file;
+use sae_record::RunFolder;
 use sae_splice::Member;
 use sae_tensors::TensorFiles;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub(crate) struct State {
 /// A run read from a checkpoint.
 pub(crate) struct Restored {
     pub state: State,
-    /// The parameters of the last state known to be good, in order; empty where none was stored.
+    /// The parameters and buffers of the last state known to be good, in order; empty where none was stored.
     pub good: Vec<Tensor>,
 }
 
@@ -45,9 +45,23 @@ pub(crate) struct Diverged {
 
 /// The names of a member's trained parameters, in order.
 pub(crate) fn names(member: &Member) -> Vec<String> {
-    let of_site =
-        |(site, _): &(Site, Sae)| Sae::PARAMETER_NAMES.map(|name| format!("{site}.{name}"));
-    member.trained().flat_map(of_site).collect()
+    member.named_parameters().into_iter().map(|(name, _)| name).collect()
+}
+
+/// The buffers of a member's trained dictionaries, with names.
+pub(crate) fn buffers(member: &Member) -> Vec<(String, Tensor)> {
+    let buffers = member.named_buffers().into_iter();
+    buffers.map(|(name, buffer)| (name, buffer.shallow_clone())).collect()
+}
+
+/// What a checkpoint is made of and restored to: named parameters with their optimiser, and named buffers.
+pub(crate) struct Tensors<'a> {
+    /// The names of the parameters, in order.
+    pub names: &'a [String],
+    pub optimiser: &'a Adam,
+    pub buffers: &'a [(String, Tensor)],
+    /// The parameters and buffers of the last state known to be good; none where none is kept.
+    pub good: &'a [Tensor],
 }
 
 /// Where the data stands at a checkpoint.
@@ -55,13 +69,11 @@ pub(crate) fn cursor(place: &Path) -> PathBuf {
     place.join("cursor.parquet")
 }
 
-/// Saves named parameters with their optimiser's moments, the last good ones (none, or one a parameter), and what
-/// `save_rest` writes into the checkpoint's folder: where the data stands ([`cursor`]), and what others can open.
+/// Saves parameters with their optimiser's moments, buffers, the last good parameters, and what `save_rest` writes into the
+/// checkpoint's folder: where the data stands ([`cursor`]), and what others can open.
 pub(crate) fn save(
     place: &Path,
-    names: &[String],
-    optimiser: &Adam,
-    good: &[Tensor],
+    Tensors { names, optimiser, buffers, good }: &Tensors<'_>,
     state: &State,
     save_rest: &dyn Fn(&Path) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
@@ -77,8 +89,12 @@ pub(crate) fn save(
             tensors.push((format!("{name}.square"), cpu(square)?));
             tensors.push((name.clone(), cpu(parameter)?));
         }
-        for (name, good) in names.iter().zip(good) {
+        let buffer_names = buffers.iter().map(|(name, _)| name);
+        for (name, good) in names.iter().chain(buffer_names).zip(*good) {
             tensors.push((format!("{name}.good"), cpu(good)?));
+        }
+        for (name, buffer) in *buffers {
+            tensors.push((name.clone(), cpu(buffer)?));
         }
         let path = partial.join("state.safetensors");
         Tensor::write_safetensors(&tensors, &path).map_err(TrainError::file("write", &path))?;
@@ -97,11 +113,12 @@ pub(crate) fn save(
     })
 }
 
-/// Restores named parameters and their optimiser.
+/// Restores named parameters, their optimiser and named buffers.
 pub(crate) fn restore(
     place: &Path,
     names: &[String],
     optimiser: &mut Adam,
+    buffers: &[(String, Tensor)],
 ) -> Result<Restored, TrainError> {
     let path = place.join("state.json");
     let text = std::fs::read(&path).map_err(TrainError::file("read", &path))?;
@@ -117,11 +134,17 @@ pub(crate) fn restore(
         moments.push((take(&format!("{name}.mean"))?, take(&format!("{name}.square"))?));
     }
     optimiser.restore(state.optimiser_steps, moments)?;
-    let good = match state.good {
-        None => Vec::new(),
-        Some(_) => {
-            names.iter().map(|name| take(&format!("{name}.good"))).collect::<Result<_, _>>()?
-        }
+    for (name, buffer) in buffers {
+        let value = take(name)?;
+        let mut buffer = buffer.shallow_clone();
+        no_grad(|| buffer.f_copy_(&value))?;
+    }
+    let good = if state.good.is_some() {
+        let buffer_names = buffers.iter().map(|(name, _)| name);
+        let names = names.iter().chain(buffer_names);
+        names.map(|name| take(&format!("{name}.good"))).collect::<Result<_, _>>()?
+    } else {
+        Vec::new()
     };
     Ok(Restored { state, good })
 }

@@ -14,6 +14,9 @@ pub enum TrainError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file of a run or sweep.
+    #[error(transparent)]
+    Record(#[from] sae_record::RecordError),
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -79,7 +82,7 @@ pub enum TrainError {
         /// The effective batch size.
         effective: u64,
     },
-    /// A file of a run.
+    /// Any other file.
     #[error("cannot {action} {}: {message}", path.display())]
     File {
         /// What was being done.

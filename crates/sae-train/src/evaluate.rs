@@ -1,22 +1,22 @@
 //! Evaluations: in between, at the end of a run, and of a finished run again.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt32Array};
-use parquet::arrow::ArrowWriter;
 use sae_config::run::Processing;
-use sae_config::summary::{Inputs, Status, Summary, Versions};
-use sae_config::{RunConfig, RunFolder, Site, Source, file};
-use sae_nn::weights::{self, NamedSae, Provenance};
-use sae_splice::{Evaluation, FeatureCounts, Member};
+use sae_config::{RunConfig, Site, Source};
+use sae_nn::Dictionary;
+use sae_nn::weights::{self, NamedDictionary, Provenance};
+use sae_record::RunFolder;
+use sae_record::features::{self, Feature};
+use sae_record::summary::{Inputs, Status, Summary, Versions};
+use sae_splice::{Evaluation, FeatureCounts, Member, PlacedDictionary};
 use serde_json::Map;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, Phase};
 use crate::setup::{Setup, Training, kind};
 use crate::trainer::Run;
-use crate::{Sources, TrainError, write_atomically};
+use crate::{Sources, TrainError};
 
 /// Evaluates all runs and adds a line to each log.
 pub(crate) fn log_evaluation(runs: &mut [Run], setup: &Setup, step: u64) -> Result<(), TrainError> {
@@ -64,9 +64,9 @@ pub(crate) fn finish(
                 * config.data.context_length.get() as u64,
             n_features: run
                 .member
-                .saes()
+                .dictionaries()
                 .iter()
-                .map(|(site, sae)| (*site, sae.n_features() as u64))
+                .map(|placed| (placed.writes, placed.dictionary.n_features() as u64))
                 .collect(),
             alive: counts
                 .iter()
@@ -77,10 +77,7 @@ pub(crate) fn finish(
             inputs: Some(inputs.clone()),
             versions: made_with.clone(),
         };
-        let path = folder.summary();
-        let json =
-            serde_json::to_string_pretty(&summary).map_err(TrainError::file("write", &path))?;
-        write_atomically(&path, json.as_bytes())?;
+        summary.save(&folder.summary())?;
     }
     Ok(())
 }
@@ -134,7 +131,7 @@ pub(crate) fn member(
 ) -> Result<Member, TrainError> {
     let mut loaded = weights::load_all(path, device, kind(config))?
         .into_iter()
-        .map(|named| Ok((site_of(&named, config, path)?, named.sae)))
+        .map(|named| Ok((site_of(&named, config, path)?, named.dictionary)))
         .collect::<Result<Vec<_>, TrainError>>()?;
     let saes = config
         .sae
@@ -146,10 +143,17 @@ pub(crate) fn member(
                 found: path.display().to_string(),
                 expected: format!("an SAE at {site}, where the configuration has one"),
             })?;
-            Ok(loaded.swap_remove(found))
+            let (site, dictionary) = loaded.swap_remove(found);
+            Ok(placed(site, dictionary, config))
         })
         .collect::<Result<Vec<_>, TrainError>>()?;
     Ok(Member::new(&setup.model, saes, &config.loss)?)
+}
+
+/// A dictionary that writes a site, reading what the configuration says.
+pub(crate) fn placed(site: Site, dictionary: Dictionary, config: &RunConfig) -> PlacedDictionary {
+    let own = config.placements().find(|(_, writes)| *writes == site);
+    PlacedDictionary { reads: own.map_or(site, |(reads, _)| reads), writes: site, dictionary }
 }
 
 /// Writes SAEs at a path, whatever their format, as folders in the format of SAELens, `out/<site>/`; returns these.
@@ -160,20 +164,23 @@ pub fn convert(config: &RunConfig, path: &Path, out: &Path) -> Result<Vec<PathBu
             let site = site_of(&named, config, path)?;
             let folder = out.join(site.to_string());
             std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
-            let (model, hook_name) = (model_name(config), site.to_string());
-            weights::save(&named.sae, provenance(config, &hook_name, &model), &folder)?;
+            let model = model_name(config);
+            let (reads, writes) = (named.hook_name.clone(), named.hook_name_out.clone());
+            let hook_name = reads.unwrap_or_else(|| site.to_string());
+            let provenance = provenance(config, &hook_name, writes.as_deref(), &model);
+            weights::save(&named.dictionary, provenance, &folder)?;
             Ok(folder)
         })
         .collect()
 }
 
-/// The site that an SAE is for: the one that its file names, or the only one of its configuration.
+/// The site that a dictionary writes: the one that its file names, or the only one of its configuration.
 pub(crate) fn site_of(
-    named: &NamedSae,
+    named: &NamedDictionary,
     config: &RunConfig,
     path: &Path,
 ) -> Result<Site, TrainError> {
-    match (&named.hook_name, config.sae.sites.as_slice()) {
+    match (named.hook_name_out.as_ref().or(named.hook_name.as_ref()), config.sae.sites.as_slice()) {
         (Some(name), _) => name.parse().map_err(|error| TrainError::Source {
             found: format!("the SAE at {name} in {}", path.display()),
             expected: format!("a site ({error})"),
@@ -196,10 +203,16 @@ fn model_name(config: &RunConfig) -> String {
     }
 }
 
-fn provenance<'a>(config: &RunConfig, hook_name: &'a str, model: &'a str) -> Provenance<'a> {
+fn provenance<'a>(
+    config: &RunConfig,
+    hook_name: &'a str,
+    hook_name_out: Option<&'a str>,
+    model: &'a str,
+) -> Provenance<'a> {
     Provenance {
         model,
         hook_name,
+        hook_name_out,
         context_length: config.data.context_length.get(),
         processed: config.model.processing == Processing::TransformerLens,
     }
@@ -212,7 +225,11 @@ fn evaluate(
 ) -> Result<Vec<Evaluation>, TrainError> {
     let batches = &setup.evaluation;
     let tokens = batches.first().map_or(0, |batch| batch.numel() as u64);
-    observer.notice(Event::began("evaluate", batches.len() as u64, tokens * members.len() as u64));
+    observer.notice(Event::began(
+        Phase::Evaluate,
+        batches.len() as u64,
+        tokens * members.len() as u64,
+    ));
     let mut progress = |done| observer.notice(Event::advanced(done));
     let evaluations = setup.model.evaluate(members, batches, &mut progress)?;
     observer.notice(Event::Ended);
@@ -236,7 +253,7 @@ fn count_features(
     let tokens = (batch_size * config.data.context_length.get()) as u64;
     let batches = config.eval.alive_tokens.div_ceil(tokens);
     let mut stream = training.batches(config, batch_size, None)?;
-    observer.notice(Event::began("alive", batches, tokens * members.len() as u64));
+    observer.notice(Event::began(Phase::Alive, batches, tokens * members.len() as u64));
     for done in 1..=batches {
         if observer.interrupted() {
             return Err(TrainError::InterruptedEvaluation);
@@ -252,80 +269,40 @@ fn count_features(
 /// Writes a run's SAEs into its folder, or into a checkpoint's.
 pub(crate) fn save_weights(run: &Run, folder: &RunFolder) -> Result<(), TrainError> {
     let config = &run.spec.config;
-    for (site, sae) in run.member.saes() {
-        let (model, hook_name) = (model_name(config), site.to_string());
-        let provenance = provenance(config, &hook_name, &model);
-        weights::save(sae, provenance, &folder.sae(*site))?;
+    for PlacedDictionary { reads, writes, dictionary } in run.member.dictionaries() {
+        let model = model_name(config);
+        let (hook_name, hook_name_out) = (reads.to_string(), writes.to_string());
+        let hook_name_out = (reads != writes).then_some(hook_name_out.as_str());
+        let provenance = provenance(config, &hook_name, hook_name_out, &model);
+        weights::save(dictionary, provenance, &folder.sae(*writes))?;
     }
     Ok(())
 }
 
-/// `features.parquet`: a row a feature of every SAE.
+/// Writes the features of a run's SAEs.
 fn write_features(run: &Run, counts: &[FeatureCounts]) -> Result<(), TrainError> {
-    let path = run.spec.folder.features();
-    let mut columns = FeatureColumns::default();
-    for (counts, (site, sae)) in counts.iter().zip(run.member.saes()) {
-        let [w_enc, b_enc, w_dec, _] = sae.parameters();
+    let of_site = |(counts, placed): (&FeatureCounts, &PlacedDictionary)| {
+        let dictionary = &placed.dictionary;
+        let [w_enc, b_enc, w_dec] =
+            ["w_enc", "b_enc", "w_dec"].map(|name| dictionary.parameter(name));
         let norms = |tensor: &Tensor| -> Result<Vec<f64>, TrainError> {
             let norms = no_grad(|| tensor.f_norm_scalaropt_dim(2.0, [1], false))?;
             Ok(Vec::try_from(norms.f_to_kind(Kind::Double)?)?)
         };
-        columns.add(
-            *site,
-            &counts.frequencies()?,
-            norms(w_enc)?,
-            norms(w_dec)?,
-            Vec::try_from(b_enc.f_detach()?.f_to_kind(Kind::Double)?)?,
-        );
-    }
-    let partial = file::partial(&path);
-    let write = || -> Result<(), Box<dyn std::error::Error>> {
-        let batch = columns.batch()?;
-        let mut writer = ArrowWriter::try_new(file::create_new(&partial)?, batch.schema(), None)?;
-        writer.write(&batch)?;
-        writer.close()?;
-        Ok(std::fs::rename(&partial, &path)?)
+        let (encoder_norms, decoder_norms) = (norms(w_enc?)?, norms(w_dec?)?);
+        let biases: Vec<f64> = Vec::try_from(b_enc?.f_detach()?.f_to_kind(Kind::Double)?)?;
+        let features = counts.frequencies()?.into_iter().enumerate();
+        let features = features.map(|(index, frequency)| Feature {
+            index: index as u32,
+            frequency,
+            alive: frequency > 0.0,
+            encoder_norm: encoder_norms[index],
+            decoder_norm: decoder_norms[index],
+            encoder_bias: biases[index],
+        });
+        Ok((placed.writes, features.collect()))
     };
-    write().map_err(TrainError::file("write", &path))
-}
-
-#[derive(Default)]
-struct FeatureColumns {
-    site: Vec<String>,
-    feature: Vec<u32>,
-    frequency: Vec<f64>,
-    encoder_norm: Vec<f64>,
-    decoder_norm: Vec<f64>,
-    encoder_bias: Vec<f64>,
-}
-
-impl FeatureColumns {
-    fn add(
-        &mut self,
-        site: Site,
-        frequency: &[f64],
-        encoder_norm: Vec<f64>,
-        decoder_norm: Vec<f64>,
-        encoder_bias: Vec<f64>,
-    ) {
-        self.site.extend(std::iter::repeat_n(site.to_string(), frequency.len()));
-        self.feature.extend(0..frequency.len() as u32);
-        self.frequency.extend(frequency);
-        self.encoder_norm.extend(encoder_norm);
-        self.decoder_norm.extend(decoder_norm);
-        self.encoder_bias.extend(encoder_bias);
-    }
-
-    fn batch(self) -> Result<RecordBatch, arrow::error::ArrowError> {
-        let alive: BooleanArray = self.frequency.iter().map(|&f| Some(f > 0.0)).collect();
-        RecordBatch::try_from_iter([
-            ("site", Arc::new(StringArray::from(self.site)) as ArrayRef),
-            ("feature", Arc::new(UInt32Array::from(self.feature))),
-            ("frequency", Arc::new(Float64Array::from(self.frequency))),
-            ("alive", Arc::new(alive)),
-            ("encoder_norm", Arc::new(Float64Array::from(self.encoder_norm))),
-            ("decoder_norm", Arc::new(Float64Array::from(self.decoder_norm))),
-            ("encoder_bias", Arc::new(Float64Array::from(self.encoder_bias))),
-        ])
-    }
+    let features = counts.iter().zip(run.member.dictionaries()).map(of_site);
+    let features = features.collect::<Result<Vec<_>, TrainError>>()?;
+    Ok(features::write(&run.spec.folder.features(), &features)?)
 }

@@ -5,7 +5,8 @@
 //! [`progress::Observer`]; this crate prints nothing.
 //!
 //! ```no_run
-//! use sae_config::{RunConfig, RunFolder};
+//! use sae_config::RunConfig;
+//! use sae_record::RunFolder;
 //! use sae_train::{RunSpec, progress::Silent, train};
 //!
 //! let config = RunConfig::load("configs/runs/rust-lm.toml".as_ref())?;
@@ -22,7 +23,6 @@ mod checkpoint;
 mod error;
 mod evaluate;
 pub mod generate;
-mod log;
 pub mod measure;
 mod memory;
 pub mod optim;
@@ -33,8 +33,8 @@ mod setup;
 mod sources;
 mod trainer;
 
-use sae_config::summary::Versions;
 use sae_data::Batch;
+use sae_record::summary::Versions;
 use tch::{Device, Tensor};
 
 pub use error::TrainError;

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use sae_config::activations::{self, Measured, RunActivations, SiteActivations};
 use sae_config::fingerprint::Fingerprint;
-use sae_config::summary::{Inputs, Summary};
-use sae_config::{RunConfig, RunFolder, Site, layout};
+use sae_config::{RunConfig, Site};
 use sae_model::load;
+use sae_record::activations::{self, Measured, RunActivations, SiteActivations};
+use sae_record::summary::{Inputs, Summary};
+use sae_record::{RunFolder, layout};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
 
 use crate::evaluate::member;
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, Phase};
 use crate::setup::{Setup, evaluation_fingerprint};
-use crate::{RunSpec, Sources, TrainError, write_atomically};
+use crate::{RunSpec, Sources, TrainError};
 
 /// Principal directions that are measured.
 const DIRECTIONS: usize = 8;
@@ -72,14 +73,14 @@ pub fn measure_activations(
     let batches = &setup.evaluation;
     let tokens: u64 = batches.iter().map(|batch| batch.numel() as u64).sum();
     let steps = (missing.len() + open.len()) as u64;
-    observer.notice(Event::began("measure activations", steps, tokens));
+    observer.notice(Event::began(Phase::MeasureActivations, steps, tokens));
     let mut principals = Vec::with_capacity(sites.len());
     let mut done = 0;
     for site in sites {
         let principal = setup.model.principal(site, batches, DIRECTIONS)?;
         if missing.contains(&site) {
             let values = setup.model.site_activations(&principal, batches, SEED)?;
-            save(&layout::activations(sweep, site), &Measured { of: of_model.clone(), values })?;
+            Measured { of: of_model.clone(), values }.save(&layout::activations(sweep, site))?;
             done += 1;
             advance(observer, done)?;
         }
@@ -89,7 +90,7 @@ pub fn measure_activations(
         match member(&run.config, run.folder.path(), &setup, device) {
             Ok(member) => {
                 let values = setup.model.sae_activations(&member, &principals, batches)?;
-                save(&run.folder.activations(), &Measured { of, values })?;
+                Measured { of, values }.save(&run.folder.activations())?;
             }
             Err(error) => tracing::warn!("{}: activations are not measured: {error}", run.id),
         }
@@ -167,16 +168,6 @@ fn advance(observer: &mut dyn Observer, done: u64) -> Result<(), TrainError> {
 }
 
 /// Whether a measurement of the same things is there and can be read.
-fn measured<T: DeserializeOwned>(path: &Path, of: &Of) -> bool {
-    std::fs::read(path).is_ok_and(|bytes| {
-        serde_json::from_slice::<Measured<T>>(&bytes).is_ok_and(|found| found.of == *of)
-    })
-}
-
-fn save<T: Serialize>(path: &Path, found: &Measured<T>) -> Result<(), TrainError> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(TrainError::file("create", folder))?;
-    }
-    let json = serde_json::to_string(found).map_err(TrainError::file("write", path))?;
-    write_atomically(path, json.as_bytes())
+fn measured<T: Serialize + DeserializeOwned>(path: &Path, of: &Of) -> bool {
+    matches!(Measured::<T>::load(path), Ok(Some(found)) if found.of == *of)
 }

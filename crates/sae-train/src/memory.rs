@@ -1,11 +1,10 @@
-//! What a training step needs memory for, about: for the error that says that there is none left.
-//!
-//! `N` tokens of a batch, `D` width of the residual stream, `F` dictionary elements, `K` members, `V` vocabulary.
+//! Whether the SAEs of a bank fit into memory, and what took it where there is none left; the estimate is that of
+//! `sae_config::estimate`.
 
 use std::path::Path;
 
 use sae_config::RunConfig;
-use sae_config::run::Precision;
+use sae_config::estimate::{MemoryUse, ModelShape, memory_uses, parameter_bytes};
 use sae_model::{Transformer, device};
 
 use crate::TrainError;
@@ -14,21 +13,15 @@ use crate::TrainError;
 pub(crate) fn check(configs: &[&RunConfig], model: &Transformer) -> Result<(), TrainError> {
     let available = device::memory(model.device()).map(|memory| memory.total as f64);
     match available.or_else(|| machine_bytes(Path::new("/"))) {
-        Some(available) => fits(configs, model.config().d_model, available),
+        Some(available) => fits(configs, shape(model), available),
         None => Ok(()),
     }
 }
 
-/// Parameters, gradients, two moments and the kept copy of every SAE, in bytes, against what there is.
-fn fits(configs: &[&RunConfig], d_model: usize, available: f64) -> Result<(), TrainError> {
-    let needed: f64 = configs
-        .iter()
-        .map(|config| {
-            let number = if config.train.precision == Precision::F64 { 8.0 } else { 4.0 };
-            let elements = config.n_features(d_model) as f64 * config.sae.sites.len() as f64;
-            5.0 * number * elements * (2.0 * d_model as f64 + 1.0)
-        })
-        .sum();
+/// The parameters of every SAE and what is kept beside them, in bytes, against what there is.
+fn fits(configs: &[&RunConfig], model: ModelShape, available: f64) -> Result<(), TrainError> {
+    let needed = parameter_bytes(model, configs);
+    let d_model = model.d_model as usize;
     let largest = configs.iter().max_by_key(|config| config.n_features(d_model));
     match largest {
         Some(config) if needed > available => Err(TrainError::TooLarge {
@@ -53,13 +46,7 @@ fn machine_bytes(root: &Path) -> Option<f64> {
     Some(group.map_or(all, |group| group.min(all)))
 }
 
-/// A user of memory, and its bytes.
-struct Use {
-    what: String,
-    bytes: f64,
-}
-
-/// Says of an error that memory ran out what took it; any other error stays what it is.
+/// Where memory has run out, the error names what takes it; every other error stays as it is.
 pub(crate) fn explain(
     error: TrainError,
     configs: &[&RunConfig],
@@ -67,10 +54,10 @@ pub(crate) fn explain(
 ) -> TrainError {
     let text = error.to_string();
     let Some(message) = text.lines().find(|line| is_out_of_memory(line)) else { return error };
-    let mut uses = uses(configs, model);
+    let mut uses = memory_uses(shape(model), configs);
     uses.sort_by(|a, b| b.bytes.total_cmp(&a.bytes));
-    let uses: Vec<String> =
-        uses.iter().map(|Use { what, bytes }| format!("{what} {:.2} GB", bytes / 1e9)).collect();
+    let show = |MemoryUse { what, bytes }: &MemoryUse| format!("{what} {:.2} GB", bytes / 1e9);
+    let uses: Vec<String> = uses.iter().map(show).collect();
     TrainError::OutOfMemory {
         message: message.trim().to_owned(),
         uses: uses.join(", "),
@@ -78,43 +65,18 @@ pub(crate) fn explain(
     }
 }
 
+/// What memory depends on of a model.
+fn shape(model: &Transformer) -> ModelShape {
+    let sizes = model.config();
+    let [n_layers, d_model, d_mlp, vocabulary, n_parameters] =
+        [sizes.n_layers, sizes.d_model, sizes.d_mlp, sizes.vocabulary, model.n_parameters()]
+            .map(|n| n as u64);
+    ModelShape { n_layers, d_model, d_mlp, vocabulary, n_parameters }
+}
+
 /// As libtorch's allocators for GPUs and for CPUs say it.
 fn is_out_of_memory(line: &str) -> bool {
     line.contains("out of memory") || line.contains("can't allocate memory")
-}
-
-fn uses(configs: &[&RunConfig], model: &Transformer) -> Vec<Use> {
-    let Some(config) = configs.first() else { return Vec::new() };
-    let lm = model.config();
-    let (d, k) = (lm.d_model as f64, configs.len() as f64);
-    let n = (config.train.batch_size.get() * config.data.context_length.get()) as f64;
-    let (full, low) = match config.train.precision {
-        Precision::F32 => (4.0, 4.0),
-        Precision::F64 => (8.0, 8.0),
-        Precision::Bf16 => (4.0, 2.0),
-    };
-    let features: f64 = configs
-        .iter()
-        .map(|config| (config.n_features(lm.d_model) * config.sae.sites.len()) as f64)
-        .sum();
-    // Attention and MLP leave about 16 activations as wide as the residual stream in a block.
-    let first = config.sae.sites.first().map_or(0, |site| site.block);
-    let kept = if config.train.recompute { 1 } else { lm.n_layers.saturating_sub(first) };
-    vec![
-        Use { what: "the language model".to_owned(), bytes: low * model.n_parameters() as f64 },
-        Use {
-            what: "parameters, gradients, moments and the kept copy of the SAEs".to_owned(),
-            bytes: 5.0 * full * 2.0 * d * features,
-        },
-        Use {
-            what: format!("feature activations of {n} tokens and their gradients"),
-            bytes: low * n * (features + features / k),
-        },
-        Use {
-            what: format!("activations of {kept} blocks after the SAE, for each of {k} runs"),
-            bytes: low * n * 16.0 * d * kept as f64 * k,
-        },
-    ]
 }
 
 #[cfg(test)]
@@ -124,6 +86,10 @@ mod tests {
 
     use super::*;
 
+    fn tiny() -> ModelShape {
+        ModelShape::gpt2(6, 128, 4096, 128)
+    }
+
     #[test]
     fn a_dictionary_larger_than_the_machine_is_refused_before_it_is_made() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/runs/rust-lm.toml");
@@ -132,14 +98,16 @@ mod tests {
             let text = text.replace("expansion = 16", &format!("expansion = {expansion}"));
             RunConfig::parse(&text, "run.toml").unwrap()
         };
-        // 46 080 elements were meant, not 46 080 · 128: 5.9 M × 257 numbers × 5 × 4 bytes = 30 GB.
+        // 46 080 elements were meant, not 46 080 · 128: 5.9 M × 257 numbers × 6 × 4 bytes = 36 GB.
         let slip = with("46080");
-        let error = fits(&[&slip], 128, 24e9).unwrap_err().to_string();
-        for part in ["5898240 dictionary elements", "sae.expansion = 46080", "30.3 GB", "24.0 GB"] {
+        let error = fits(&[&slip], tiny(), 24e9).unwrap_err().to_string();
+        for part in ["5898240 dictionary elements", "sae.expansion = 46080", "36.4 GB", "24.0 GB"] {
             assert!(error.contains(part), "{error}");
         }
-        assert!(fits(&[&slip], 128, 40e9).is_ok() && fits(&[&slip, &slip], 128, 40e9).is_err());
-        assert!(fits(&[&with("360")], 128, 24e9).is_ok());
+        assert!(
+            fits(&[&slip], tiny(), 40e9).is_ok() && fits(&[&slip, &slip], tiny(), 40e9).is_err()
+        );
+        assert!(fits(&[&with("360")], tiny(), 24e9).is_ok());
     }
 
     #[test]
@@ -172,14 +140,14 @@ mod tests {
             Kind::Float,
         )
         .unwrap();
-        // 16 windows × 128 tokens × (F = 2 048, three runs, and one gradient) × 4 bytes = 67 MB.
+        // 16 windows × 128 tokens × (F = 2 048, three runs, and one's gradients) × 4 bytes = 84 MB.
         let torch = |message: &str| TrainError::Torch(tch::TchError::Torch(message.to_owned()));
         let real = "CUDA out of memory. Tried to allocate 20.00 MiB.\nException raised from x.cpp";
         let text = explain(torch(real), &[&config; 3], &model).to_string();
         for part in [
             "Tried to allocate 20.00 MiB.",
-            "feature activations of 2048 tokens and their gradients 0.07 GB",
-            "activations of 3 blocks after the SAE, for each of 3 runs 0.15 GB",
+            "feature activations of 2048 tokens and their gradients 0.08 GB",
+            "activations of 9 blocks after the SAEs of all runs 0.23 GB",
             "train.effective_batch_size at 16",
         ] {
             assert!(text.contains(part), "{text}");

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::checkpoint::{self, State};
 use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, Phase};
 use crate::schedule::Schedule;
 use crate::{Sources, TrainError, batch_tensor};
 
@@ -179,7 +179,7 @@ fn count(training: &Windows, observer: &mut dyn Observer) -> Result<u64, TrainEr
         return Ok(rows.saturating_sub(training.options.skip));
     }
     let mut windows = 0;
-    observer.notice(Event::began("count", 0, training.options.context_length as u64));
+    observer.notice(Event::began(Phase::Count, 0, training.options.context_length as u64));
     for window in training.batches(1)? {
         window?;
         windows += 1;
@@ -259,7 +259,7 @@ fn train(
     let names: Vec<String> =
         model.parameters().into_iter().map(|parameter| parameter.name).collect();
     let from = if checkpoint.join("state.json").is_file() {
-        checkpoint::restore(checkpoint, &names, &mut optimiser)?.state.step
+        checkpoint::restore(checkpoint, &names, &mut optimiser, &[])?.state.step
     } else {
         0
     };
@@ -278,7 +278,7 @@ fn train(
         TokenStream::resume(shards, reader, options.clone(), cursor)?
     };
     let tokens_per_unit = (batch_size * options.context_length) as u64;
-    observer.notice(Event::began("pretrain", steps, tokens_per_unit));
+    observer.notice(Event::began(Phase::Pretrain, steps, tokens_per_unit));
     observer.notice(Event::advanced(from));
     for step in from..steps {
         let batch = next(&mut stream, training)?;
@@ -304,7 +304,9 @@ fn train(
             let rest = |folder: &Path| {
                 Ok(stream.cursor().save(&options, training, &checkpoint::cursor(folder))?)
             };
-            checkpoint::save(checkpoint, &names, &optimiser, &[], &state, &rest)?;
+            let (names, optimiser) = (&names, &optimiser);
+            let tensors = checkpoint::Tensors { names, optimiser, buffers: &[], good: &[] };
+            checkpoint::save(checkpoint, &tensors, &state, &rest)?;
         }
         if interrupted {
             return Err(TrainError::Interrupted { step: step + 1 });

@@ -1,6 +1,6 @@
 //! How long work tells its caller where it is, and learns that it should stop.
 
-pub use sae_config::progress::Event;
+pub use sae_record::{Event, Phase};
 
 /// Told of every [`Event`].
 pub trait Observer {

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use sae_config::run::Precision;
-use sae_config::summary::Inputs;
 use sae_config::{RunConfig, Source};
 use sae_data::{
     ColumnKind, Compared, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream,
 };
 use sae_model::{ModelConfig, ModelError, load};
+use sae_record::summary::Inputs;
 use sae_splice::SplicedModel;
 use tch::{Device, Kind, Tensor};
 
@@ -80,7 +80,7 @@ impl Setup {
             model = model.into_bfloat16()?;
         }
         Ok(Self {
-            model: SplicedModel::new(model).with_recomputation(config.train.recompute),
+            model: SplicedModel::new(model).with_activation_checkpointing(config.train.recompute),
             evaluation: Vec::new(),
             sources,
             evaluation_shards: None,
@@ -323,8 +323,12 @@ fn check_sizes(config: &RunConfig, sizes: &ModelConfig, path: &Path) -> Result<(
     let in_model = |source: ModelError| TrainError::InModel { path: path.to_owned(), source };
     sizes.check_context(config.data.context_length.get()).map_err(in_model)?;
     let downstream = config.loss.downstream.iter().flat_map(|term| &term.sites);
-    for site in config.sae.sites.iter().chain(downstream) {
+    for site in config.sae.sites.iter().chain(&config.sae.reads).chain(downstream) {
         sizes.check_site(*site).map_err(in_model)?;
+    }
+    for (reads, _) in config.placements() {
+        let n_features = config.n_features(sizes.width(reads.kind));
+        config.check_architecture(&path.display().to_string(), Some(n_features))?;
     }
     Ok(())
 }

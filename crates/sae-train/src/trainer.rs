@@ -4,20 +4,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sae_config::run::DownstreamConfig;
-use sae_config::summary::{Inputs, Summary, Versions};
-use sae_config::{Coefficient, RunConfig, RunFolder, Site};
+use sae_config::{Coefficient, RunConfig, Site};
 use sae_data::Cursor;
-use sae_nn::Sae;
 use sae_nn::weights;
+use sae_record::RunFolder;
+use sae_record::metrics::MetricsLog;
+use sae_record::summary::{Inputs, Summary, Versions};
 use sae_splice::profile::{Part, time};
-use sae_splice::{LossTerms, Member};
+use sae_splice::{DictionaryPlan, LossTerms, Member, PlacedDictionary};
 use serde_json::{Map, Value};
 use tch::{Device, Tensor, no_grad};
 
-use crate::checkpoint::{Diverged, State};
-use crate::log::MetricsLog;
+use crate::checkpoint::{Diverged, State, Tensors};
 use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, Phase};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
 use crate::{Sources, TrainError, begun, checkpoint, evaluate, memory};
@@ -41,7 +41,7 @@ pub(crate) struct Run {
     pub spec: RunSpec,
     pub member: Member,
     pub diverged: Option<Diverged>,
-    /// The last state whose loss is known to be finite, taken at logging steps, and its step.
+    /// The last state whose loss is known to be finite, taken at logging steps: its step, the parameters and the buffers.
     good: (u64, Vec<Tensor>),
     optimiser: Adam,
     schedule: Schedule,
@@ -141,15 +141,18 @@ fn is_kept(config: &RunConfig, step: u64) -> bool {
 /// Makes a run ready to go on from `step`.
 fn start(spec: &RunSpec, setup: &Setup, inputs: &Inputs, step: u64) -> Result<Run, TrainError> {
     let (config, model) = (&spec.config, &setup.model);
-    let d = model.model().config().d_model;
-    let member = Member::with_pretrained(
-        model,
-        &config.sae.sites,
-        config.n_features(d),
-        &config.loss,
-        config.sae.seed,
-        pretrained(config, setup)?,
-    )?;
+    let plans: Vec<DictionaryPlan> = config
+        .placements()
+        .map(|(reads, writes)| DictionaryPlan {
+            reads,
+            writes,
+            architecture: config.sae.architecture.clone(),
+            n_features: config.n_features(model.model().config().width(reads.kind)),
+            skip: config.sae.skip,
+        })
+        .collect();
+    let pretrained = pretrained(config, setup)?;
+    let member = Member::initialised(model, &plans, &config.loss, config.sae.seed, pretrained)?;
     let mut resolved = config.clone();
     if let Some(term) = member.downstream() {
         resolved.loss.downstream = Some(DownstreamConfig {
@@ -161,10 +164,11 @@ fn start(spec: &RunSpec, setup: &Setup, inputs: &Inputs, step: u64) -> Result<Ru
     begun::record(&spec.folder, &resolved, inputs)?;
     let parameters = member.parameters().into_iter().map(|tensor| (tensor.shallow_clone(), 0.0));
     let mut optimiser = Adam::new(parameters, AdamOptions::default())?;
-    let (mut diverged, mut good) = (None, (0, copies(&optimiser)?));
+    let (mut diverged, mut good) = (None, (0, copies(&optimiser, &member)?));
     if step > 0 {
         let place = spec.folder.checkpoint(step);
-        let restored = checkpoint::restore(&place, &checkpoint::names(&member), &mut optimiser)?;
+        let (names, buffers) = (checkpoint::names(&member), checkpoint::buffers(&member));
+        let restored = checkpoint::restore(&place, &names, &mut optimiser, &buffers)?;
         diverged = restored.state.diverged;
         for (own, stored) in good.1.iter_mut().zip(&restored.good) {
             own.f_copy_(stored)?;
@@ -184,7 +188,7 @@ fn start(spec: &RunSpec, setup: &Setup, inputs: &Inputs, step: u64) -> Result<Ru
 }
 
 /// The pretrained SAEs of a run, frozen unless it trains on with them.
-fn pretrained(config: &RunConfig, setup: &Setup) -> Result<Vec<(Site, Sae)>, TrainError> {
+fn pretrained(config: &RunConfig, setup: &Setup) -> Result<Vec<PlacedDictionary>, TrainError> {
     let (device, kind) = (setup.model.model().device(), setup::kind(config));
     let mut saes = Vec::new();
     for source in &config.sae.pretrained {
@@ -198,9 +202,9 @@ fn pretrained(config: &RunConfig, setup: &Setup) -> Result<Vec<(Site, Sae)>, Tra
                 });
             }
             if !config.sae.retrain {
-                named.sae.freeze();
+                named.dictionary.freeze();
             }
-            saes.push((site, named.sae));
+            saes.push(evaluate::placed(site, named.dictionary, config));
         }
     }
     Ok(saes)
@@ -235,7 +239,7 @@ fn train_steps(
     let mut batches = training.batches(&config, batch_size, cursor.as_deref())?;
     let tokens_per_unit =
         config.effective_batch_size() * config.data.context_length.get() as u64 * runs.len() as u64;
-    observer.notice(Event::began("train", steps, tokens_per_unit));
+    observer.notice(Event::began(Phase::Train, steps, tokens_per_unit));
     observer.notice(Event::advanced(from));
     let between =
         Duration::from_secs_f64(60.0 * config.log.checkpoint_every_minutes.get().min(1e9));
@@ -296,12 +300,15 @@ fn take_step(
         (0..runs.len()).filter(|&index| runs[index].diverged.is_none()).collect();
     let mut sums: Vec<Vec<Tensor>> = Vec::new();
     let mut terms: Vec<Vec<LossTerms>> = active.iter().map(|_| Vec::new()).collect();
+    let mut observed: Vec<Vec<Observed>> = active.iter().map(|_| Vec::new()).collect();
     for micro in 0..accumulation {
         let tokens = time(Part::Data, || batches.next())?;
         let members: Vec<&Member> = active.iter().map(|&index| &runs[index].member).collect();
-        let outcomes = setup.model.gradients(&members, &tokens, 1.0 / accumulation as f64)?;
+        let (scale, micro_batch) = (1.0 / accumulation as f64, (step - 1) * accumulation + micro);
+        let outcomes = setup.model.gradients(&members, &tokens, scale, micro_batch)?;
         for (index, outcome) in outcomes.into_iter().enumerate() {
             terms[index].push(outcome.terms);
+            observed[index].push(outcome.observed);
             if micro == 0 {
                 sums.push(outcome.gradients);
                 continue;
@@ -326,6 +333,7 @@ fn take_step(
             let found = Found {
                 gradients: &sums[place],
                 terms: &terms[place],
+                observed: &observed[place],
                 loss: scalars[2 * place],
                 norm: scalars[2 * place + 1],
             };
@@ -335,10 +343,15 @@ fn take_step(
     })
 }
 
+/// What a micro-batch has the dictionaries observe, each with its number.
+type Observed = Vec<(usize, Vec<Tensor>)>;
+
 /// What a step finds of a run before it updates it.
 struct Found<'a> {
     gradients: &'a [Tensor],
     terms: &'a LossTerms,
+    /// Of every micro-batch.
+    observed: &'a [Observed],
     loss: f64,
     norm: f64,
 }
@@ -346,24 +359,26 @@ struct Found<'a> {
 impl Run {
     fn update(&mut self, found: &Found<'_>, step: u64, logged: bool) -> Result<(), TrainError> {
         let train = &self.spec.config.train;
-        let Found { gradients, terms, loss, norm } = *found;
+        let Found { gradients, terms, observed, loss, norm } = *found;
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");
             let kept = self.good.0;
             tracing::error!("{}: {}", self.spec.id, TrainError::NonFinite { step, what, kept });
-            for (parameter, good) in self.optimiser.parameters().zip(&self.good.1) {
-                let mut parameter = parameter.shallow_clone();
-                no_grad(|| parameter.f_copy_(good))?;
+            for (mut tensor, good) in state(&self.optimiser, &self.member).zip(&self.good.1) {
+                no_grad(|| tensor.f_copy_(good))?;
             }
             self.diverged = Some(Diverged { at: step, kept });
             return Ok(());
         }
         if logged {
-            self.good = (step - 1, copies(&self.optimiser)?);
+            self.good = (step - 1, copies(&self.optimiser, &self.member)?);
         }
         let lr = train.lr.get() * self.schedule.factor(step - 1);
         let scale = clip_factor(norm, train.max_grad_norm.map(sae_config::Positive::get));
         self.optimiser.step(gradients, scale, lr)?;
+        for observed in observed {
+            self.member.observe(observed)?;
+        }
         if logged {
             let samples = step * self.spec.config.effective_batch_size();
             let mut line = Map::new();
@@ -375,7 +390,7 @@ impl Run {
                 for (name, value) in terms.values()? {
                     line.insert(name.to_owned(), value.into());
                 }
-                self.log.write(&line)
+                Ok::<(), TrainError>(self.log.write(&line)?)
             })?;
         }
         Ok(())
@@ -383,13 +398,19 @@ impl Run {
 
     /// Writes an evaluation in the middle of the run.
     pub fn log_line(&mut self, line: &Map<String, Value>) -> Result<(), TrainError> {
-        self.log.write(line)
+        Ok(self.log.write(line)?)
     }
 }
 
-/// The parameters as they stand.
-fn copies(optimiser: &Adam) -> Result<Vec<Tensor>, TrainError> {
-    optimiser.parameters().map(|parameter| Ok(no_grad(|| parameter.f_detach_copy())?)).collect()
+/// What a run is restored to where it diverges: its parameters, then its buffers.
+fn state(optimiser: &Adam, member: &Member) -> impl Iterator<Item = Tensor> {
+    let buffers = checkpoint::buffers(member).into_iter().map(|(_, buffer)| buffer);
+    optimiser.parameters().map(Tensor::shallow_clone).collect::<Vec<_>>().into_iter().chain(buffers)
+}
+
+/// The state as it stands.
+fn copies(optimiser: &Adam, member: &Member) -> Result<Vec<Tensor>, TrainError> {
+    state(optimiser, member).map(|tensor| Ok(no_grad(|| tensor.f_detach_copy())?)).collect()
 }
 
 /// A checkpoint of every run after `step` steps.
@@ -406,14 +427,20 @@ fn save_all(
             diverged: run.diverged,
             good: Some(run.good.0),
         };
-        let names = checkpoint::names(&run.member);
+        let (names, buffers) = (checkpoint::names(&run.member), checkpoint::buffers(&run.member));
         let place = run.spec.folder.checkpoint(step);
         let save_rest = |folder: &Path| {
             batches.save_cursor(cursor, &checkpoint::cursor(folder))?;
             // As in a run's folder, so that the SAEs open wherever a run's do.
             evaluate::save_weights(run, &RunFolder::new(folder))
         };
-        checkpoint::save(&place, &names, &run.optimiser, &run.good.1, &state, &save_rest)?;
+        let tensors = Tensors {
+            names: &names,
+            optimiser: &run.optimiser,
+            buffers: &buffers,
+            good: &run.good.1,
+        };
+        checkpoint::save(&place, &tensors, &state, &save_rest)?;
     }
     Ok(())
 }

@@ -25,10 +25,7 @@ fn biases(site: Site) -> Tensor {
     let clean = model.clean_pass(&tokens(STEPS), &[site].into(), false).unwrap();
     let x = clean.activation(site).unwrap().reshape([-1, 32]);
     let member = Member::random(&model, &[site], FEATURES, &loss(), 0).unwrap();
-    no_grad(|| {
-        -x.matmul(&member.saes()[0].1.parameters()[0].tr())
-            .quantile_scalar(0.975, 0, false, "linear")
-    })
+    no_grad(|| -x.matmul(&member.parameters()[0].tr()).quantile_scalar(0.975, 0, false, "linear"))
 }
 
 fn model(kind: Kind) -> SplicedModel {
@@ -50,7 +47,7 @@ fn train(kind: Kind) -> Vec<(f64, f64)> {
     let mut adam = Adam::new(parameters, AdamOptions::default()).unwrap();
     (0..STEPS)
         .map(|step| {
-            let outcome = model.gradients(&[&member], &tokens(step), 1.0).unwrap().remove(0);
+            let outcome = model.gradients(&[&member], &tokens(step), 1.0, step).unwrap().remove(0);
             let norm = read(&[global_norm(&outcome.gradients).unwrap()]).unwrap()[0];
             adam.step(&outcome.gradients, clip_factor(norm, Some(1.0)), 1e-4).unwrap();
             (outcome.terms.total.double_value(&[]), outcome.terms.l0.double_value(&[]))

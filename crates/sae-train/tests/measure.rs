@@ -6,8 +6,8 @@ mod support;
 
 use std::time::SystemTime;
 
-use sae_config::activations::{Measured, RunActivations, SiteActivations};
-use sae_config::{Summary, layout};
+use sae_record::activations::{Measured, RunActivations, SiteActivations};
+use sae_record::{Summary, layout};
 use sae_train::measure::measure_activations;
 use sae_train::progress::{Event, Observer, Silent};
 use sae_train::{RunSpec, TrainError};

@@ -92,10 +92,10 @@ fn the_references_saes_are_a_start() {
     // One step at a rate of 0.
     run(std::slice::from_ref(&spec)).unwrap();
     let expected =
-        sae_nn::reference::load(&file, Device::Cpu, tch::Kind::Float).unwrap().remove(1).sae;
+        sae_nn::reference::load(&file, Device::Cpu, tch::Kind::Float).unwrap().remove(1).dictionary;
     let stored = site_weights(&spec, "blocks.2.hook_resid_pre");
     let w_enc = &stored.iter().find(|(name, _)| name == "W_enc").unwrap().1;
-    assert!(w_enc.tr().equal(expected.parameters()[0]));
+    assert!(w_enc.tr().equal(expected.parameter("w_enc").unwrap()));
 }
 
 #[test]

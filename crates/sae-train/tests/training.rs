@@ -5,7 +5,7 @@
 mod support;
 
 use sae_config::RunConfig;
-use sae_config::summary::Status;
+use sae_record::summary::Status;
 use sae_train::progress::{Event, Observer, Silent};
 use sae_train::{RunSpec, TrainError, evaluate_saes, made_with, train};
 use support::{DOWNSTREAM, Interrupt, LOCAL, Place, metrics, run, same_run, weights, windows};

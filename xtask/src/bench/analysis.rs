@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use sae_config::{Manifest, RunFolder, layout};
+use sae_record::{Manifest, RunFolder, layout};
 use serde_json::Value;
 
 use super::page::{self, Spread, spread};

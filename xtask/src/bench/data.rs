@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use sae_config::progress::Event;
+use sae_record::{Event, Phase};
 
 use super::page::{self, Spread, spread};
 use super::peer;
@@ -130,7 +130,7 @@ fn training_rate(sae: &Path) -> anyhow::Result<f64> {
     for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
         match serde_json::from_str(&line?) {
             Ok(Event::Began { phase, tokens_per_unit, .. }) => {
-                training = phase == "train";
+                training = phase == Phase::Train;
                 if training {
                     unit = tokens_per_unit;
                 }

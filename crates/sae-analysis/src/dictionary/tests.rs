@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt32Array};
 use parquet::arrow::ArrowWriter;
-use sae_config::{RunFolder, Site};
+use sae_config::Site;
+use sae_record::RunFolder;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

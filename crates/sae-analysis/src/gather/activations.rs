@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sae_config::activations::{EVALUATION, MODEL, Measured, RunActivations, SiteActivations};
-use sae_config::{Site, layout};
+use sae_config::Site;
+use sae_record::activations::{EVALUATION, MODEL, Measured, RunActivations, SiteActivations};
+use sae_record::layout;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Notes;
@@ -66,22 +68,18 @@ pub(super) fn read(
 
 /// The file's content; none where there is no file, and with a note where it cannot be used or is not of the model and
 /// data of the runs (all of which have the same).
-fn read_measured<T: DeserializeOwned>(
+fn read_measured<T: Serialize + DeserializeOwned>(
     path: &Path,
     runs: &SweepRuns,
     notes: &mut Notes,
 ) -> Option<T> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+    let Measured { of, values } = match Measured::load(path) {
+        Ok(measured) => measured?,
         Err(error) => {
-            notes.add(format!("Cannot read {}, left out: {error}.", path.display()));
+            notes.add(format!("Activations are left out: {error}."));
             return None;
         }
     };
-    let Measured { of, values } = serde_json::from_str(&text)
-        .map_err(|error| notes.add(format!("Cannot use {}, left out: {error}.", path.display())))
-        .ok()?;
     let inputs = runs.finished.iter().find_map(|run| run.summary.inputs.as_ref());
     let is_other = inputs.is_some_and(|inputs| {
         of.get(MODEL) != Some(&inputs.model) || of.get(EVALUATION) != Some(&inputs.evaluation)

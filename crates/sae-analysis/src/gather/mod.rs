@@ -8,7 +8,7 @@ mod dictionaries;
 mod seeds;
 
 use sae_config::Site;
-use sae_config::progress::Event;
+use sae_record::{Event, Phase};
 
 pub(crate) use self::chosen::Chosen;
 use crate::evidence::{Downstream, DownstreamLayer, Evidence, Geometry, RunFacts};
@@ -90,7 +90,7 @@ pub(crate) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     fn begin(notice: &'a mut dyn FnMut(Event), steps: usize) -> Self {
-        notice(Event::began("analyse", steps as u64, 0));
+        notice(Event::began(Phase::Analyse, steps as u64, 0));
         Self { notice, begun: 0 }
     }
 
@@ -109,7 +109,7 @@ fn facts(runs: &SweepRuns, run: &FinishedRun) -> Result<RunFacts, AnalysisError>
     // The run's own file has what was resolved when it began; a folder without it has the manifest's.
     let config = match std::fs::read_to_string(runs.folder_of(run).config()) {
         Ok(config) => config,
-        Err(_) => run.config.to_toml()?,
+        Err(_) => run.config.to_toml().map_err(sae_record::RecordError::from)?,
     };
     Ok(RunFacts {
         run: run.id.clone(),

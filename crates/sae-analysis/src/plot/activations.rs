@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sae_config::activations::SaeActivations;
 use sae_config::{Site, Variant};
+use sae_record::activations::SaeActivations;
 
 use super::lines::{marked, over_index};
 use super::{Axis, Draw, Figure, Panel, Series};

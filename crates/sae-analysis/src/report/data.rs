@@ -58,7 +58,7 @@ struct Facts<'a> {
     variant: Variant,
     folder: &'a str,
     facets: &'a BTreeMap<String, String>,
-    versions: &'a sae_config::summary::Versions,
+    versions: &'a sae_record::summary::Versions,
 }
 
 /// Embedded rows, by column.

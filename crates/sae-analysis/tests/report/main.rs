@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use browser::{Page, Window};
 use sae_analysis::report::html;
 use sae_analysis::{Point, analyse_with};
-use sae_config::{Variant, layout};
+use sae_config::Variant;
+use sae_record::layout;
 use sample::{HOSTILE, bare, by_lr, evidence, hostile};
 use serde_json::{Value, json};
 

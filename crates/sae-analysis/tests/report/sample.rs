@@ -16,9 +16,9 @@ use sae_analysis::histogram::even_edges;
 use sae_analysis::matching::{Match, MatchBy, TYPES, matches};
 use sae_analysis::similarity::{SimilaritySummary, summarise};
 use sae_analysis::{Frontier, Point};
-use sae_config::activations::{Direction, SaeActivations, SiteActivations};
-use sae_config::summary::Versions;
 use sae_config::{Site, Variant};
+use sae_record::activations::{Direction, SaeActivations, SiteActivations};
+use sae_record::summary::Versions;
 
 const BLOCKS: usize = 6;
 const N_FEATURES: u64 = 2048;

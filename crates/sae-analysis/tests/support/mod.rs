@@ -15,10 +15,9 @@ use rand_chacha::ChaCha8Rng;
 use sae_analysis::AnalysisOptions;
 use sae_analysis::bootstrap::BootstrapOptions;
 use sae_analysis::embedding::EmbeddingOptions;
-use sae_config::summary::{DownstreamMetrics, Evaluation, Inputs, SiteMetrics, Status, Versions};
-use sae_config::{
-    Job, Manifest, ManifestRun, RunConfig, RunFolder, Site, Summary, Variant, layout,
-};
+use sae_config::{RunConfig, Site, Variant};
+use sae_record::summary::{DownstreamMetrics, Evaluation, Inputs, SiteMetrics, Status, Versions};
+use sae_record::{Job, Manifest, ManifestRun, RunFolder, Summary, layout};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

@@ -13,7 +13,7 @@ use crate::run::{
     DataConfig, DownstreamConfig, EvalConfig, LogConfig, LossConfig, ModelConfig, Precision,
     Processing, SaeConfig, ScheduleConfig, ScheduleKind, SparsityConfig, TermConfig, TrainConfig,
 };
-use crate::{ConfigError, RunConfig, Site, Source};
+use crate::{Architecture, ConfigError, RunConfig, Site, Source};
 
 /// Windows to evaluate on where the reference's configuration evaluates nothing or everything.
 const EVAL_SAMPLES: u64 = 500;
@@ -71,6 +71,9 @@ impl Importer<'_> {
                     "saes.dict_size_to_input_ratio",
                     config.saes.dict_size_to_input_ratio,
                 )?,
+                architecture: Architecture::default(),
+                reads: Vec::new(),
+                skip: false,
                 seed: config.seed.0,
                 pretrained: pretrained
                     .map(|path| sources::any(self.origin, path))

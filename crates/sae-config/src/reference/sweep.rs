@@ -1,4 +1,4 @@
-//! A Weights & Biases sweep of the reference, expanded to a manifest.
+//! A Weights & Biases sweep of the reference, expanded to jobs.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Kind, ModelSites, import, yaml};
+use crate::ConfigError;
 use crate::error::read;
-use crate::sweep::{ManifestBuilder, check_count, run_id};
-use crate::{ConfigError, Manifest};
+use crate::sweep::{Expansion, ExpansionBuilder, check_count, run_id};
 
 /// What of a sweep's file matters here; `metric` steers searches, of which a grid has none.
 #[derive(Debug, Deserialize)]
@@ -33,14 +33,14 @@ struct Sweep {
 type Parameter = (Vec<String>, Vec<Value>);
 
 /// Reads a sweep's YAML and expands it over its base configuration, the last entry of `command`: a path from the working
-/// directory, or the name of a file beside the sweep's; at most `most` runs. Returns the manifest and the warnings of the
+/// directory, or the name of a file beside the sweep's; at most `most` runs. Returns the jobs and the warnings of the
 /// import.
 pub fn expand(
     path: &Path,
     bank_size: NonZeroUsize,
     most: usize,
     sites: &mut ModelSites<'_>,
-) -> Result<(Manifest, Vec<String>), ConfigError> {
+) -> Result<(Expansion, Vec<String>), ConfigError> {
     let origin = path.display().to_string();
     let text = read(path)?;
     let value = yaml(&text, &origin)?;
@@ -70,7 +70,7 @@ pub fn expand(
         .collect();
     let sizes = parameters.iter().map(|(_, values)| values.len()).collect();
     check_count(&name, [sizes], most)?;
-    let mut builder = ManifestBuilder::new(&name, bank_size);
+    let mut builder = ExpansionBuilder::new(&name, bank_size);
     let mut warnings: Vec<String> = Vec::new();
     for point in combinations(&parameters) {
         let mut config = base.clone();

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use super::{RunConfig, ScheduleKind};
 use crate::ConfigError;
+use crate::architecture::OptionError;
 
 /// Tokens in a window.
 const MOST_TOKENS: u64 = 1 << 20;
@@ -20,6 +21,7 @@ impl RunConfig {
     /// Checks what no single value shows; `origin` names the file or run in errors.
     pub fn check(&self, origin: &str) -> Result<(), ConfigError> {
         self.check_sites(origin)?;
+        self.check_architecture(origin, None)?;
         self.check_loss(origin)?;
         self.check_bounds(origin)?;
         self.check_lengths(origin)
@@ -64,6 +66,21 @@ impl RunConfig {
         Ok(())
     }
 
+    /// Checks the options of the architecture, with F where the width of the activations is known.
+    pub fn check_architecture(
+        &self,
+        origin: &str,
+        n_features: Option<usize>,
+    ) -> Result<(), ConfigError> {
+        let architecture = &self.sae.architecture;
+        architecture.check(n_features).map_err(|error| {
+            let OptionError { key, found, expected } = error;
+            let name = architecture.name();
+            let found = format!("{found} (sae.architecture.{name}.{key})");
+            ConfigError::invalid(origin, "sae.architecture", found, expected)
+        })
+    }
+
     fn check_sites(&self, origin: &str) -> Result<(), ConfigError> {
         let sites = &self.sae.sites;
         if sites.is_empty() {
@@ -80,6 +97,31 @@ impl RunConfig {
                 "sae.sites",
                 format!("{a}, {b}"),
                 "sites stand once each, in the order in which the model computes them",
+            ));
+        }
+        let reads = &self.sae.reads;
+        if !reads.is_empty() && reads.len() != sites.len() {
+            return Err(ConfigError::invalid(
+                origin,
+                "sae.reads",
+                format!("{} sites", reads.len()),
+                format!("each of the {} in sae.sites has one that is read", sites.len()),
+            ));
+        }
+        if let Some((reads, writes)) = self.placements().find(|(reads, writes)| reads > writes) {
+            return Err(ConfigError::invalid(
+                origin,
+                "sae.reads",
+                reads,
+                format!("the model computes it after {writes}, which is written from it"),
+            ));
+        }
+        if self.sae.skip && self.placements().any(|(reads, writes)| reads == writes) {
+            return Err(ConfigError::invalid(
+                origin,
+                "sae.skip",
+                true,
+                "an SAE that passes its input on has nothing to learn: name what transcoders read in sae.reads",
             ));
         }
         let downstream = self.loss.downstream.as_ref().map_or(&[][..], |term| &term.sites);

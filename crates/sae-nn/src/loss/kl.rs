@@ -5,10 +5,10 @@
 use std::sync::Once;
 
 use rayon::prelude::*;
+use sae_kernels::SoftmaxSums;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::SaeError;
-use crate::kernels::{self, Share};
+use crate::{SaeError, kernels};
 
 /// KL of one spliced model.
 #[derive(Debug)]
@@ -110,26 +110,26 @@ fn tiled_terms(
         tile.original = original.shallow_clone();
         tile.spliced = spliced.iter().map(Tensor::shallow_clone).collect();
     }
-    let shares: Vec<TileShares> = tiles
+    let sums: Vec<TileSums> = tiles
         .par_iter_mut()
         .map_init(Vec::new, |buffer, tile| no_grad(|| tile.forward(n, buffer)))
         .collect::<Result<_, _>>()?;
-    let of_p = Whole::all(shares.iter().map(|tile| &tile.original));
-    let of_q: Vec<Vec<Whole>> = (0..spliced.len())
-        .map(|model| Whole::all(shares.iter().map(|tile| &tile.spliced[model])))
+    let of_p = Softmax::all(sums.iter().map(|tile| &tile.original));
+    let of_q: Vec<Vec<Softmax>> = (0..spliced.len())
+        .map(|model| Softmax::all(sums.iter().map(|tile| &tile.spliced[model])))
         .collect();
     let part = tiles.len().div_ceil(PARTS).max(1);
     let parts: Vec<Vec<Tensor>> = tiles
         .par_chunks_mut(part)
-        .zip(shares.par_chunks(part))
-        .map(|(tiles, shares)| no_grad(|| part_of_gradients(tiles, shares, &of_p, &of_q)))
+        .zip(sums.par_chunks(part))
+        .map(|(tiles, sums)| no_grad(|| part_of_gradients(tiles, sums, &of_p, &of_q)))
         .collect::<Result<_, _>>()?;
     of_q.iter()
         .enumerate()
         .map(|(model, of_q)| {
             let mut value = 0.0;
             for (row, (p, q)) in of_p.iter().zip(of_q).enumerate() {
-                let weighted = shares
+                let weighted = sums
                     .iter()
                     .map(|tile| tile.spliced[model][row].weighted * p.scale(&tile.original[row]));
                 value += weighted.sum::<f64>() - p.log_sum() + q.log_sum();
@@ -146,28 +146,28 @@ fn tiled_terms(
 /// What some tiles add to the gradient of every model's hidden states, `[n, D]` each.
 fn part_of_gradients(
     tiles: &mut [Tile],
-    shares: &[TileShares],
-    of_p: &[Whole],
-    of_q: &[Vec<Whole>],
+    sums: &[TileSums],
+    of_p: &[Softmax],
+    of_q: &[Vec<Softmax>],
 ) -> Result<Vec<Tensor>, SaeError> {
     let mut gradients =
         tiles[0].spliced.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
-    for (tile, shares) in tiles.iter_mut().zip(shares) {
-        let scales: Vec<f32> = scales(of_p, &shares.original);
+    for (tile, sums) in tiles.iter_mut().zip(sums) {
+        let scales: Vec<f32> = scales(of_p, &sums.original);
         for (model, gradient) in gradients.iter_mut().enumerate() {
-            let own = scales_of(&of_q[model], &shares.spliced[model], &scales);
+            let own = scales_of(&of_q[model], &sums.spliced[model], &scales);
             tile.backward(model, &own, gradient)?;
         }
     }
     Ok(gradients)
 }
 
-fn scales(wholes: &[Whole], shares: &[Share]) -> Vec<f32> {
-    wholes.iter().zip(shares).map(|(whole, share)| whole.scale(share) as f32).collect()
+fn scales(softmaxes: &[Softmax], sums: &[SoftmaxSums]) -> Vec<f32> {
+    softmaxes.iter().zip(sums).map(|(softmax, sums)| softmax.scale(sums) as f32).collect()
 }
 
-fn scales_of(wholes: &[Whole], shares: &[Share], of_p: &[f32]) -> Vec<(f32, f32)> {
-    scales(wholes, shares).into_iter().zip(of_p.iter().copied()).collect()
+fn scales_of(softmaxes: &[Softmax], sums: &[SoftmaxSums], of_p: &[f32]) -> Vec<(f32, f32)> {
+    scales(softmaxes, sums).into_iter().zip(of_p.iter().copied()).collect()
 }
 
 /// libtorch's threads are for the thread that calls it; a worker of rayon's has no others.
@@ -197,11 +197,11 @@ struct Tile {
     q: Vec<Tensor>,
 }
 
-/// What a tile has of every token's distributions.
-struct TileShares {
-    original: Vec<Share>,
+/// Softmax statistics of every token on a tile.
+struct TileSums {
+    original: Vec<SoftmaxSums>,
     /// Of every spliced model.
-    spliced: Vec<Vec<Share>>,
+    spliced: Vec<Vec<SoftmaxSums>>,
 }
 
 impl Tile {
@@ -231,7 +231,7 @@ impl Tile {
     }
 
     /// The exponentials of all models' logits; the buffer is this thread's.
-    fn forward(&mut self, n: i64, buffer: &mut Vec<Tensor>) -> Result<TileShares, SaeError> {
+    fn forward(&mut self, n: i64, buffer: &mut Vec<Tensor>) -> Result<TileSums, SaeError> {
         let w = self.weight.size2()?.0;
         if buffer.is_empty() {
             buffer.push(Tensor::f_empty([n * TILE], (Kind::Float, Device::Cpu))?);
@@ -250,7 +250,7 @@ impl Tile {
                 kernels::compare(&mut q, &logits, &p)
             })
             .collect::<Result<_, _>>()?;
-        Ok(TileShares { original, spliced })
+        Ok(TileSums { original, spliced })
     }
 
     /// Adds `(q − p) · W` to a model's gradient, `[n, D]`.
@@ -279,31 +279,31 @@ impl Tile {
 }
 
 /// A token's softmax over the whole vocabulary.
-struct Whole {
+struct Softmax {
     largest: f64,
     /// `Σ exp(logit − largest)`.
     sum: f64,
 }
 
-impl Whole {
-    /// Every token's, of the shares of all tiles.
-    fn all<'a>(tiles: impl Iterator<Item = &'a Vec<Share>>) -> Vec<Self> {
-        let tiles: Vec<&Vec<Share>> = tiles.collect();
+impl Softmax {
+    /// Every token's, of the statistics of all tiles.
+    fn all<'a>(tiles: impl Iterator<Item = &'a Vec<SoftmaxSums>>) -> Vec<Self> {
+        let tiles: Vec<&Vec<SoftmaxSums>> = tiles.collect();
         let tokens = tiles.first().map_or(0, |tile| tile.len());
         (0..tokens)
             .map(|row| {
                 let tiles = || tiles.iter().map(|tile| tile[row]);
-                let largest = |share: Share| f64::from(share.largest);
+                let largest = |sums: SoftmaxSums| f64::from(sums.largest);
                 let all = tiles().map(largest).fold(f64::NEG_INFINITY, f64::max);
-                let sum = tiles().map(|share| share.sum * (largest(share) - all).exp()).sum();
+                let sum = tiles().map(|sums| sums.sum * (largest(sums) - all).exp()).sum();
                 Self { largest: all, sum }
             })
             .collect()
     }
 
     /// What a tile's exponentials are multiplied by to be probabilities.
-    fn scale(&self, share: &Share) -> f64 {
-        (f64::from(share.largest) - self.largest).exp() / self.sum
+    fn scale(&self, sums: &SoftmaxSums) -> f64 {
+        (f64::from(sums.largest) - self.largest).exp() / self.sum
     }
 
     /// `log Σ exp(logit)`.

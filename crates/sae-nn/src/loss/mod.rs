@@ -1,6 +1,6 @@
 //! The terms of the loss, at unit coefficient. All are means over tokens.
 //!
-//! Formulas as in the reference, `e2e_sae/losses.py`; DESIGN's names in brackets.
+//! Formulas as in the reference, `e2e_sae/losses.py`; a configuration's names in brackets.
 
 mod kl;
 

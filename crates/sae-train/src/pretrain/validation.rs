@@ -1,12 +1,12 @@
 //! What a language model is worth: its loss on data that it was not trained on, beside that of a bigram model.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use sae_data::{Batch, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream};
-use sae_model::Transformer;
+use sae_model::{ModelError, Site, Transformer};
 use tch::{Reduction, Tensor, no_grad};
 
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, Phase};
 use crate::{TrainError, batch_tensor};
 
 /// Windows in a batch of the validation.
@@ -83,7 +83,7 @@ pub(super) fn mean_loss(
 ) -> Result<ValidationLoss, TrainError> {
     let context_length = windows.options.context_length;
     let (mut sum, mut tokens) = (0.0, 0);
-    observer.notice(Event::began("validate", 0, (BATCH * context_length) as u64));
+    observer.notice(Event::began(Phase::Validate, 0, (BATCH * context_length) as u64));
     for (index, batch) in windows.batches(BATCH)?.enumerate() {
         let batch = batch_tensor(&batch?, model.device())?;
         let loss = no_grad(|| next_token_loss(model, &batch, Reduction::Sum))?;
@@ -109,7 +109,7 @@ pub(super) fn bigram_loss(
     let v = training.options.vocabulary;
     let mut pairs: HashMap<(usize, usize), u32> = HashMap::new();
     let (mut firsts, mut unigrams) = (vec![0_u64; v], vec![1_u64; v]);
-    observer.notice(Event::began("bigram", 0, training.options.context_length as u64));
+    observer.notice(Event::began(Phase::Bigram, 0, training.options.context_length as u64));
     for (index, window) in training.batches(1)?.enumerate() {
         let window = window?;
         for pair in window.tokens.windows(2) {
@@ -146,9 +146,10 @@ pub(super) fn next_token_loss(
     reduction: Reduction,
 ) -> Result<Tensor, TrainError> {
     let (b, t) = tokens.size2()?;
-    let residual = model
-        .run(0, model.embed(tokens)?, None, &mut |_, x| Ok(x))?
-        .unwrap_or_else(|| unreachable!("a run without a stop reaches the end"));
+    let mut nothing = |_: Site, x| Ok::<_, ModelError>(x);
+    let blocks = 0..model.config().n_layers;
+    let residual =
+        model.run_to_end(blocks, model.embed(tokens)?, &BTreeSet::new(), &mut nothing)?;
     let hidden = model.final_norm(&residual.f_narrow(1, 0, t - 1)?)?;
     let logits = model.logits(&hidden)?.f_reshape([b * (t - 1), -1])?;
     let targets = tokens.f_narrow(1, 1, t - 1)?.f_reshape([-1])?;

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sae_config::summary::Summary;
-use sae_config::{RunConfig, RunFolder};
+use sae_config::RunConfig;
 use sae_data::prepare::WindowWriter;
+use sae_record::RunFolder;
+use sae_record::summary::Summary;
 use sae_train::progress::Silent;
 use sae_train::{RunSpec, TrainError, made_with, train};
 use tch::{Device, Tensor};

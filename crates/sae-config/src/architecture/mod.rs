@@ -1,0 +1,85 @@
+//! Architectures of dictionaries: the options of each, one file an architecture. What they compute stands in
+//! `sae-nn::architecture`, likewise.
+
+use serde::{Deserialize, Serialize};
+
+/// Makes the enum of all architectures: its variant, its name in configurations, its file.
+macro_rules! architectures {
+    ($($(#[doc = $doc:literal])* $variant:ident, $name:literal, $file:ident;)*) => {
+        $(mod $file;)*
+        $(pub use $file::$variant;)*
+
+        /// How a dictionary makes a code of an activation, with the options of the architecture:
+        /// `architecture = { topk = { k = 32 } }`.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Architecture {
+            $($(#[doc = $doc])* #[serde(rename = $name)] $variant($variant),)*
+        }
+
+        impl Architecture {
+            /// The names of all architectures.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            /// The architecture's name.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)*
+                }
+            }
+
+            /// What no option shows by itself; `Err` has the key below the architecture's, what was found, and what was
+            /// expected. `n_features` is F, where the width of the activations is known.
+            pub fn check(&self, n_features: Option<usize>) -> Result<(), OptionError> {
+                match self {
+                    $(Self::$variant(options) => options.check(n_features),)*
+                }
+            }
+        }
+    };
+}
+
+// One line an architecture.
+architectures! {
+    /// The paper's.
+    Relu, "relu", relu;
+    /// A fixed number of features a token.
+    TopK, "topk", topk;
+    /// A fixed number of features a token on average over a batch.
+    BatchTopK, "batch_topk", batch_topk;
+    /// Nested dictionaries, each a prefix of the next.
+    Matryoshka, "matryoshka", matryoshka;
+}
+
+pub use matryoshka::SplicedPrefixes;
+
+/// An option that does not go with the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionError {
+    /// The key, below the architecture's.
+    pub key: &'static str,
+    /// What was found.
+    pub found: String,
+    /// What was expected, and what to do.
+    pub expected: String,
+}
+
+impl Default for Architecture {
+    fn default() -> Self {
+        Self::Relu(Relu {})
+    }
+}
+
+/// Refuses more active features than there are.
+fn check_k(k: usize, n_features: Option<usize>) -> Result<(), OptionError> {
+    match n_features {
+        Some(n_features) if k > n_features => Err(OptionError {
+            key: "k",
+            found: k.to_string(),
+            expected: format!(
+                "a dictionary of {n_features} elements has no more than these to keep"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,18 @@
+//! The paper's dictionary.
+
+use serde::{Deserialize, Serialize};
+
+use super::OptionError;
+
+/// `c = relu(x · w_encᵀ + b_enc)` (Braun et al. 2024, section 2). It has no options: the sparsity coefficient decides how
+/// many features are active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relu {}
+
+impl Relu {
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps)] // As every architecture has it.
+    pub(super) fn check(self, _n_features: Option<usize>) -> Result<(), OptionError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! What runs and sweeps leave behind: where each file lies, and its schema, written and read in one place.
+//!
+//! `sae-train` writes these files, `sae-analysis` and the launchers read them; this crate knows neither, and no tensors.
+//!
+//! | file | module |
+//! | --- | --- |
+//! | where everything lies | [`layout`] |
+//! | `manifest.json`, the jobs of a sweep | [`manifest`] |
+//! | `summary.json`, a finished run; `inputs.json`, what a run is computed from | [`summary`] |
+//! | `features.parquet`, the features of a run's SAEs | `features`, with the feature `parquet` |
+//! | `metrics.jsonl`, a line a logging step | [`metrics`] |
+//! | `activations.json`, what was measured of activations | [`activations`] |
+//! | progress, as lines of JSON on stdout | [`events`] |
+//!
+//! ```
+//! use sae_record::{Inputs, RunFolder};
+//!
+//! let place = tempfile::tempdir()?;
+//! let run = RunFolder::new(place.path().join("runs/first"));
+//! let [model, training, evaluation] = ["a", "b", "c"].map(str::to_owned);
+//! let inputs = Inputs { model, training, evaluation };
+//! inputs.save(&run.inputs())?;
+//! assert_eq!(Inputs::load(&run.inputs())?, inputs);
+//! assert!(!run.summary().exists()); // not finished yet
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod activations;
+mod error;
+pub mod events;
+#[cfg(feature = "parquet")]
+pub mod features;
+pub mod layout;
+pub mod manifest;
+pub mod metrics;
+pub mod summary;
+
+pub use error::RecordError;
+pub use events::{Event, Phase};
+pub use layout::RunFolder;
+pub use manifest::{Job, Manifest, ManifestRun};
+pub use summary::{Inputs, Summary};

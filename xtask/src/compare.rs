@@ -1,0 +1,267 @@
+//! `cargo xtask compare`: whether two builds of `sae` train and evaluate the same, bit for bit.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use sae_config::SweepConfig;
+use sae_record::{Manifest, RunFolder, layout};
+use serde_json::Value;
+
+use crate::{corpus, tool};
+
+/// Compare what two builds of `sae` train, bit for bit
+///
+/// Trains small SAEs with both (20 steps of each type: plain, with accumulation, at several sites, beside a frozen SAE,
+/// with activation checkpointing, with p = 0.5, in double precision, with few active features; in banks of three, and the
+/// plain ones alone), each process with one thread, and compares metrics, weights, optimiser states and features.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cp target/release/sae /tmp/before    # then change the code
+  cargo xtask compare --before /tmp/before")]
+pub(crate) struct Arguments {
+    /// The binary of before a change
+    #[arg(long, value_name = "PATH")]
+    before: PathBuf,
+    /// The binary of after it, instead of building one
+    #[arg(long, value_name = "PATH")]
+    after: Option<PathBuf>,
+}
+
+/// What every run of the comparison has.
+const COMMON: &str = r#"
+base = "configs/runs/rust-lm.toml"
+[set]
+"sae.expansion" = 8
+"train.n_samples" = 160
+"train.batch_size" = 8
+"train.lr" = 1e-2
+"train.schedule.warmup_samples" = 16
+"eval.n_samples" = 16
+"eval.alive_tokens" = 4_096
+"data.context_length" = 64
+"data.shuffle_buffer" = 64
+"log.every_n_steps" = 1
+"log.checkpoint_every_n_steps" = 20
+"#;
+
+/// The SAE that some of the runs begin with: trained until few features are active.
+const PRETRAINED: &str = r#"
+[[variants]]
+name = "sae"
+set = { "sae.sites" = ["blocks.2.hook_resid_pre"], "train.n_samples" = 1200, "train.lr" = 3e-2, "loss.kl.coeff" = 1.0, "loss.sparsity.coeff" = 40.0 }
+"#;
+
+/// The paper's types: the name, a variant's `unset` and `set`, three sparsity coefficients.
+const TYPES: [(&str, &str, &str, [f64; 3]); 3] = [
+    ("local", r#"["loss.kl"]"#, r#""loss.local.coeff" = 1.0"#, [0.7, 2.5, 30.0]),
+    ("e2e", "[]", r#""loss.kl.coeff" = 1.0"#, [1.0, 4.0, 40.0]),
+    (
+        "e2e+ds",
+        "[]",
+        r#""loss.kl.coeff" = 0.5, "loss.downstream.total_coeff" = 2.5"#,
+        [3.0, 15.0, 90.0],
+    ),
+];
+
+/// What is tried with each type: the name, and what it sets.
+const CASES: [(&str, &str); 8] = [
+    ("plain", ""),
+    ("accumulated", r#""train.batch_size" = 4, "train.effective_batch_size" = 8"#),
+    (
+        "sites",
+        r#""sae.sites" = ["blocks.1.hook_resid_pre", "blocks.3.hook_mlp_out", "blocks.4.hook_resid_pre"]"#,
+    ),
+    (
+        "frozen",
+        r#""sae.sites" = ["blocks.2.hook_resid_pre", "blocks.4.hook_resid_pre"], "sae.pretrained" = [PRETRAINED]"#,
+    ),
+    ("recomputed", r#""train.recompute" = true"#),
+    ("p-half", r#""loss.sparsity.p" = 0.5"#),
+    ("f64", r#""train.precision" = "f64""#),
+    (
+        "few",
+        r#""sae.sites" = ["blocks.2.hook_resid_pre"], "sae.pretrained" = [PRETRAINED], "sae.retrain" = true"#,
+    ),
+];
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let before = tool::sae(Some(&arguments.before))?;
+    let after = tool::sae(arguments.after.as_deref())?;
+    std::env::set_current_dir(tool::root()).context("cannot enter the workspace")?;
+    corpus::ensure(Some(&after))?;
+    let root = tool::root().join("target/compare");
+    if root.exists() {
+        std::fs::remove_dir_all(&root)
+            .with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    let pretrained = manifest("pretrained", 1, PRETRAINED)?;
+    train(&before, &pretrained, &root)?;
+    let pretrained = root.join("pretrained/sae");
+    let (mut compared, mut differences) = (0, Vec::new());
+    for (name, bank_size, cases) in [("banks", 3, &CASES[..]), ("alone", 1, &CASES[..1])] {
+        let manifest = manifest(name, bank_size, &variants(cases, &pretrained))?;
+        for (side, sae) in [("before", &before), ("after", &after)] {
+            train(sae, &manifest, &root.join(side))?;
+        }
+        for run in manifest.runs() {
+            let folder = |side: &str| root.join(side).join(name).join(&run.folder);
+            compared += 1;
+            differences.extend(
+                differing(&folder("before"), &folder("after"))?
+                    .into_iter()
+                    .map(|difference| format!("{name}/{}: {difference}", run.id)),
+            );
+        }
+    }
+    ensure!(
+        differences.is_empty(),
+        "{} differences in {compared} runs, which lie in {}:\n{}",
+        differences.len(),
+        root.display(),
+        differences.join("\n")
+    );
+    tool::print(&format!("{compared} runs are the same, bit for bit"))
+}
+
+/// Every type with every case.
+fn variants(cases: &[(&str, &str)], pretrained: &Path) -> String {
+    let pretrained = format!("{:?}", pretrained.display().to_string());
+    let mut text = String::new();
+    for (case, set) in cases {
+        let set = set.replace("PRETRAINED", &pretrained);
+        for (kind, unset, own, coefficients) in &TYPES {
+            let set = [own, set.as_str()].join(if set.is_empty() { "" } else { ", " });
+            let _ = writeln!(
+                text,
+                "[[variants]]\nname = \"{kind}-{case}\"\nunset = {unset}\nset = {{ {set} }}\n\
+                 grid = {{ \"loss.sparsity.coeff\" = {coefficients:?} }}"
+            );
+        }
+    }
+    text
+}
+
+fn manifest(name: &str, bank_size: usize, variants: &str) -> anyhow::Result<Manifest> {
+    let text = format!("name = {name:?}\nbank_size = {bank_size}\n{COMMON}\n{variants}");
+    let mut sweep = SweepConfig::parse(&text, "the comparison")?;
+    sweep.base = tool::root().join(&sweep.base);
+    Ok(sweep.expand(sae_config::sweep::MOST_RUNS)?.into())
+}
+
+/// Trains all jobs below `out`, one after the other, with one thread: with more, libtorch's products differ in their last
+/// bits from call to call.
+fn train(sae: &Path, manifest: &Manifest, out: &Path) -> anyhow::Result<()> {
+    let folder = out.join(&manifest.sweep);
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = layout::manifest(&folder);
+    manifest.save(&path)?;
+    for index in 0..manifest.jobs.len() {
+        let first = &manifest.jobs[index].runs[0].id;
+        tool::say(&format!(
+            "{}: {first} ({} of {})",
+            folder.display(),
+            index + 1,
+            manifest.jobs.len()
+        ));
+        let mut command = Command::new(sae);
+        command.args(["--quiet", "train", "--manifest"]).arg(&path);
+        command.arg("--job").arg(index.to_string());
+        for threads in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"] {
+            command.env(threads, "1");
+        }
+        tool::run(&mut command)?;
+    }
+    Ok(())
+}
+
+/// What is not the same in two runs' folders.
+fn differing(before: &Path, after: &Path) -> anyhow::Result<Vec<String>> {
+    let mut names = BTreeSet::new();
+    files(before, Path::new(""), &mut names)?;
+    files(after, Path::new(""), &mut names)?;
+    ensure!(RunFolder::new(before).summary().is_file(), "{} is not finished", before.display());
+    let mut found = Vec::new();
+    for name in names {
+        let read = |folder: &Path| std::fs::read(folder.join(&name)).ok();
+        let (Some(a), Some(b)) = (read(before), read(after)) else {
+            found.push(format!("{} is on one side only", name.display()));
+            continue;
+        };
+        let is_json = name.extension().is_some_and(|extension| extension == "json");
+        let same = if is_json { json(&a)? == json(&b)? } else { a == b };
+        if !same {
+            found.push(format!("{} differs", name.display()));
+        }
+    }
+    Ok(found)
+}
+
+/// A file of JSON; of a summary, what it was made with is left out.
+fn json(bytes: &[u8]) -> anyhow::Result<Value> {
+    let mut value: Value = serde_json::from_slice(bytes).context("cannot read JSON")?;
+    if let Some(object) = value.as_object_mut() {
+        object.remove("versions");
+    }
+    Ok(value)
+}
+
+fn files(root: &Path, inner: &Path, found: &mut BTreeSet<PathBuf>) -> anyhow::Result<()> {
+    let folder = root.join(inner);
+    for entry in
+        std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?
+    {
+        let entry = entry?;
+        let name = inner.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            files(root, &name, found)?;
+        } else {
+            found.insert(name);
+        }
+    }
+    if found.len() > 10_000 {
+        bail!("{} holds too many files to be a run", root.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bit_is_a_difference_and_another_commit_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let (before, after) = (root.path().join("before"), root.path().join("after"));
+        for (folder, commit) in [(&before, "a"), (&after, "b")] {
+            std::fs::create_dir_all(folder.join("sae")).unwrap();
+            std::fs::write(folder.join("sae/weights"), [0, 1, 2]).unwrap();
+            let summary = format!(r#"{{"l0": 1.5, "versions": {{"commit": "{commit}"}}}}"#);
+            std::fs::write(folder.join("summary.json"), summary).unwrap();
+        }
+        assert!(differing(&before, &after).unwrap().is_empty());
+        std::fs::write(after.join("sae/weights"), [0, 1, 3]).unwrap();
+        std::fs::write(after.join("new"), "").unwrap();
+        std::fs::write(after.join("summary.json"), r#"{"l0": 1.25, "versions": {}}"#).unwrap();
+        assert_eq!(
+            differing(&before, &after).unwrap(),
+            ["new is on one side only", "sae/weights differs", "summary.json differs"]
+        );
+        std::fs::remove_file(before.join("summary.json")).unwrap();
+        assert!(differing(&before, &after).is_err());
+    }
+
+    #[test]
+    fn every_case_is_of_every_type() {
+        let manifest =
+            manifest("banks", 3, &variants(&CASES, Path::new("some where/sae"))).unwrap();
+        assert_eq!(manifest.jobs.len(), CASES.len() * TYPES.len());
+        assert!(manifest.jobs.iter().all(|job| job.runs.len() == 3));
+        let steps: BTreeSet<u64> = manifest.runs().map(|run| run.config.n_steps()).collect();
+        assert_eq!(steps, BTreeSet::from([20]));
+    }
+}
