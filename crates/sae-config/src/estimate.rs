@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::read;
+use crate::loss::Scope;
 use crate::reference::TlensConfig;
 use crate::run::Precision;
 use crate::{ConfigError, RunConfig, Site, SiteKind};
@@ -120,7 +121,7 @@ pub fn memory_uses(model: ModelShape, runs: &[&RunConfig]) -> Vec<MemoryUse> {
     let largest = runs.iter().map(|run| of_run(run)).fold(0.0, f64::max);
     let blocks = |run: &RunConfig| {
         let start = run.placements().map(|(reads, _)| reads.block as u64).min().unwrap_or(0);
-        match (run.needs_spliced_pass(), run.train.recompute) {
+        match (run.scope() > Scope::Dictionary, run.train.recompute) {
             (false, _) => 0.0,
             (true, true) => 1.0,
             (true, false) => model.n_layers.saturating_sub(start) as f64,
@@ -144,7 +145,7 @@ pub fn memory_uses(model: ModelShape, runs: &[&RunConfig]) -> Vec<MemoryUse> {
             low * n * d * ACTIVATIONS * blocks,
         ),
     ];
-    if runs.iter().any(|run| run.loss.kl.is_some()) {
+    if runs.iter().any(|run| run.scope() == Scope::Output) {
         let logits = 6.0 * full * KL_CHUNK_LOGITS.max(v);
         uses.push(("logits of the KL divergence".to_owned(), logits));
     }

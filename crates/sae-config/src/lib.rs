@@ -36,6 +36,7 @@ mod error;
 pub mod estimate;
 pub mod file;
 pub mod fingerprint;
+pub mod loss;
 pub mod message;
 mod number;
 pub mod pretrain;

@@ -12,7 +12,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::read;
-use crate::{Architecture, Coefficient, ConfigError, Fraction, Positive, Site, Source};
+use crate::loss::{LossConfig, Scope, Term};
+use crate::{Architecture, ConfigError, Fraction, Positive, Site, Source};
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,56 +121,6 @@ pub struct SaeConfig {
     /// Whether pretrained SAEs are trained on; left out, they stay as they are beside those that are trained.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retrain: bool,
-}
-
-/// The terms of the loss. A term left out is neither trained on nor tracked; a coefficient of 0 tracks it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LossConfig {
-    /// `coeff · mean_n ‖c_n‖_p / D`.
-    pub sparsity: SparsityConfig,
-    /// MSE between the SAE's output and its input (the reference's `out_to_in`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub local: Option<TermConfig>,
-    /// MSE between the SAE's output and the clean activation there (the reference's `out_to_orig`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<TermConfig>,
-    /// MSE to the clean activations at later sites (the reference's `in_to_orig`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub downstream: Option<DownstreamConfig>,
-    /// KL divergence of the spliced model's output distribution from the original's (the reference's `logits_kl`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kl: Option<TermConfig>,
-}
-
-/// The sparsity term.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SparsityConfig {
-    /// The sparsity coefficient, λ in the paper.
-    pub coeff: Coefficient,
-    /// The norm's exponent; 1 in the paper.
-    #[serde(default = "p_norm")]
-    pub p: Positive,
-}
-
-/// A term with a coefficient.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TermConfig {
-    /// The coefficient.
-    pub coeff: Coefficient,
-}
-
-/// The downstream term.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DownstreamConfig {
-    /// Divided evenly among the sites.
-    pub total_coeff: Coefficient,
-    /// The sites; empty means every `hook_resid_pre` after the first SAE that has no SAE itself.
-    #[serde(default)]
-    pub sites: Vec<Site>,
 }
 
 /// The optimiser, its schedule and the length of the run.
@@ -317,9 +268,6 @@ fn text_column() -> String {
 fn shuffle_buffer() -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(4095)
 }
-fn p_norm() -> Positive {
-    positive(1.0)
-}
 fn min_lr_factor() -> Fraction {
     Fraction::try_from(0.1).unwrap_or_else(|_| unreachable!("0.1 is a fraction"))
 }
@@ -400,21 +348,20 @@ impl RunConfig {
 
     /// The type of SAE, told from the terms with a coefficient above zero.
     pub fn variant(&self) -> Variant {
-        let on = |term: Option<TermConfig>| term.is_some_and(|term| term.coeff.get() > 0.0);
-        let (local, output, kl) = (on(self.loss.local), on(self.loss.output), on(self.loss.kl));
-        let downstream =
-            self.loss.downstream.as_ref().is_some_and(|term| term.total_coeff.get() > 0.0);
-        match (local, output, kl, downstream) {
-            (true, false, false, false) => Variant::Local,
-            (false, false, true, false) => Variant::E2e,
-            (false, false, true, true) => Variant::E2eDs,
+        let terms = self.loss.terms().into_iter().filter(Term::is_trained_on);
+        let keys: Vec<&str> =
+            terms.map(|term| term.name()).filter(|key| *key != "sparsity").collect();
+        match keys.as_slice() {
+            ["local"] => Variant::Local,
+            ["kl"] => Variant::E2e,
+            ["downstream", "kl"] => Variant::E2eDs,
             _ => Variant::Other,
         }
     }
 
-    /// Whether the loss needs the model after the SAE: a spliced pass, and the clean one to its end.
-    pub fn needs_spliced_pass(&self) -> bool {
-        self.loss.kl.is_some() || self.loss.downstream.is_some()
+    /// How far into the model the loss looks. Beyond the dictionaries it needs a spliced pass, and the clean one to its end.
+    pub fn scope(&self) -> Scope {
+        self.loss.terms().iter().map(Term::scope).max().unwrap_or(Scope::Dictionary)
     }
 
     /// Dictionary elements of each SAE on activations of this width, `F / D` times it without a fraction, as the

@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use sae_config::Site;
-use sae_config::run::LossConfig;
+use sae_config::loss::LossConfig;
 use sae_model::{ModelConfig, Transformer};
 use sae_splice::{Member, SplicedModel};
 use tch::{Device, Kind, Tensor};

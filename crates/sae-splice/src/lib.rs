@@ -5,7 +5,6 @@
 //! same batches, share the clean pass and the original's output distribution, and are otherwise on their own.
 //!
 //! ```
-//! use sae_config::run::{SparsityConfig, TermConfig};
 //! use sae_model::{ModelConfig, Transformer};
 //! use sae_splice::{Member, SplicedModel};
 //! use tch::{Device, Kind, Tensor};
@@ -19,7 +18,7 @@
 //! let tokens = Tensor::from_slice(&[3_i64, 1, 4, 1, 5]).view([1, 5]);
 //! let outcome = &model.gradients(&[&member], &tokens, 1.0, 0)?[0];
 //! assert_eq!(outcome.gradients.len(), 4);
-//! assert!(outcome.terms.kl.is_some());
+//! assert!(outcome.terms.get("kl").is_some());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -32,11 +31,12 @@ mod objective;
 pub mod profile;
 mod segment;
 mod spliced;
+mod terms;
 
 pub use activations::Principal;
 pub use error::SpliceError;
 pub use frequency::FeatureCounts;
-pub use member::{DictionaryPlan, DownstreamTerm, Member, PlacedDictionary};
+pub use member::{DictionaryPlan, Member, PlacedDictionary};
 pub use objective::{LossTerms, Outcome};
 pub use sae_record::summary::Evaluation;
 pub use spliced::{CleanPass, DictionarySeen, MemberPass, SplicedModel};

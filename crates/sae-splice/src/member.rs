@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sae_config::architecture::SplicedPrefixes;
-use sae_config::run::LossConfig;
-use sae_config::{Architecture, Site, SiteKind};
-use sae_model::ModelConfig;
+use sae_config::loss::{LossConfig, Scope, Term};
+use sae_config::{Architecture, Site};
 use sae_nn::{Dictionary, Sizes};
 use tch::Tensor;
 
 use crate::segment::Prefix;
+use crate::terms::{self, MemberTerm};
 use crate::{SpliceError, SplicedModel};
 
 /// A run's dictionaries, and its loss with every site resolved.
@@ -19,7 +19,7 @@ use crate::{SpliceError, SplicedModel};
 pub struct Member {
     dictionaries: Vec<PlacedDictionary>,
     loss: LossConfig,
-    downstream: Option<DownstreamTerm>,
+    terms: Vec<MemberTerm>,
     /// Of initialisation, and of what is drawn in training.
     seed: u64,
 }
@@ -66,15 +66,6 @@ impl DictionaryPlan {
     }
 }
 
-/// The downstream term, resolved.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DownstreamTerm {
-    /// Divided evenly among the sites.
-    pub total_coeff: f64,
-    /// The sites, in the order of computation.
-    pub sites: Vec<Site>,
-}
-
 impl Member {
     /// A member with these dictionaries, in the order in which the model computes the sites that they write.
     pub fn new(
@@ -97,11 +88,14 @@ impl Member {
             }
         }
         let sites: Vec<Site> = dictionaries.iter().map(|placed| placed.writes).collect();
-        let downstream = resolve_downstream(config, &sites, loss)?;
-        let on =
-            |term: Option<sae_config::run::TermConfig>| term.is_some_and(|t| t.coeff.get() > 0.0);
-        let own_term = on(loss.local) || on(loss.output) || on(loss.kl);
-        let reached = downstream.as_ref().and_then(|term| term.sites.last());
+        let loss = terms::resolved(loss, config, &sites)?;
+        let terms = terms::of(&loss);
+        let on = |scope: Scope| {
+            let own = loss.terms().into_iter().filter(move |term| term.scope() == scope);
+            own.filter(|term| !matches!(term, Term::Sparsity(_))).any(|term| term.is_trained_on())
+        };
+        let own_term = on(Scope::Dictionary) || on(Scope::Output);
+        let reached = terms.iter().flat_map(|own| own.term.sites()).max();
         // A site is read before its dictionary replaces it: only a later one sees the reconstruction.
         let trained = |placed: &&PlacedDictionary| placed.dictionary.is_trained();
         let last_trained = dictionaries.iter().rev().find(trained).map(|placed| &placed.writes);
@@ -111,7 +105,7 @@ impl Member {
         if last_trained.is_none() {
             return Err(SpliceError::NothingTrained);
         }
-        Ok(Self { dictionaries, loss: loss.clone(), downstream, seed: 0 })
+        Ok(Self { dictionaries, loss, terms, seed: 0 })
     }
 
     /// A member with initialised autoencoders of the paper's kind; see [`Member::initialised`].
@@ -206,14 +200,23 @@ impl Member {
         }
     }
 
-    /// The loss as configured.
+    /// The loss, with every site that the configuration leaves to the model.
     pub fn loss(&self) -> &LossConfig {
         &self.loss
     }
 
-    /// The downstream term with its sites.
-    pub fn downstream(&self) -> Option<&DownstreamTerm> {
-        self.downstream.as_ref()
+    /// The terms of the loss.
+    pub(crate) fn terms(&self) -> &[MemberTerm] {
+        &self.terms
+    }
+
+    pub(crate) fn has_term(&self, name: &str) -> bool {
+        self.terms.iter().any(|own| own.name == name)
+    }
+
+    /// The sites after the dictionaries that a term looks at.
+    pub(crate) fn compared_sites(&self) -> impl Iterator<Item = Site> {
+        self.terms.iter().flat_map(|own| own.term.sites()).copied()
     }
 
     /// The dictionaries that are trained; the others are frozen and stand beside them.
@@ -268,39 +271,18 @@ impl Member {
 
     /// The last site that the loss looks at, where it does not need the model's output.
     pub(crate) fn until(&self) -> Option<Site> {
-        if self.loss.kl.is_some() {
+        if self.scope() == Scope::Output {
             return None;
         }
-        let downstream = self.downstream.iter().flat_map(|term| &term.sites).copied();
-        self.sites().chain(downstream).max()
+        self.sites().chain(self.compared_sites()).max()
     }
 
     /// Whether the loss looks at anything after the dictionaries; if not, every one sees the clean activation.
     pub(crate) fn is_spliced(&self) -> bool {
-        self.loss.kl.is_some() || self.downstream.is_some()
+        self.scope() > Scope::Dictionary
     }
-}
 
-fn resolve_downstream(
-    config: &ModelConfig,
-    sae_sites: &[Site],
-    loss: &LossConfig,
-) -> Result<Option<DownstreamTerm>, SpliceError> {
-    let Some(term) = &loss.downstream else { return Ok(None) };
-    let sites: Vec<Site> = if term.sites.is_empty() {
-        config
-            .sites()
-            .filter(|site| site.kind == SiteKind::ResidPre)
-            .filter(|site| Some(site) > sae_sites.first() && !sae_sites.contains(site))
-            .collect()
-    } else {
-        term.sites.clone()
-    };
-    for site in &sites {
-        config.check_site(*site)?;
+    fn scope(&self) -> Scope {
+        self.terms.iter().map(|own| own.scope).max().unwrap_or(Scope::Dictionary)
     }
-    if sites.is_empty() {
-        return Err(SpliceError::NothingDownstream);
-    }
-    Ok(Some(DownstreamTerm { total_coeff: term.total_coeff.get(), sites }))
 }

@@ -2,16 +2,15 @@
 //!
 //! `B` batch, `T` context length, `D` width of the residual stream, `N = B·T`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sae_config::Site;
-use sae_model::Unembedding;
-use sae_nn::loss;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::profile::{Part, time};
-use crate::segment::{ForwardPass, Terms};
+use crate::segment::{ForwardPass, Sum, Values};
 use crate::spliced::CleanPass;
+use crate::terms::{MemberTerm, OutputValue};
 use crate::{Member, SpliceError, SplicedModel};
 
 /// What a batch gives a member.
@@ -25,20 +24,12 @@ pub struct Outcome {
     pub observed: Vec<(usize, Vec<Tensor>)>,
 }
 
-/// The terms of a loss at unit coefficient, and the total that is minimised; scalar tensors, so that nothing waits for
-/// them before they are asked for. A term that is not configured is `None`.
+/// The terms of a loss at unit coefficient, by name, and the total that is minimised; scalar tensors, so that nothing waits
+/// for them before they are asked for. Only terms that are configured are there.
 #[derive(Debug)]
 pub struct LossTerms {
-    /// `Σ_sites mean_n ‖c_n‖_p / D`.
-    pub sparsity: Tensor,
-    /// `Σ_sites` MSE of output to input.
-    pub local: Option<Tensor>,
-    /// `Σ_sites` MSE of output to the original activation.
-    pub output: Option<Tensor>,
-    /// Mean over the downstream sites of the MSE to the original activations.
-    pub downstream: Option<Tensor>,
-    /// Nats a token.
-    pub kl: Option<Tensor>,
+    /// `(name, value)`, in the order of the configuration.
+    terms: Vec<(&'static str, Tensor)>,
     /// What is minimised.
     pub total: Tensor,
     /// Active features per token, summed over the sites.
@@ -46,47 +37,42 @@ pub struct LossTerms {
 }
 
 impl LossTerms {
-    /// The mean of the terms of several micro-batches.
-    pub fn mean(all: &[Self]) -> Result<Self, SpliceError> {
-        let mean = |term: fn(&Self) -> Option<&Tensor>| -> Result<Option<Tensor>, SpliceError> {
-            let terms: Option<Vec<&Tensor>> = all.iter().map(term).collect();
-            let Some(terms) = terms.filter(|terms| !terms.is_empty()) else { return Ok(None) };
-            Ok(Some(Tensor::f_stack(&terms, 0)?.f_mean(None)?))
-        };
-        let always = |term: fn(&Self) -> Option<&Tensor>| match mean(term) {
-            Ok(Some(tensor)) => Ok(tensor),
-            Ok(None) => Ok(Tensor::f_zeros([], (Kind::Float, tch::Device::Cpu))?),
-            Err(error) => Err(error),
-        };
-        Ok(Self {
-            sparsity: always(|terms| Some(&terms.sparsity))?,
-            local: mean(|terms| terms.local.as_ref())?,
-            output: mean(|terms| terms.output.as_ref())?,
-            downstream: mean(|terms| terms.downstream.as_ref())?,
-            kl: mean(|terms| terms.kl.as_ref())?,
-            total: always(|terms| Some(&terms.total))?,
-            l0: always(|terms| Some(&terms.l0))?,
-        })
+    /// A term by its key below `loss`.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.terms.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
     }
 
-    /// All terms with their names; reads them from the device.
+    /// All with their names: the total as `loss`, every term, and `l0`.
+    fn named(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        let terms = self.terms.iter().map(|(name, value)| (*name, value));
+        std::iter::once(("loss", &self.total)).chain(terms).chain([("l0", &self.l0)])
+    }
+
+    /// The mean of the terms of several micro-batches of one member; there is at least one.
+    pub fn mean(all: &[Self]) -> Result<Self, SpliceError> {
+        let mean = |place: usize| -> Result<Tensor, SpliceError> {
+            let values: Vec<&Tensor> = all
+                .iter()
+                .filter_map(|own| own.named().nth(place))
+                .map(|(_, value)| value)
+                .collect();
+            Ok(Tensor::f_stack(&values, 0)?.f_mean(None)?)
+        };
+        let names = all.first().map_or(&[][..], |first| &first.terms);
+        let own = names.iter().enumerate();
+        let terms = own.map(|(index, (name, _))| Ok((*name, mean(index + 1)?)));
+        let terms = terms.collect::<Result<Vec<_>, SpliceError>>()?;
+        Ok(Self { total: mean(0)?, l0: mean(terms.len() + 1)?, terms })
+    }
+
+    /// All of [`LossTerms`] with their names, the total as `loss`; reads them from the device.
     pub fn values(&self) -> Result<Vec<(&'static str, f64)>, SpliceError> {
-        let named = [
-            ("loss", Some(&self.total)),
-            ("sparsity", Some(&self.sparsity)),
-            ("local", self.local.as_ref()),
-            ("output", self.output.as_ref()),
-            ("downstream", self.downstream.as_ref()),
-            ("kl", self.kl.as_ref()),
-            ("l0", Some(&self.l0)),
-        ];
-        named
-            .into_iter()
-            .filter_map(|(name, tensor)| tensor.map(|tensor| (name, tensor)))
-            .map(|(name, tensor)| Ok((name, tensor.f_double_value(&[])?)))
-            .collect()
+        self.named().map(|(name, tensor)| Ok((name, tensor.f_double_value(&[])?))).collect()
     }
 }
+
+/// The values of a term at the model's output, one for each pass of the members that have it, in order.
+type OutputValues = BTreeMap<&'static str, VecDeque<OutputValue>>;
 
 impl SplicedModel {
     /// The gradients of every member's loss times `scale`, on one batch. The clean pass and the original's output
@@ -113,8 +99,7 @@ impl SplicedModel {
                     .collect::<Result<Vec<_>, _>>()
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let all: Vec<&ForwardPass> = passes.iter().flatten().collect();
-        let mut kl = time(Part::Kl, || self.kl_terms(&clean, &all))?.into_iter();
+        let mut at_output = time(Part::Kl, || self.at_output(members, &clean, &passes))?;
         members
             .iter()
             .zip(passes)
@@ -123,9 +108,9 @@ impl SplicedModel {
                 let outcomes = passes
                     .into_iter()
                     .map(|pass| {
-                        let kl = if pass.hidden().is_some() { kl.next() } else { None };
+                        let own = own_values(member, &mut at_output);
                         time(Part::Backward, || {
-                            self.outcome(member, &clean, pass, kl, scale * share)
+                            self.outcome(member, &clean, pass, own, scale * share)
                         })
                     })
                     .collect::<Result<Vec<_>, _>>()?;
@@ -134,18 +119,27 @@ impl SplicedModel {
             .collect()
     }
 
-    /// KL of every pass that went to the end, in order.
-    fn kl_terms(
+    /// The terms at the model's output, each of all passes at once.
+    fn at_output(
         &self,
+        members: &[&Member],
         clean: &CleanPass,
-        passes: &[&ForwardPass],
-    ) -> Result<Vec<loss::KlTerm>, SpliceError> {
-        let spliced: Vec<&Tensor> = passes.iter().filter_map(|pass| pass.hidden()).collect();
-        let Some(original) = clean.hidden.as_ref().filter(|_| !spliced.is_empty()) else {
-            return Ok(Vec::new());
-        };
-        let Unembedding { weight, bias } = self.model().unembedding();
-        Ok(loss::kl_without_logits(original, &spliced, weight, bias, self.chunk())?)
+        passes: &[Vec<ForwardPass>],
+    ) -> Result<OutputValues, SpliceError> {
+        let mut values = OutputValues::new();
+        for MemberTerm { name, term, .. } in members.iter().flat_map(|member| member.terms()) {
+            let (Some(compute), Some(original)) = (term.at_output(), &clean.hidden) else {
+                continue;
+            };
+            if values.contains_key(name) {
+                continue;
+            }
+            let having = members.iter().zip(passes).filter(|(member, _)| member.has_term(name));
+            let spliced: Vec<&Tensor> =
+                having.flat_map(|(_, passes)| passes).filter_map(ForwardPass::hidden).collect();
+            values.insert(name, compute(self, original, &spliced)?.into());
+        }
+        Ok(values)
     }
 
     fn outcome(
@@ -153,31 +147,35 @@ impl SplicedModel {
         member: &Member,
         clean: &CleanPass,
         mut pass: ForwardPass,
-        kl: Option<loss::KlTerm>,
+        at_output: Vec<Option<OutputValue>>,
         scale: f64,
     ) -> Result<Outcome, SpliceError> {
-        let kl_coeff = member.loss().kl.map_or(0.0, |term| term.coeff.get());
-        let at_end = match &kl {
-            Some(kl) if kl_coeff > 0.0 => Some(kl.gradient.f_mul_scalar(kl_coeff * scale)?),
-            _ => None,
-        };
-        let observed = pass.take_observed();
-        let (terms, gradients) = self.backward(member, clean, pass, at_end, scale)?;
-        let Terms { sparsity, local, output, downstream, l0, mut total } = terms;
-        if let Some(kl) = &kl {
-            total.add(kl_coeff, &kl.value)?;
+        let mut at_end = Sum::default();
+        for (term, found) in member.terms().iter().zip(&at_output) {
+            if let Some(found) = found {
+                at_end.add(term.coeff * scale, &found.gradient)?;
+            }
         }
-        let terms = LossTerms {
-            sparsity: sparsity.total()?,
-            local: member.loss().local.map(|_| local.total()).transpose()?,
-            output: member.loss().output.map(|_| output.total()).transpose()?,
-            downstream: member.downstream().map(|_| downstream.total()).transpose()?,
-            kl: kl.map(|kl| kl.value),
-            total: total.total()?,
-            l0: l0.total()?,
-        };
+        let observed = pass.take_observed();
+        let (values, gradients) = self.backward(member, clean, pass, at_end.sum(), scale)?;
+        let Values { terms, l0, mut total } = values;
+        let mut named = Vec::with_capacity(terms.len());
+        for ((term, sum), found) in member.terms().iter().zip(terms).zip(at_output) {
+            if let Some(found) = &found {
+                total.add(term.coeff, &found.value)?;
+            }
+            let value = found.map_or_else(|| sum.total(), |found| Ok(found.value))?;
+            named.push((term.name, value));
+        }
+        let terms = LossTerms { terms: named, total: total.total()?, l0: l0.total()? };
         Ok(Outcome { gradients, terms, observed })
     }
+}
+
+/// The next value of every term of a member that looks at the model's output.
+fn own_values(member: &Member, values: &mut OutputValues) -> Vec<Option<OutputValue>> {
+    let next = |term: &MemberTerm| values.get_mut(term.name).and_then(VecDeque::pop_front);
+    member.terms().iter().map(next).collect()
 }
 
 impl Outcome {
@@ -206,7 +204,7 @@ fn sites(members: &[&Member]) -> BTreeSet<Site> {
     let mut sites = BTreeSet::new();
     for member in members {
         sites.extend(member.sites());
-        sites.extend(member.downstream().iter().flat_map(|term| &term.sites));
+        sites.extend(member.compared_sites());
         if member.is_spliced() {
             sites.insert(Site::resid_pre(member.start()));
         }

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use sae_config::Site;
-use sae_nn::{Penalty, SaeError, Tape, loss};
+use sae_nn::{Penalty, SaeError, Tape};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::profile::{Part, time};
 use crate::spliced::{CleanPass, Walk};
+use crate::terms::AtSplicePoint;
 use crate::{Member, PlacedDictionary, SpliceError, SplicedModel};
 
 /// Which of a dictionary's reconstructions a pass goes on with: the prefix of this number, or the whole dictionary.
@@ -34,7 +35,7 @@ struct Segment {
     /// The residual stream before it, where a segment before it wants its gradient; a leaf.
     start: Option<Tensor>,
     splice_points: Vec<SplicePoint>,
-    /// Activations that the downstream term looks at.
+    /// Activations that terms look at.
     recorded: Vec<(Site, Tensor)>,
     /// The residual stream after it, or the final hidden state.
     end: Option<Tensor>,
@@ -56,19 +57,17 @@ struct SplicePoint {
     written_before: usize,
 }
 
-/// The terms of a loss at unit coefficient, but KL, each summed over its sites.
+/// What a backward pass finds of the terms of a loss.
 #[derive(Default)]
-pub(crate) struct Terms {
-    pub sparsity: Sum,
-    pub local: Sum,
-    pub output: Sum,
-    pub downstream: Sum,
+pub(crate) struct Values {
+    /// One a term of the member's, at unit coefficient, summed over the splice points; 0 of terms at the model's output.
+    pub terms: Vec<Sum>,
     pub l0: Sum,
-    /// With their coefficients.
+    /// The terms with their coefficients.
     pub total: Sum,
 }
 
-/// A weighted sum of scalar tensors.
+/// A weighted sum of tensors of one shape.
 #[derive(Default)]
 pub(crate) struct Sum(Option<Tensor>);
 
@@ -219,8 +218,7 @@ impl SplicedModel {
         prefix: Prefix,
     ) -> Result<Segment, SpliceError> {
         let is_last = blocks.end == self.model().config().n_layers;
-        let sites: BTreeSet<Site> =
-            member.downstream().into_iter().flat_map(|term| term.sites.iter().copied()).collect();
+        let sites: BTreeSet<Site> = member.compared_sites().collect();
         let mut recorded = Vec::new();
         let mut splices = Splices::new(member, prefix);
         let mut see = |site: Site, x: &Tensor| recorded.push((site, x.shallow_clone()));
@@ -233,7 +231,7 @@ impl SplicedModel {
         Ok(Segment { start: None, splice_points: splices.points, recorded, end })
     }
 
-    /// The backward pass: the loss's terms but KL, and the gradients of the loss times `scale`, in the order of
+    /// The backward pass: the loss's terms but those at the output, and the gradients of the loss times `scale`, in the order of
     /// [`Member::parameters`]. `at_end` is the gradient with respect to the final hidden state, `[N, D]`.
     pub(crate) fn backward(
         &self,
@@ -242,11 +240,12 @@ impl SplicedModel {
         pass: ForwardPass,
         mut at_end: Option<Tensor>,
         scale: f64,
-    ) -> Result<(Terms, Vec<Tensor>), SpliceError> {
+    ) -> Result<(Values, Vec<Tensor>), SpliceError> {
         let gradients = member.dictionaries().iter().map(|_| None).collect();
         let prefix = pass.prefix;
-        let mut backward =
-            BackwardPass { member, clean, scale, terms: Terms::default(), gradients };
+        let terms = member.terms().iter().map(|_| Sum::default()).collect();
+        let values = Values { terms, ..Values::default() };
+        let mut backward = BackwardPass { member, clean, scale, values, gradients };
         if let Some(whole) = pass.whole {
             backward.through(whole, at_end.as_ref())?;
             return Ok(backward.finish());
@@ -275,7 +274,7 @@ struct BackwardPass<'a> {
     member: &'a Member,
     clean: &'a CleanPass,
     scale: f64,
-    terms: Terms,
+    values: Values,
     /// Of every dictionary, where it is trained.
     gradients: Vec<Option<Vec<Tensor>>>,
 }
@@ -354,48 +353,41 @@ impl BackwardPass<'_> {
 
     /// Adds the terms of a segment; their sum with their coefficients, to be differentiated.
     fn add_terms(&mut self, segment: &Segment) -> Result<Sum, SpliceError> {
-        let Self { member, clean, scale, terms, .. } = self;
-        let config = member.loss();
+        let Self { member, clean, scale, values, .. } = self;
         let mut loss = Sum::default();
-        let mut note = |sum: &mut Sum, share: f64, weight: f64, value: &Tensor| {
+        let mut note = |index: usize, share: f64, value: &Tensor| {
             let detached = value.f_detach()?;
-            sum.add(share, &detached)?;
-            terms.total.add(weight, &detached)?;
+            values.terms[index].add(share, &detached)?;
+            let weight = member.terms()[index].coeff * share;
+            values.total.add(weight, &detached)?;
             if value.requires_grad() {
                 loss.add(weight * *scale, value)?;
             }
             Ok::<_, SpliceError>(())
         };
+        let terms = || member.terms().iter().enumerate();
         for SplicePoint { index, target, tape, outputs, .. } in &segment.splice_points {
-            terms.l0.add(1.0, &tape.l0()?)?;
-            let sparsity = tape.sparsity(config.sparsity.p.get())?;
-            note(&mut terms.sparsity, 1.0, config.sparsity.coeff.get(), &sparsity)?;
-            // Means over the prefixes of a dictionary, of which most have one.
-            let share = 1.0 / outputs.len() as f64;
-            for output in outputs {
-                if let Some(term) = config.local {
-                    let mse = loss::mse(output, target)?;
-                    note(&mut terms.local, share, term.coeff.get() * share, &mse)?;
-                }
-                if let Some(term) = config.output {
-                    let original = clean.activation(member.dictionaries()[*index].writes)?;
-                    let mse = loss::mse(output, original)?;
-                    note(&mut terms.output, share, term.coeff.get() * share, &mse)?;
+            values.l0.add(1.0, &tape.l0()?)?;
+            let site = member.dictionaries()[*index].writes;
+            let at = AtSplicePoint { site, tape, target, reconstructions: outputs, clean };
+            for (index, own) in terms() {
+                if let Some(value) = own.term.at_splice_point(&at)? {
+                    note(index, 1.0, &value)?;
                 }
             }
         }
-        if let Some(term) = member.downstream() {
-            let share = 1.0 / term.sites.len() as f64;
-            for (site, spliced) in &segment.recorded {
-                let mse = loss::mse(spliced, clean.activation(*site)?)?;
-                note(&mut terms.downstream, share, term.total_coeff * share, &mse)?;
+        for (site, spliced) in &segment.recorded {
+            for (index, own) in terms().filter(|(_, own)| own.term.sites().contains(site)) {
+                if let Some(value) = own.term.at_site(spliced, clean.activation(*site)?)? {
+                    note(index, own.share(), &value)?;
+                }
             }
         }
         Ok(loss)
     }
 
-    fn finish(self) -> (Terms, Vec<Tensor>) {
-        (self.terms, self.gradients.into_iter().flatten().flatten().collect())
+    fn finish(self) -> (Values, Vec<Tensor>) {
+        (self.values, self.gradients.into_iter().flatten().flatten().collect())
     }
 }
 
@@ -454,7 +446,12 @@ impl Sum {
         Ok(())
     }
 
-    /// The sum; 0 where nothing was added.
+    /// The sum, where anything was added.
+    pub fn sum(self) -> Option<Tensor> {
+        self.0
+    }
+
+    /// The sum of scalars; 0 where nothing was added.
     pub fn total(self) -> Result<Tensor, SpliceError> {
         match self.0 {
             Some(sum) => Ok(sum),

@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use sae_config::run::{LossConfig, Processing};
+use sae_config::loss::LossConfig;
+use sae_config::run::Processing;
 use sae_config::{Architecture, Site};
 use sae_model::{Transformer, load};
 use sae_nn::Dictionary;

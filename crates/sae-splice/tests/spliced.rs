@@ -5,7 +5,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use sae_config::run::{LossConfig, Processing};
+use sae_config::loss::LossConfig;
+use sae_config::run::Processing;
 use sae_config::{Architecture, Site};
 use sae_model::{ModelError, Transformer, load};
 use sae_nn::{Dictionary, Sizes};
@@ -458,7 +459,7 @@ fn a_zero_coefficient_is_tracked() {
     let with =
         gradients(r#"{"sparsity": {"coeff": 1.0}, "local": {"coeff": 1.0}, "kl": {"coeff": 0.0}}"#);
     let without = gradients(r#"{"sparsity": {"coeff": 1.0}, "local": {"coeff": 1.0}}"#);
-    assert!(with.terms.kl.is_some() && without.terms.kl.is_none());
+    assert!(with.terms.get("kl").is_some() && without.terms.get("kl").is_none());
     for (a, b) in with.gradients.iter().zip(&without.gradients) {
         close(a, b, 1e-12);
     }

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sae_config::run::DownstreamConfig;
-use sae_config::{Coefficient, RunConfig, Site};
+use sae_config::{RunConfig, Site};
 use sae_data::Cursor;
 use sae_nn::weights;
 use sae_record::RunFolder;
@@ -153,14 +152,7 @@ fn start(spec: &RunSpec, setup: &Setup, inputs: &Inputs, step: u64) -> Result<Ru
         .collect();
     let pretrained = pretrained(config, setup)?;
     let member = Member::initialised(model, &plans, &config.loss, config.sae.seed, pretrained)?;
-    let mut resolved = config.clone();
-    if let Some(term) = member.downstream() {
-        resolved.loss.downstream = Some(DownstreamConfig {
-            total_coeff: Coefficient::try_from(term.total_coeff)
-                .map_err(TrainError::file("resolve", spec.folder.config()))?,
-            sites: term.sites.clone(),
-        });
-    }
+    let resolved = RunConfig { loss: member.loss().clone(), ..config.clone() };
     begun::record(&spec.folder, &resolved, inputs)?;
     let parameters = member.parameters().into_iter().map(|tensor| (tensor.shallow_clone(), 0.0));
     let mut optimiser = Adam::new(parameters, AdamOptions::default())?;

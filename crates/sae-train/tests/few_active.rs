@@ -4,7 +4,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sae_config::Site;
-use sae_config::run::LossConfig;
+use sae_config::loss::LossConfig;
 use sae_model::{ModelConfig, Transformer};
 use sae_splice::{Member, SplicedModel};
 use sae_train::optim::{Adam, AdamOptions, clip_factor, global_norm, read};

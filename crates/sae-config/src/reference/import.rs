@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::schema::{Config, Count, Dataset, InToOrig, LrSchedule, Real, Term};
 use super::{Imported, Kind, ModelSites, differences, sources};
+use crate::loss::{DownstreamConfig, LossConfig, SparsityConfig, TermConfig};
 use crate::run::{
-    DataConfig, DownstreamConfig, EvalConfig, LogConfig, LossConfig, ModelConfig, Precision,
-    Processing, SaeConfig, ScheduleConfig, ScheduleKind, SparsityConfig, TermConfig, TrainConfig,
+    DataConfig, EvalConfig, LogConfig, ModelConfig, Precision, Processing, SaeConfig,
+    ScheduleConfig, ScheduleKind, TrainConfig,
 };
 use crate::{Architecture, ConfigError, RunConfig, Site, Source};
 
@@ -165,11 +166,11 @@ impl Importer<'_> {
             let Some(Term { coeff }) = term else { return Ok(None) };
             Ok(Some(TermConfig { coeff: self.number(key, *coeff)? }))
         };
+        let sparsity = SparsityConfig {
+            coeff: self.number("loss.sparsity.coeff", loss.sparsity.coeff)?,
+            p: self.number("loss.sparsity.p_norm", loss.sparsity.p_norm)?,
+        };
         Ok(LossConfig {
-            sparsity: SparsityConfig {
-                coeff: self.number("loss.sparsity.coeff", loss.sparsity.coeff)?,
-                p: self.number("loss.sparsity.p_norm", loss.sparsity.p_norm)?,
-            },
             local: term("loss.out_to_in.coeff", &loss.out_to_in)?,
             output: term("loss.out_to_orig.coeff", &loss.out_to_orig)?,
             kl: term("loss.logits_kl.coeff", &loss.logits_kl)?,
@@ -177,6 +178,7 @@ impl Importer<'_> {
                 None => None,
                 Some(term) => self.downstream(term, sae_sites)?,
             },
+            ..LossConfig::of(sparsity)
         })
     }
 

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use super::{RunConfig, ScheduleKind};
 use crate::ConfigError;
 use crate::architecture::OptionError;
+use crate::loss::{LossConfig, Term};
 
 /// Tokens in a window.
 const MOST_TOKENS: u64 = 1 << 20;
@@ -147,20 +148,17 @@ impl RunConfig {
     }
 
     fn check_loss(&self, origin: &str) -> Result<(), ConfigError> {
-        let loss = &self.loss;
-        let weights = [
-            loss.local.map(|term| term.coeff),
-            loss.output.map(|term| term.coeff),
-            loss.kl.map(|term| term.coeff),
-            loss.downstream.as_ref().map(|term| term.total_coeff),
-        ];
-        if weights.into_iter().flatten().all(|coeff| coeff.get() == 0.0) {
+        let terms = self.loss.terms();
+        let reconstructs = |term: &Term| !matches!(term, Term::Sparsity(_)) && term.is_trained_on();
+        if !terms.iter().any(reconstructs) {
             return Err(ConfigError::invalid(
                 origin,
                 "loss",
                 "sparsity alone",
-                "an SAE needs something to reconstruct: give loss.local, loss.output, loss.kl or loss.downstream a \
-                 coefficient above 0",
+                format!(
+                    "an SAE needs something to reconstruct: give one of these a coefficient above 0: loss.{}",
+                    LossConfig::RECONSTRUCTING.join(", loss.")
+                ),
             ));
         }
         Ok(())
