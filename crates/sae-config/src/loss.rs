@@ -88,6 +88,8 @@ macro_rules! terms {
 terms! {
     /// MSE between the SAE's output and its input (the reference's `out_to_in`).
     local, Local(TermConfig), Dictionary;
+    /// The same, divided by the variance of the activations: the fraction of variance unexplained.
+    fvu, Fvu(TermConfig), Dictionary;
     /// MSE between the SAE's output and the clean activation there (the reference's `out_to_orig`).
     output, Output(TermConfig), Dictionary;
     /// MSE to the clean activations at later sites (the reference's `in_to_orig`).

@@ -465,6 +465,27 @@ fn a_zero_coefficient_is_tracked() {
     }
 }
 
+/// `fvu` is `local` over the variance of what is reconstructed, and so are its gradients.
+#[test]
+fn fvu_is_the_mse_over_the_variance() {
+    let tokens = &fixture()["tokens"];
+    let model = SplicedModel::new(language_model());
+    let outcome = |term: &str| {
+        let json = format!(r#"{{"sparsity": {{"coeff": 0.0}}, "{term}": {{"coeff": 1.0}}}}"#);
+        let member = Member::random(&model, &[site(FIRST)], 48, &loss(&json), 3).unwrap();
+        model.gradients(&[&member], tokens, 1.0, 0).unwrap().remove(0)
+    };
+    let clean = model.clean_pass(tokens, &BTreeSet::from([site(FIRST)]), false).unwrap();
+    let x = clean.activation(site(FIRST)).unwrap().reshape([-1, 32]);
+    let variance = (&x - x.mean_dim(0, true, Kind::Double)).square().mean(Kind::Double);
+    let (local, fvu) = (outcome("local"), outcome("fvu"));
+    close(&(&fvu.terms.total * &variance), &local.terms.total, 1e-12);
+    close(fvu.terms.get("fvu").unwrap(), &fvu.terms.total, 0.0);
+    for (fvu, local) in fvu.gradients.iter().zip(&local.gradients) {
+        close(&(fvu * &variance), local, 1e-12);
+    }
+}
+
 #[test]
 fn active_features_are_counted() {
     let fixture = fixture();

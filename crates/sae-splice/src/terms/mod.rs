@@ -2,6 +2,7 @@
 //! Their options stand in `sae-config::loss`.
 
 mod downstream;
+mod fvu;
 mod kl;
 mod local;
 mod output;
@@ -104,6 +105,7 @@ impl MemberTerm {
         let term: Box<dyn Term> = match options {
             Options::Sparsity(options) => Box::new(sparsity::Sparsity::of(options)),
             Options::Local(_) => Box::new(local::Local),
+            Options::Fvu(_) => Box::new(fvu::Fvu),
             Options::Output(_) => Box::new(output::Output),
             Options::Downstream(options) => Box::new(downstream::Downstream::of(options)),
             Options::Kl(_) => Box::new(kl::Kl),
