@@ -1,18 +1,18 @@
 //! All that an analysis has found, as it stands in `analysis.json` and in the report: numbers and names, no pictures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sae_config::{Site, Variant};
+use sae_config::Site;
 use sae_record::activations::{SaeActivations, SiteActivations};
 use sae_record::summary::Versions;
 use serde::{Deserialize, Serialize};
 
-use crate::Frontier;
 use crate::bootstrap::Estimate;
 use crate::embedding::Embedding;
 use crate::features::FeatureStatistics;
 use crate::matching::{Match, MatchBy};
 use crate::similarity::SimilaritySummary;
+use crate::{Frontier, SaeType};
 
 /// A sweep's evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,11 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// The types of the runs.
+    pub fn types(&self) -> BTreeSet<SaeType> {
+        self.runs.iter().map(|run| run.variant).collect()
+    }
+
     /// Nothing but notes, on a sweep of this name.
     pub fn none(sweep: String, notes: Vec<String>) -> Self {
         Self {
@@ -76,7 +81,7 @@ pub struct RunFacts {
     pub run: String,
     /// The type of SAE.
     #[serde(rename = "type")]
-    pub variant: Variant,
+    pub variant: SaeType,
     /// Its folder, relative to the sweep's.
     pub folder: String,
     /// Its configuration, TOML.
@@ -94,7 +99,7 @@ pub struct Downstream {
     pub run: String,
     /// The type of SAE.
     #[serde(rename = "type")]
-    pub variant: Variant,
+    pub variant: SaeType,
     /// The SAE's site.
     pub site: Site,
     /// At every later site, in the order of computation.
@@ -130,7 +135,7 @@ pub struct Within {
     pub run: String,
     /// The type of SAE.
     #[serde(rename = "type")]
-    pub variant: Variant,
+    pub variant: SaeType,
     /// The site.
     pub site: Site,
     /// Alive elements.
@@ -149,9 +154,9 @@ pub struct Difference {
     /// What they are matched in: `ce`, `l0` or `alive`.
     pub by: MatchBy,
     /// The first type.
-    pub of: Variant,
+    pub of: SaeType,
     /// The type that is taken away.
-    pub less: Variant,
+    pub less: SaeType,
     /// The difference with its interval.
     pub estimate: Estimate,
 }
@@ -189,7 +194,7 @@ pub struct PairEmbedding {
     /// The runs, in the order of the embedding's numbers.
     pub runs: Vec<String>,
     /// Their types.
-    pub types: Vec<Variant>,
+    pub types: Vec<SaeType>,
     /// Where each element lies.
     pub embedding: Embedding,
 }
@@ -208,7 +213,7 @@ pub struct SiteEvidence {
 pub struct Seeds {
     /// The type of SAE.
     #[serde(rename = "type")]
-    pub variant: Variant,
+    pub variant: SaeType,
     /// The site.
     pub site: Site,
     /// The sparsity coefficient.
@@ -230,7 +235,7 @@ pub struct RunFeatures {
     pub run: String,
     /// The type of SAE.
     #[serde(rename = "type")]
-    pub variant: Variant,
+    pub variant: SaeType,
     /// The site.
     pub site: Site,
     /// Frequencies, dead and ultra-dense features, what they go with.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use sae_config::{Site, Variant};
+use sae_config::Site;
 
 use crate::Frontier;
-use crate::Point;
 use crate::evidence::{Difference, Downstream, Evidence};
 use crate::facets::{Facets, describe};
 use crate::frontier::{Comparison, Ratio};
+use crate::{Point, SaeType};
 
 /// All of them, site by site: the frontiers, then what matched runs say.
 pub(crate) fn sentences(evidence: &Evidence) -> Vec<String> {
@@ -20,7 +20,7 @@ pub(crate) fn sentences(evidence: &Evidence) -> Vec<String> {
         lines.extend(summary.flat_map(comparison));
         lines.extend(downstream(evidence, site));
         let differences = evidence.geometry.differences.iter().filter(|found| {
-            found.site == site && found.by == evidence.match_by && found.less == Variant::Local
+            found.site == site && found.by == evidence.match_by && found.less == SaeType::LOCAL
         });
         lines.extend(differences.map(|found| geometry(found, evidence)));
     }
@@ -39,7 +39,7 @@ fn downstream(evidence: &Evidence, site: Site) -> Vec<String> {
         evidence.downstream.iter().filter(|run| run.site == site).collect();
     let matched =
         evidence.matches.iter().any(|found| found.site == site && found.by == evidence.match_by);
-    let Some(local) = runs.iter().find(|run| run.variant == Variant::Local) else {
+    let Some(local) = runs.iter().find(|run| run.variant == SaeType::LOCAL) else {
         return Vec::new();
     };
     let which = if matched {
@@ -47,7 +47,7 @@ fn downstream(evidence: &Evidence, site: Site) -> Vec<String> {
     } else {
         "runs that are not matched".to_owned()
     };
-    let others = runs.iter().filter(|run| run.variant != Variant::Local);
+    let others = runs.iter().filter(|run| run.variant != SaeType::LOCAL);
     others
         .filter_map(|run| {
             let ratios: Vec<f64> = run
@@ -90,20 +90,20 @@ fn geometry(found: &Difference, evidence: &Evidence) -> String {
 }
 
 fn comparison(comparison: &Comparison) -> Vec<String> {
-    let Comparison { variant, .. } = comparison;
+    let Comparison { variant, base, .. } = comparison;
     let site = where_at(comparison.site, &comparison.facets);
     let line = |what: &str, at: &str, ratio: Ratio, decimals: usize| match (ratio.mean, ratio.range)
     {
         (Some(mean), Some([low, high])) => format!(
-            "{site}: {variant} has {mean:.2} × local's {what} at equal {at} (mean over {low:.decimals$} to \
+            "{site}: {variant} has {mean:.2} × {base}'s {what} at equal {at} (mean over {low:.decimals$} to \
              {high:.decimals$})."
         ),
         (None, Some(_)) => {
             format!(
-                "{site}: {variant} ÷ local of {what} at equal {at} is not told: one of them is not above 0 everywhere."
+                "{site}: {variant} ÷ {base} of {what} at equal {at} is not told: one of them is not above 0 everywhere."
             )
         }
-        _ => format!("{site}: {variant} and local share no range of {at}; no ratio of {what}."),
+        _ => format!("{site}: {variant} and {base} share no range of {at}; no ratio of {what}."),
     };
     vec![
         line("L0", "CE increase", comparison.l0_at_equal_ce, 3),
@@ -140,7 +140,7 @@ mod tests {
     use crate::evidence::DownstreamLayer;
     use crate::matching::MatchBy;
 
-    fn run(variant: Variant, mse: [f64; 2]) -> Downstream {
+    fn run(variant: SaeType, mse: [f64; 2]) -> Downstream {
         let sites = [Site::resid_pre(2), Site::resid_post(2)];
         let layers = sites.into_iter().zip(mse);
         let layers =
@@ -166,18 +166,18 @@ mod tests {
         let difference = |by, less| Difference {
             site: Site::resid_pre(1),
             by,
-            of: Variant::E2e,
+            of: SaeType::E2E,
             less,
             estimate,
         };
         let (ce, l0) = (MatchBy::CeIncrease, MatchBy::L0);
         let mut evidence = Evidence::none("by hand".to_owned(), Vec::new());
         evidence.frontier.points = vec![point()];
-        evidence.downstream = vec![run(Variant::Local, [0.5, 1.0]), run(Variant::E2e, [2.0, 3.0])];
+        evidence.downstream = vec![run(SaeType::LOCAL, [0.5, 1.0]), run(SaeType::E2E, [2.0, 3.0])];
         evidence.geometry.differences = vec![
-            difference(ce, Variant::Local),
-            difference(l0, Variant::Local),
-            difference(ce, Variant::E2eDs),
+            difference(ce, SaeType::LOCAL),
+            difference(l0, SaeType::LOCAL),
+            difference(ce, SaeType::E2E_DS),
         ];
         let lines = sentences(&evidence);
         assert_eq!(
@@ -199,7 +199,7 @@ mod tests {
     fn point() -> Point {
         Point {
             run: "e2e".to_owned(),
-            variant: Variant::E2e,
+            variant: SaeType::E2E,
             site: Site::resid_pre(1),
             seed: 0,
             coeff: 1.0,

@@ -6,14 +6,14 @@ use sae_config::{Site, Variant};
 use serde::{Deserialize, Serialize};
 
 use crate::facets::{self, Facets};
-use crate::{AnalysisError, Point};
+use crate::{AnalysisError, Point, SaeType};
 
 /// `frontier.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frontier {
     /// A point a run and site.
     pub points: Vec<Point>,
-    /// Each type against `local`, by site and by the values of `facets`.
+    /// Each type against `local` or what stands in for it, by site and by the values of `facets`.
     pub summary: Vec<Comparison>,
     /// The keys of the configuration whose values have frontiers of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -29,14 +29,18 @@ pub struct Group {
     pub facets: Facets,
 }
 
-/// A type against `local` at a site. Ratios are type ÷ local: below 1, the type needs less.
+/// A type against `local` at a site, or against what stands in for it. Ratios are type ÷ base: below 1, the type needs
+/// less.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The site.
     pub site: Site,
-    /// The type that is compared with `local`.
+    /// The type that is compared.
     #[serde(rename = "type")]
-    pub variant: Variant,
+    pub variant: SaeType,
+    /// The type that it is divided by.
+    #[serde(default = "local", skip_serializing_if = "is_local")]
+    pub base: SaeType,
     /// L0 at equal CE increase.
     pub l0_at_equal_ce: Ratio,
     /// CE increase at equal L0 (the reference's `calc_summary_metric`).
@@ -46,6 +50,15 @@ pub struct Comparison {
     /// The values of the frontier's facets.
     #[serde(default, skip_serializing_if = "Facets::is_empty")]
     pub facets: Facets,
+}
+
+fn local() -> SaeType {
+    SaeType::LOCAL
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_local(base: &SaeType) -> bool {
+    *base == SaeType::LOCAL
 }
 
 /// A mean ratio of two curves at [`PLACES`] even places of the range that both cover.
@@ -128,7 +141,7 @@ pub fn ratio(curve: &Curve, base: &Curve) -> Ratio {
 }
 
 impl Frontier {
-    /// The frontiers of these points, and each type's comparison with `local` where there is one.
+    /// The frontiers of these points, and each type's comparison with one that reconstructs locally.
     pub fn of(points: &[Point]) -> Self {
         Self::by(points, &[])
     }
@@ -139,29 +152,35 @@ impl Frontier {
             Self { points: points.to_vec(), summary: Vec::new(), facets: facets.to_vec() };
         let mut summary = Vec::new();
         for group in frontier.groups() {
-            let missing = |variant| frontier.of_group(&group, variant).next().is_none();
-            if missing(Variant::Local) {
-                continue;
-            }
+            let Some(base) = frontier.base(&group) else { continue };
             for variant in frontier.variants() {
-                if variant == Variant::Local || missing(variant) {
+                if variant == base || frontier.of_group(&group, variant).next().is_none() {
                     continue;
                 }
                 let l0 = |variant| frontier.group_curve(&group, variant, |point| point.l0);
                 let alive =
                     |variant| frontier.group_curve(&group, variant, |point| point.alive as f64);
-                let (own, local) = (l0(variant), l0(Variant::Local));
+                let (own, base_l0) = (l0(variant), l0(base));
                 summary.push(Comparison {
                     site: group.site,
                     variant,
-                    l0_at_equal_ce: ratio(&own.inverse(), &local.inverse()),
-                    ce_at_equal_l0: ratio(&own, &local),
-                    ce_at_equal_alive: ratio(&alive(variant), &alive(Variant::Local)),
+                    base,
+                    l0_at_equal_ce: ratio(&own.inverse(), &base_l0.inverse()),
+                    ce_at_equal_l0: ratio(&own, &base_l0),
+                    ce_at_equal_alive: ratio(&alive(variant), &alive(base)),
                     facets: group.facets.clone(),
                 });
             }
         }
         Self { summary, ..frontier }
+    }
+
+    /// The type that the others of a group are divided by: `local`, or where there is none the first that reconstructs
+    /// locally.
+    fn base(&self, group: &Group) -> Option<SaeType> {
+        self.variants().into_iter().find(|variant| {
+            variant.objective == Variant::Local && self.of_group(group, *variant).next().is_some()
+        })
     }
 
     /// What has frontiers of its own: every site, and there every combination of the facets' values that has a point.
@@ -185,13 +204,13 @@ impl Frontier {
     pub fn of_group<'a>(
         &'a self,
         group: &'a Group,
-        variant: Variant,
+        variant: SaeType,
     ) -> impl Iterator<Item = &'a Point> {
         self.of_type(group.site, variant).filter(move |point| self.group_of(point) == *group)
     }
 
     /// The Pareto curve of CE increase against `x` of a type in a group.
-    pub fn group_curve(&self, group: &Group, variant: Variant, x: impl Fn(&Point) -> f64) -> Curve {
+    pub fn group_curve(&self, group: &Group, variant: SaeType, x: impl Fn(&Point) -> f64) -> Curve {
         let points: Vec<(f64, f64)> =
             self.of_group(group, variant).map(|point| (x(point), point.ce_increase)).collect();
         pareto(&points)
@@ -203,17 +222,17 @@ impl Frontier {
     }
 
     /// The types that there are points of.
-    pub fn variants(&self) -> BTreeSet<Variant> {
+    pub fn variants(&self) -> BTreeSet<SaeType> {
         self.points.iter().map(|point| point.variant).collect()
     }
 
     /// The points of a type at a site.
-    pub fn of_type(&self, site: Site, variant: Variant) -> impl Iterator<Item = &Point> {
+    pub fn of_type(&self, site: Site, variant: SaeType) -> impl Iterator<Item = &Point> {
         self.points.iter().filter(move |point| point.site == site && point.variant == variant)
     }
 
     /// The Pareto curve of CE increase against `x` of a type at a site.
-    pub fn curve(&self, site: Site, variant: Variant, x: impl Fn(&Point) -> f64) -> Curve {
+    pub fn curve(&self, site: Site, variant: SaeType, x: impl Fn(&Point) -> f64) -> Curve {
         let points: Vec<(f64, f64)> =
             self.of_type(site, variant).map(|point| (x(point), point.ce_increase)).collect();
         pareto(&points)

@@ -34,6 +34,7 @@ mod options;
 mod plot;
 pub mod report;
 mod runs;
+mod sae_type;
 pub mod similarity;
 mod style;
 mod tables;
@@ -48,6 +49,7 @@ pub use options::AnalysisOptions;
 pub use runs::{FinishedRun, Point, SweepRuns};
 use sae_record::Event;
 use sae_record::layout;
+pub use sae_type::SaeType;
 
 use crate::evidence::Evidence;
 
@@ -73,7 +75,8 @@ pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
 /// Reads a sweep's finished runs and writes what is found into its folder:
 ///
 /// - `analysis.json`: all of it, an [`Evidence`]
-/// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each type against `local`
+/// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each type against `local` (or what stands in
+///   for it)
 /// - `matches.{json,csv,md,tex}`: matched runs
 /// - `downstream`, `geometry`, `umap`, `activations`, `stability` and `features`, each as `csv`, `svg` and `png`, where
 ///   the sweep has something to show; and `geometry_histograms.csv`, `unusual_features.csv` (dead and ultra-dense)

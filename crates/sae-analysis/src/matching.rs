@@ -25,16 +25,16 @@
 use std::cmp::Ordering;
 use std::str::FromStr;
 
-use sae_config::{Site, Variant};
+use sae_config::Site;
 use serde::{Deserialize, Serialize};
 
-use crate::Point;
+use crate::{Point, SaeType};
 
 /// The ratio up to which runs count as equally close: to tell 1 % from 3 % would choose by noise.
 pub const EQUAL: f64 = 1.05;
 
 /// The types that are compared, in the order in which matches name them.
-pub const TYPES: [Variant; 3] = [Variant::Local, Variant::E2e, Variant::E2eDs];
+pub const TYPES: [SaeType; 3] = [SaeType::LOCAL, SaeType::E2E, SaeType::E2E_DS];
 
 /// What matched runs are to be equal in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -126,7 +126,7 @@ pub struct Match {
 
 impl Match {
     /// The point of a type.
-    pub fn of_type(&self, variant: Variant) -> Option<&Point> {
+    pub fn of_type(&self, variant: SaeType) -> Option<&Point> {
         self.points.iter().find(|point| point.variant == variant)
     }
 }
@@ -138,7 +138,7 @@ pub fn matches(points: &[Point], by: MatchBy) -> Vec<Match> {
     sites
         .into_iter()
         .filter_map(|site| {
-            let types: Vec<Variant> = TYPES
+            let types: Vec<SaeType> = TYPES
                 .into_iter()
                 .filter(|&variant| !candidates(points, site, variant, by).is_empty())
                 .collect();
@@ -149,7 +149,7 @@ pub fn matches(points: &[Point], by: MatchBy) -> Vec<Match> {
 
 /// The match of some types at a site, a pair for example. None for fewer than two types, and where one of them has no
 /// candidate.
-pub fn match_types(points: &[Point], site: Site, types: &[Variant], by: MatchBy) -> Option<Match> {
+pub fn match_types(points: &[Point], site: Site, types: &[SaeType], by: MatchBy) -> Option<Match> {
     if types.len() < 2 {
         return None;
     }
@@ -174,7 +174,7 @@ pub fn match_types(points: &[Point], site: Site, types: &[Variant], by: MatchBy)
 }
 
 /// The points of a type at a site that may stand for it: rules 1 and 2.
-fn candidates(points: &[Point], site: Site, variant: Variant, by: MatchBy) -> Vec<&Point> {
+fn candidates(points: &[Point], site: Site, variant: SaeType, by: MatchBy) -> Vec<&Point> {
     let telling: Vec<&Point> = points
         .iter()
         .filter(|point| point.site == site && point.variant == variant && says_something(point, by))

@@ -15,7 +15,7 @@ mod sections;
 use std::collections::BTreeSet;
 
 use markup::{escape, fill, type_name};
-use sae_config::{Site, Variant};
+use sae_config::Site;
 
 use crate::evidence::Evidence;
 use crate::findings;
@@ -125,11 +125,11 @@ fn names_site(place: &str) -> bool {
 }
 
 fn types(evidence: &Evidence) -> String {
-    let types: BTreeSet<Variant> = evidence.runs.iter().map(|run| run.variant).collect();
-    types
+    evidence
+        .types()
         .into_iter()
         .map(|variant| {
-            format!("<dt>{}</dt><dd>{}</dd>\n", type_name(variant), escape(describe(variant)))
+            format!("<dt>{}</dt><dd>{}</dd>\n", type_name(variant), escape(&describe(variant)))
         })
         .collect()
 }

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use sae_config::{RunConfig, Site, Variant};
+use sae_config::{RunConfig, Site};
 use sae_record::summary::Status;
 use sae_record::{Manifest, RunFolder, Summary, layout};
 use serde::{Deserialize, Serialize};
 
 use crate::facets::{Facets, differing, flatten, select};
-use crate::{AnalysisError, AnalysisOptions, comparable, dictionary};
+use crate::{AnalysisError, AnalysisOptions, SaeType, comparable, dictionary};
 
 /// A sweep's finished runs, and the names of the others.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub struct Point {
     pub run: String,
     /// The type of SAE.
     #[serde(rename = "type")]
-    pub variant: Variant,
+    pub variant: SaeType,
     /// The site.
     pub site: Site,
     /// The seed of the initialisation.
@@ -100,6 +100,27 @@ pub struct Point {
 
 /// The keys that a point has fields of.
 const FIELDS: [&str; 2] = ["sae.seed", "loss.sparsity.coeff"];
+
+impl Point {
+    /// What the number of active features is set by: the k of an architecture that keeps k features, where the sweep varies
+    /// it, and the sparsity coefficient otherwise.
+    pub fn strength(&self) -> f64 {
+        self.k().unwrap_or(self.coeff)
+    }
+
+    /// The same for a reader: `k = 32`, or the coefficient alone.
+    pub fn strength_text(&self) -> String {
+        self.k().map_or_else(|| self.coeff.to_string(), |k| format!("k = {k}"))
+    }
+
+    fn k(&self) -> Option<f64> {
+        let key = |key: &&String| {
+            let option = key.strip_prefix("sae.architecture.").and_then(|key| key.split_once('.'));
+            option.is_some_and(|(_, option)| option == "k")
+        };
+        self.facets.keys().filter(key).find_map(|key| self.facets[key].parse().ok())
+    }
+}
 
 impl SweepRuns {
     /// Reads a sweep's folder. Runs that are not finished, that diverged, or whose summary cannot be read are listed.
@@ -287,7 +308,7 @@ fn points(runs: &SweepRuns, run: &FinishedRun, wanted: &[String]) -> Made {
         };
         let point = Point {
             run: run.id.clone(),
-            variant: run.summary.variant,
+            variant: SaeType::of(&run.config),
             site: *site,
             seed: run.config.sae.seed,
             coeff: run.config.loss.sparsity.coeff.get(),

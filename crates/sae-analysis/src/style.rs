@@ -3,6 +3,8 @@
 use plotters::style::RGBColor;
 use sae_config::Variant;
 
+use crate::SaeType;
+
 /// Text and axes.
 pub(crate) const INK: RGBColor = RGBColor(40, 40, 40);
 
@@ -37,14 +39,14 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// A type's.
-    pub fn of(variant: Variant) -> Self {
-        let stroke = match variant {
+    /// A type's: the colour tells its architecture, and of the paper's its objective; marker and stroke tell the objective.
+    pub fn of(sae_type: SaeType) -> Self {
+        let stroke = match sae_type.objective {
             Variant::Local | Variant::Other => Stroke::Solid,
             Variant::E2e => Stroke::Dashed,
             Variant::E2eDs => Stroke::Dotted,
         };
-        Self { colour: colour(variant), marker: marker(variant), stroke, opacity: 1.0 }
+        Self { colour: colour(sae_type), marker: marker(sae_type), stroke, opacity: 1.0 }
     }
 
     /// Of what is numbered and has no type: colours, markers and strokes in turn.
@@ -71,17 +73,20 @@ impl Look {
 }
 
 /// Colours that stay apart for colour-blind eyes (Okabe and Ito 2008).
-pub(crate) fn colour(variant: Variant) -> RGBColor {
-    match variant {
-        Variant::Local => RGBColor(0, 114, 178),
-        Variant::E2e => RGBColor(213, 94, 0),
-        Variant::E2eDs => RGBColor(0, 158, 115),
-        Variant::Other => NEUTRAL,
+pub(crate) fn colour(sae_type: SaeType) -> RGBColor {
+    const OTHERS: [RGBColor; 3] =
+        [RGBColor(204, 121, 167), RGBColor(190, 135, 0), RGBColor(86, 180, 233)];
+    match (sae_type.architecture(), sae_type.objective) {
+        (0, Variant::Local) => RGBColor(0, 114, 178),
+        (0, Variant::E2e) => RGBColor(213, 94, 0),
+        (0, Variant::E2eDs) => RGBColor(0, 158, 115),
+        (0, Variant::Other) => NEUTRAL,
+        (architecture, _) => OTHERS[(architecture - 1) % OTHERS.len()],
     }
 }
 
-pub(crate) fn marker(variant: Variant) -> Marker {
-    match variant {
+pub(crate) fn marker(sae_type: SaeType) -> Marker {
+    match sae_type.objective {
         Variant::Local => Marker::Circle,
         Variant::E2e => Marker::Triangle,
         Variant::E2eDs => Marker::Square,

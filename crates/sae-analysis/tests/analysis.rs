@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sae_analysis::evidence::{AcrossWhat, Evidence};
 use sae_analysis::matching::{Match, MatchBy};
-use sae_analysis::{AnalysisOptions, Frontier, analyse_with};
+use sae_analysis::{AnalysisOptions, Frontier, SaeType, analyse_with};
 use sae_config::Variant;
 use sae_record::activations::{
     Direction, EVALUATION, MODEL, Measured, RunActivations, SaeActivations, SiteActivations,
@@ -283,7 +283,7 @@ fn downstream_and_seeds_by_hand() {
     assert_eq!(second.layers.iter().map(|layer| layer.site).collect::<Vec<_>>(), LATER[1..]);
     assert_eq!(evidence.stability.len(), 18);
     let seeds = &evidence.stability[0];
-    assert_eq!((seeds.variant, seeds.site), (Variant::Local, SITES[0]));
+    assert_eq!((seeds.variant, seeds.site), (SaeType::LOCAL, SITES[0]));
     let expected = [(0, "local_sparsity-1_seed-0"), (1, "local_sparsity-1_seed-1")];
     assert_eq!(seeds.runs, expected.map(|(seed, run)| (seed, run.to_owned())));
     for (name, values) in [("l0", [40.0, 40.4]), ("alive", [21.0; 2]), ("kl", [0.15; 2])] {
@@ -314,7 +314,7 @@ fn differences_of_means_by_hand() {
     for by in [MatchBy::CeIncrease, MatchBy::L0, MatchBy::Alive] {
         let mut found = evidence.geometry.differences.iter().filter(|found| found.by == by);
         let found = found.find(|found| found.site == SITES[0]).unwrap();
-        assert_eq!((found.of, found.less), (Variant::E2e, Variant::Local));
+        assert_eq!((found.of, found.less), (SaeType::E2E, SaeType::LOCAL));
         assert!((found.estimate.value + 2.2 / 3.0).abs() < 1e-6);
         assert_eq!(found.estimate.options, quick().bootstrap);
     }
@@ -366,6 +366,53 @@ fn facets_split_the_frontier() {
         .unwrap_err();
     let message = message.to_string();
     assert!(message.contains("`sae.expansoin`") && message.contains("sae.expansion"), "{message}");
+}
+
+/// An architecture and objective have a curve of their own, and are told apart in table and picture.
+#[test]
+fn architectures_have_curves_of_their_own() {
+    let mut sweep = Sweep::empty(24, 6);
+    for variant in [Variant::Local, Variant::E2e] {
+        for k in [4, 8, 16] {
+            let mut config = support::config(variant, 0.0, 0, 4.0);
+            config.sae.architecture =
+                serde_json::from_str(&format!(r#"{{"topk": {{"k": {k}}}}}"#)).unwrap();
+            let run = sweep.add(&format!("{variant}-{k}"), config);
+            let needs = if variant == Variant::Local { 2.0 } else { 1.0 };
+            run.summary.evaluation.ce_increase = needs / f64::from(k);
+            for at in run.summary.evaluation.sites.values_mut() {
+                at.l0 = f64::from(k);
+            }
+        }
+    }
+    sweep.write();
+    let analysis = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap();
+    let frontier = &analysis.evidence.frontier;
+    let names: Vec<String> = frontier.variants().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["topk local", "topk e2e"]);
+    // Without the paper's `local`, the one that reconstructs locally stands in for it.
+    let found = &frontier.summary[0];
+    assert_eq!(
+        (found.variant.to_string(), found.base.to_string()),
+        (names[1].clone(), names[0].clone())
+    );
+    near(found.ce_at_equal_l0.mean.unwrap(), 0.5);
+    assert!(analysis.text.contains("k = 16") && analysis.text.contains("× topk local's L0"));
+    let csv = cells(&layout::analysis(sweep.path(), "frontier", "csv"));
+    let ks: Vec<&str> = csv[1..4].iter().map(|row| row.last().unwrap().as_str()).collect();
+    assert_eq!((csv[1][1].as_str(), ks), ("topk local", vec!["4", "8", "16"]));
+    let written =
+        std::fs::read_to_string(layout::analysis(sweep.path(), "frontier", "json")).unwrap();
+    assert_eq!(&serde_json::from_str::<Frontier>(&written).unwrap(), frontier);
+    // The paper's types stand before it once they are there.
+    for coeff in [1.0, 2.0, 4.0] {
+        sweep.add(&format!("relu-{coeff}"), support::config(Variant::Local, coeff, 0, 4.0));
+    }
+    sweep.write();
+    let analysis = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap();
+    let frontier = analysis.evidence.frontier;
+    assert_eq!(frontier.variants().len(), 3);
+    assert!(frontier.summary.iter().all(|found| found.base == SaeType::LOCAL));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The runs that are looked at closely at a site: matched ones; where there is no match, one of each type.
 
-use sae_config::{Site, Variant};
+use std::collections::BTreeSet;
 
-use crate::Point;
+use sae_config::Site;
+
 use crate::matching::{MatchBy, matches};
+use crate::{Point, SaeType};
 
 /// A site's runs, one a type.
 #[derive(Debug)]
@@ -34,12 +36,12 @@ pub(crate) fn at(points: &[Point], site: Site, by: MatchBy) -> Chosen {
     if let Some(found) = matches(points, by).into_iter().find(|found| found.site == site) {
         return Chosen { site, points: found.points, matched: true };
     }
-    let types = [Variant::Local, Variant::E2e, Variant::E2eDs, Variant::Other];
+    let types: BTreeSet<SaeType> = points.iter().map(|point| point.variant).collect();
     let points = types.into_iter().filter_map(|variant| median(points, site, variant)).collect();
     Chosen { site, points, matched: false }
 }
 
-fn median(points: &[Point], site: Site, variant: Variant) -> Option<Point> {
+fn median(points: &[Point], site: Site, variant: SaeType) -> Option<Point> {
     let mut own: Vec<&Point> =
         points.iter().filter(|point| point.site == site && point.variant == variant).collect();
     // Those without a number come last, and stand only where there is no other.

@@ -15,7 +15,7 @@ use crate::evidence::{Downstream, DownstreamLayer, Evidence, Geometry, RunFacts}
 use crate::matching::{MatchBy, matches};
 use crate::options::AnalysisOptions;
 use crate::runs::FinishedRun;
-use crate::{AnalysisError, Frontier, SweepRuns, bootstrap};
+use crate::{AnalysisError, Frontier, SaeType, SweepRuns, bootstrap};
 
 /// The ratio above which matched runs are far enough apart for a note.
 pub(crate) const FAR: f64 = 1.25;
@@ -113,7 +113,7 @@ fn facts(runs: &SweepRuns, run: &FinishedRun) -> Result<RunFacts, AnalysisError>
     };
     Ok(RunFacts {
         run: run.id.clone(),
-        variant: run.summary.variant,
+        variant: SaeType::of(&run.config),
         folder: run.folder.display().to_string(),
         config,
         facets: run.facets.clone(),

@@ -1,14 +1,14 @@
 //! Matches of points by hand.
 
-use sae_config::{Site, Variant};
+use sae_config::Site;
 
 use super::{EQUAL, Match, MatchBy, match_types, matches};
-use crate::Point;
+use crate::{Point, SaeType};
 
 const SITE: Site = Site::resid_pre(6);
 
 /// A point whose other quantities are those of a frontier: CE increase falls as L0 and alive features rise.
-fn point(variant: Variant, run: &str, by: MatchBy, quantity: f64) -> Point {
+fn point(variant: SaeType, run: &str, by: MatchBy, quantity: f64) -> Point {
     let (l0, ce_increase, alive) = match by {
         MatchBy::CeIncrease => (1.0 / quantity, quantity, 1.0 / quantity),
         MatchBy::L0 | MatchBy::Alive => (quantity, 1.0 / quantity, quantity),
@@ -39,7 +39,7 @@ fn three(by: MatchBy, local: &[f64], e2e: &[f64], e2e_ds: &[f64]) -> Vec<Point> 
         let named = quantities.iter().enumerate();
         named.map(|(i, &q)| point(variant, &format!("{letter}{i}"), by, q)).collect()
     };
-    [of(Variant::Local, "l", local), of(Variant::E2e, "e", e2e), of(Variant::E2eDs, "d", e2e_ds)]
+    [of(SaeType::LOCAL, "l", local), of(SaeType::E2E, "e", e2e), of(SaeType::E2E_DS, "d", e2e_ds)]
         .concat()
 }
 
@@ -62,8 +62,8 @@ fn the_smallest_ratio_wins() {
         assert_eq!(names(&found), ["l1", "e1", "d1"], "{by}");
         assert_eq!((found.site, found.by), (SITE, by));
         assert!((found.ratio - 1.5).abs() < 1e-12, "{}", found.ratio);
-        assert_eq!(found.of_type(Variant::E2e).map(|point| point.run.as_str()), Some("e1"));
-        assert_eq!(found.of_type(Variant::Other), None);
+        assert_eq!(found.of_type(SaeType::E2E).map(|point| point.run.as_str()), Some("e1"));
+        assert_eq!(found.of_type(SaeType::OTHER), None);
     }
 }
 
@@ -95,15 +95,15 @@ fn a_missing_type_leaves_a_pair_and_a_single_type_nothing() {
     assert_eq!(matches(&points[..2], MatchBy::L0), []);
     assert_eq!(matches(&points[..1], MatchBy::L0), []);
     assert_eq!(matches(&[], MatchBy::L0), []);
-    let pair = |types: &[Variant]| match_types(&points, SITE, types, MatchBy::L0);
-    assert_eq!(pair(&[Variant::Local, Variant::E2e]), None);
-    assert_eq!(pair(&[Variant::Local]), None);
+    let pair = |types: &[SaeType]| match_types(&points, SITE, types, MatchBy::L0);
+    assert_eq!(pair(&[SaeType::LOCAL, SaeType::E2E]), None);
+    assert_eq!(pair(&[SaeType::LOCAL]), None);
     assert_eq!(pair(&[]), None);
     // A type of its own is matched only when asked for.
     let mut others = points.clone();
-    others.push(point(Variant::Other, "o0", MatchBy::L0, 10.0));
+    others.push(point(SaeType::OTHER, "o0", MatchBy::L0, 10.0));
     assert_eq!(names(&only(&others, MatchBy::L0)), ["l1", "d0"]);
-    let asked = match_types(&others, SITE, &[Variant::Local, Variant::Other], MatchBy::L0);
+    let asked = match_types(&others, SITE, &[SaeType::LOCAL, SaeType::OTHER], MatchBy::L0);
     assert_eq!(names(&asked.unwrap()), ["l0", "o0"]);
 }
 
@@ -111,7 +111,7 @@ fn a_missing_type_leaves_a_pair_and_a_single_type_nothing() {
 fn a_pair_may_be_closer_than_the_triple_has_it() {
     let points = three(MatchBy::L0, &[10.0, 20.0], &[10.2, 30.0], &[40.0]);
     assert_eq!(names(&only(&points, MatchBy::L0)), ["l1", "e1", "d0"]);
-    let pair = match_types(&points, SITE, &[Variant::Local, Variant::E2e], MatchBy::L0).unwrap();
+    let pair = match_types(&points, SITE, &[SaeType::LOCAL, SaeType::E2E], MatchBy::L0).unwrap();
     assert_eq!(names(&pair), ["l0", "e0"]);
     assert!((pair.ratio - 1.02).abs() < 1e-12, "{}", pair.ratio);
 }

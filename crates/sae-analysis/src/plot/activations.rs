@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sae_config::{Site, Variant};
+use sae_config::Site;
 use sae_record::activations::SaeActivations;
 
 use super::lines::{marked, over_index};
 use super::{Axis, Draw, Figure, Panel, Series};
+use crate::SaeType;
 use crate::evidence::{Evidence, SiteEvidence};
 use crate::style::Look;
 
@@ -32,7 +33,7 @@ pub(crate) fn figure(evidence: &Evidence) -> Figure {
 
 struct Shown<'a> {
     run: &'a str,
-    variant: Variant,
+    variant: SaeType,
     found: &'a SaeActivations,
 }
 
@@ -40,7 +41,7 @@ struct Shown<'a> {
 fn shown<'a>(evidence: &'a Evidence, site: Site, found: &'a SiteEvidence) -> Vec<Shown<'a>> {
     let variant = |run: &str| {
         let facts = evidence.runs.iter().find(|facts| facts.run == run);
-        facts.map_or(Variant::Other, |facts| facts.variant)
+        facts.map_or(SaeType::OTHER, |facts| facts.variant)
     };
     let chosen = |run: &str| {
         evidence.features.iter().any(|features| features.site == site && features.run == run)
@@ -49,12 +50,12 @@ fn shown<'a>(evidence: &'a Evidence, site: Site, found: &'a SiteEvidence) -> Vec
         let runs = found.runs.iter();
         runs.map(|(run, found)| Shown { run, variant: variant(run), found })
     };
-    let matched: BTreeMap<Variant, Shown<'_>> =
+    let matched: BTreeMap<SaeType, Shown<'_>> =
         all().filter(|shown| chosen(shown.run)).map(|shown| (shown.variant, shown)).collect();
     if !matched.is_empty() {
         return matched.into_values().collect();
     }
-    let mut first: BTreeMap<Variant, Shown<'_>> = BTreeMap::new();
+    let mut first: BTreeMap<SaeType, Shown<'_>> = BTreeMap::new();
     for shown in all() {
         first.entry(shown.variant).or_insert(shown);
     }

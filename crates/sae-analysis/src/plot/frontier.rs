@@ -3,7 +3,7 @@
 use super::{Axis, Draw, Figure, Panel, Series};
 use crate::facets::describe;
 use crate::frontier::Group;
-use crate::style::Look;
+use crate::style::{Look, Stroke};
 use crate::{Frontier, Point};
 
 pub(crate) fn figure(frontier: &Frontier) -> Figure {
@@ -19,9 +19,11 @@ pub(crate) fn figure(frontier: &Frontier) -> Figure {
 
 fn panel(frontier: &Frontier, group: &Group, label: &str, x: fn(&Point) -> f64) -> Panel {
     let mut series = Vec::new();
+    let paper = frontier.variants().iter().all(|own| own.what().is_none());
     for variant in frontier.variants() {
-        // Lines between markers are solid: the markers tell the types apart.
-        let look = Look { stroke: crate::style::Stroke::Solid, ..Look::of(variant) };
+        // Lines between markers are solid where the colours tell the types apart already.
+        let look = Look::of(variant);
+        let look = if paper { Look { stroke: Stroke::Solid, ..look } } else { look };
         let curve = frontier.group_curve(group, variant, x);
         let dominated: Vec<(f64, f64)> = frontier
             .of_group(group, variant)

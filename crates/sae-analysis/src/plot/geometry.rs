@@ -1,9 +1,12 @@
 //! How clustered dictionaries are: the largest cosine of each element, within its dictionary and to another one.
 
-use sae_config::{Site, Variant};
+use std::collections::BTreeSet;
+
+use sae_config::Site;
 
 use super::histogram::outline;
 use super::{Axis, Draw, Figure, Panel, Series, choice};
+use crate::SaeType;
 use crate::evidence::{AcrossRuns, AcrossWhat, Evidence, Within};
 use crate::style::Look;
 
@@ -50,7 +53,8 @@ fn matched(evidence: &Evidence, site: Site, within: &[&Within]) -> Panel {
 /// Every run's mean with its interval, against its alive features.
 fn against_alive(site: Site, within: &[&Within]) -> Panel {
     let mut series = Vec::new();
-    for variant in [Variant::Local, Variant::E2e, Variant::E2eDs, Variant::Other] {
+    let types: BTreeSet<SaeType> = within.iter().map(|found| found.variant).collect();
+    for variant in types {
         let own = || within.iter().filter(|found| found.variant == variant);
         let points: Vec<(f64, f64)> =
             own().map(|found| (found.alive as f64, found.mean.value)).collect();
@@ -88,7 +92,7 @@ fn across(evidence: &Evidence, site: Site, what: AcrossWhat) -> Panel {
     }
     let variant = |run: &str| {
         let of = |within: &&Within| within.run == run;
-        evidence.geometry.within.iter().find(of).map_or(Variant::Other, |within| within.variant)
+        evidence.geometry.within.iter().find(of).map_or(SaeType::OTHER, |within| within.variant)
     };
     let series = found
         .iter()

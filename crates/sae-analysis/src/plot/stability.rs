@@ -1,8 +1,11 @@
 //! Seeds side by side: CE increase and explained variance against the sparsity coefficient, a point a seed.
 
-use sae_config::{Site, Variant};
+use std::collections::BTreeSet;
+
+use sae_config::Site;
 
 use super::{Axis, Draw, Figure, Panel, Series};
+use crate::SaeType;
 use crate::evidence::{Evidence, Seeds};
 use crate::style::{Look, Stroke};
 
@@ -29,7 +32,8 @@ pub(crate) fn figure(evidence: &Evidence) -> Figure {
 
 fn panel(site: Site, groups: &[&Seeds], name: &str, label: &str) -> Panel {
     let mut series = Vec::new();
-    for variant in [Variant::Local, Variant::E2e, Variant::E2eDs, Variant::Other] {
+    let types: BTreeSet<SaeType> = groups.iter().map(|seeds| seeds.variant).collect();
+    for variant in types {
         let look = Look { stroke: Stroke::Solid, ..Look::of(variant) };
         let mut points = Vec::new();
         for seeds in groups.iter().filter(|seeds| seeds.variant == variant) {

@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use sae_config::{Site, Variant};
+use sae_config::Site;
 use serde::Serialize;
 
 use super::markup::{hex, marker_name};
-use crate::Point;
 use crate::evidence::{
     Downstream, Evidence, Geometry, PairEmbedding, RunFacts, RunFeatures, Seeds, SiteEvidence,
 };
@@ -18,6 +17,7 @@ use crate::histogram::Histogram;
 use crate::matching::{Match, MatchBy};
 use crate::style::{Look, Stroke};
 use crate::thin::thin;
+use crate::{Point, SaeType};
 
 /// The most features of a run that are drawn.
 pub(super) const MAX_FEATURES: usize = 3000;
@@ -55,7 +55,7 @@ struct Style {
 struct Facts<'a> {
     run: &'a str,
     #[serde(rename = "type")]
-    variant: Variant,
+    variant: SaeType,
     folder: &'a str,
     facets: &'a BTreeMap<String, String>,
     versions: &'a sae_record::summary::Versions,
@@ -66,7 +66,7 @@ struct Facts<'a> {
 struct Cloud<'a> {
     site: Site,
     runs: &'a [String],
-    types: &'a [Variant],
+    types: &'a [SaeType],
     available: usize,
     run: Vec<usize>,
     feature: Vec<usize>,
@@ -79,7 +79,7 @@ struct Cloud<'a> {
 struct Features<'a> {
     run: &'a str,
     #[serde(rename = "type")]
-    variant: Variant,
+    variant: SaeType,
     site: Site,
     log10_frequency_histogram: &'a Histogram,
     /// Features that could be drawn.
@@ -95,9 +95,11 @@ struct Features<'a> {
 pub(super) fn json(evidence: &Evidence) -> String {
     let page = Page {
         sweep: &evidence.sweep,
-        styles: [Variant::Local, Variant::E2e, Variant::E2eDs, Variant::Other]
+        styles: evidence
+            .types()
+            .into_iter()
             .map(|variant| (variant.to_string(), style(Look::of(variant))))
-            .into(),
+            .collect(),
         numbered: [0, 1, 2, 3].map(|number| style(Look::numbered(number))),
         runs: evidence.runs.iter().map(facts).collect(),
         points: &evidence.frontier.points,

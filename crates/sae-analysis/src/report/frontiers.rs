@@ -2,13 +2,13 @@
 
 use super::Body;
 use super::markup::{Cell, Column, Links, Table, fixed, significant};
-use crate::Point;
 use crate::evidence::Evidence;
 use crate::facets::describe;
 use crate::frontier::Ratio;
 use crate::gather::FAR;
 use crate::matching::MatchBy;
 use crate::tables::sorted;
+use crate::{Point, SaeType};
 
 /// Charts, and each type against `local`.
 pub(super) fn frontiers(evidence: &Evidence, links: &Links<'_>) -> Body {
@@ -44,21 +44,27 @@ fn ratios(evidence: &Evidence) -> Table {
     let split = !evidence.frontier.facets.is_empty();
     let mut columns = vec![
         Column("site", "Where the SAE stands"),
-        Column("type", "The type that is divided by local"),
-        Column("L0 at equal CE increase", "L0 of the type ÷ L0 of local"),
+        Column("type", "The type that is divided"),
+        Column("L0 at equal CE increase", "L0 of the type ÷ L0 of the other"),
         Column("CE increase from … to", "The CE increases that both frontiers cover"),
-        Column("CE increase at equal L0", "CE increase of the type ÷ that of local"),
+        Column("CE increase at equal L0", "CE increase of the type ÷ that of the other"),
         Column("L0 from … to", "The L0s that both frontiers cover"),
-        Column("CE increase at equal alive", "CE increase of the type ÷ that of local"),
+        Column("CE increase at equal alive", "CE increase of the type ÷ that of the other"),
         Column("alive from … to", "The numbers of alive features that both frontiers cover"),
     ];
+    let others = evidence.frontier.summary.iter().any(|found| found.base != SaeType::LOCAL);
+    if others {
+        columns.insert(2, Column("÷", "The type that it is divided by"));
+    }
     if split {
         columns.push(Column("of", "The values by which the frontiers are split"));
     }
     Table {
-        caption: "Each type ÷ local: below 1, the type needs less. Means over the range that both frontiers cover, \
-                  between runs by straight lines"
-            .to_owned(),
+        caption: format!(
+            "Each type ÷ {}: below 1, the type needs less. Means over the range that both frontiers cover, between runs \
+             by straight lines",
+            if others { "the one beside it" } else { "local" }
+        ),
         columns,
         rows: evidence
             .frontier
@@ -67,6 +73,7 @@ fn ratios(evidence: &Evidence) -> Table {
             .map(|found| {
                 [Cell::Site(found.site), Cell::Type(found.variant)]
                     .into_iter()
+                    .chain(others.then_some(Cell::Type(found.base)))
                     .chain(cells(found.l0_at_equal_ce, 3))
                     .chain(cells(found.ce_at_equal_l0, 1))
                     .chain(cells(found.ce_at_equal_alive, 0))
@@ -133,7 +140,10 @@ fn columns() -> Vec<Column> {
         Column("site", "Where the SAE stands"),
         Column("type", "The type of SAE"),
         Column("run", "The run's id"),
-        Column("coeff", "The sparsity coefficient"),
+        Column(
+            "coeff",
+            "The sparsity coefficient, or the k of an architecture that keeps k features",
+        ),
         Column("seed", "The seed of the initialisation"),
         Column("L0", "Active features per token"),
         Column("alive", "Alive features"),
@@ -153,7 +163,7 @@ fn cells(point: &Point) -> Vec<Cell> {
         Cell::Site(point.site),
         Cell::Type(point.variant),
         Cell::Run(point.run.clone()),
-        Cell::Number(point.coeff, point.coeff.to_string()),
+        Cell::Number(point.strength(), point.strength_text()),
         Cell::count(point.seed),
         Cell::fixed(point.l0, 1),
         Cell::count(point.alive),

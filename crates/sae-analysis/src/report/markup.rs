@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use plotters::style::RGBColor;
-use sae_config::{Site, Variant};
+use sae_config::Site;
 
+use crate::SaeType;
 use crate::evidence::RunFacts;
 use crate::style::{Marker, colour, marker};
 
@@ -77,7 +78,7 @@ pub(super) fn marker_name(marker: Marker) -> &'static str {
 }
 
 /// A type's name with its marker before it.
-pub(super) fn type_name(variant: Variant) -> String {
+pub(super) fn type_name(variant: SaeType) -> String {
     let path = match marker(variant) {
         Marker::Circle => "M1.5 7a5.5 5.5 0 1 0 11 0a5.5 5.5 0 1 0-11 0z",
         Marker::Triangle => "M7 1.5 13 12.5H1z",
@@ -120,7 +121,7 @@ pub(super) enum Cell {
     /// A run's id.
     Run(String),
     /// A type.
-    Type(Variant),
+    Type(SaeType),
     /// A site.
     Site(Site),
 }

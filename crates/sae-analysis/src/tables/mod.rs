@@ -12,7 +12,7 @@ use sae_config::Variant;
 use self::csv::{Csv, number};
 use crate::evidence::Evidence;
 use crate::facets::ABSENT;
-use crate::{Frontier, Point, findings};
+use crate::{Frontier, Point, SaeType, findings};
 
 /// A column's name, how its cells are written, and whether they are numbers.
 struct Column<'a> {
@@ -35,7 +35,7 @@ impl<'a> Column<'a> {
 fn columns(frontier: &Frontier) -> Vec<Column<'_>> {
     let mut columns = vec![
         Column::text("type", |p| p.variant.to_string()),
-        Column::number("coeff", |p| p.coeff.to_string()),
+        Column::number("coeff", Point::strength_text),
     ];
     let seeds: BTreeSet<u64> = frontier.points.iter().map(|point| point.seed).collect();
     if seeds.len() > 1 && !frontier.facets.iter().any(|key| key == "sae.seed") {
@@ -64,7 +64,7 @@ pub(crate) fn sorted(points: &[Point]) -> Vec<&Point> {
     sorted.sort_by(|a, b| {
         (a.site, a.variant)
             .cmp(&(b.site, b.variant))
-            .then(a.coeff.total_cmp(&b.coeff))
+            .then(a.strength().total_cmp(&b.strength()))
             .then(a.seed.cmp(&b.seed))
     });
     sorted
@@ -142,8 +142,8 @@ pub(crate) fn csv(points: &[Point]) -> String {
 }
 
 /// A type in words.
-pub(crate) fn describe(variant: Variant) -> &'static str {
-    match variant {
+pub(crate) fn describe(sae_type: SaeType) -> String {
+    let minimises = match sae_type.objective {
         Variant::Local => "minimises the MSE between the SAE's input and output",
         Variant::E2e => {
             "minimises the KL divergence between the original model's output and the spliced one's"
@@ -152,5 +152,9 @@ pub(crate) fn describe(variant: Variant) -> &'static str {
             "minimises that KL divergence, and the MSE to later layers' original activations"
         }
         Variant::Other => "minimises another mixture of terms",
+    };
+    match sae_type.what() {
+        None => minimises.to_owned(),
+        Some(what) => format!("{what}; {minimises}"),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sae_analysis::SaeType;
 use sae_analysis::bootstrap::{BootstrapOptions, Estimate, Interval};
 use sae_analysis::dictionary::Feature;
 use sae_analysis::embedding::{EmbeddedRow, Embedding, EmbeddingOptions};
@@ -16,7 +17,7 @@ use sae_analysis::histogram::even_edges;
 use sae_analysis::matching::{Match, MatchBy, TYPES, matches};
 use sae_analysis::similarity::{SimilaritySummary, summarise};
 use sae_analysis::{Frontier, Point};
-use sae_config::{Site, Variant};
+use sae_config::Site;
 use sae_record::activations::{Direction, SaeActivations, SiteActivations};
 use sae_record::summary::Versions;
 
@@ -150,12 +151,13 @@ fn points() -> Vec<Point> {
     points
 }
 
-fn point(site: Site, variant: Variant, (strength, coeff): (usize, f64), seed: u64) -> Point {
-    let place = site.block * 1000 + variant as usize * 100 + strength * 10 + seed as usize;
+fn point(site: Site, variant: SaeType, (strength, coeff): (usize, f64), seed: u64) -> Point {
+    let place =
+        site.block * 1000 + variant.objective as usize * 100 + strength * 10 + seed as usize;
     let wobble = 1.0 + 0.06 * (noise(place) - 0.5);
     let (need, start, dead) = match variant {
-        Variant::Local => (1.0, 95.0, 0.09),
-        Variant::E2e => (0.42, 62.0, 0.16),
+        SaeType::LOCAL => (1.0, 95.0, 0.09),
+        SaeType::E2E => (0.42, 62.0, 0.16),
         _ => (0.45, 66.0, 0.13),
     };
     let l0 = start / coeff.powf(0.62) * wobble;
@@ -164,7 +166,7 @@ fn point(site: Site, variant: Variant, (strength, coeff): (usize, f64), seed: u6
         depth * 0.9 * (need / l0).powf(0.75) * (1.0 + 0.05 * (noise(place + 7) - 0.5)) + 0.004;
     let alive =
         (N_FEATURES as f64 * (1.0 - dead * (1.0 + strength as f64) * wobble)).round() as u64;
-    let faithful = if variant == Variant::E2e { 0.35 } else { 0.9 };
+    let faithful = if variant == SaeType::E2E { 0.35 } else { 0.9 };
     Point {
         run: format!("l{}-{variant}-{coeff}-s{seed}", site.block),
         variant,
@@ -186,7 +188,7 @@ fn point(site: Site, variant: Variant, (strength, coeff): (usize, f64), seed: u6
 }
 
 fn facts(point: &Point) -> RunFacts {
-    let kl = if point.variant == Variant::Local { "0.0" } else { "1.0" };
+    let kl = if point.variant == SaeType::LOCAL { "0.0" } else { "1.0" };
     RunFacts {
         run: point.run.clone(),
         variant: point.variant,
@@ -215,8 +217,8 @@ fn downstream(point: &Point) -> Downstream {
     let layers = later.chain([Site::resid_post(BLOCKS - 1)]).zip(1..).map(|(site, step)| {
         let far = f64::from(step);
         let kept = match point.variant {
-            Variant::Local => 0.94 - 0.045 * far,
-            Variant::E2e => 0.55 - 0.07 * far,
+            SaeType::LOCAL => 0.94 - 0.045 * far,
+            SaeType::E2E => 0.55 - 0.07 * far,
             _ => 0.92 - 0.02 * far,
         };
         let explained_variance = kept - 0.2 * point.ce_increase;
@@ -231,7 +233,7 @@ fn downstream(point: &Point) -> Downstream {
 }
 
 fn clustering(point: &Point) -> f64 {
-    let base = if point.variant == Variant::Local { 0.47 } else { 0.33 };
+    let base = if point.variant == SaeType::LOCAL { 0.47 } else { 0.33 };
     base + 0.00004 * point.alive as f64 - 0.05 + 0.02 * noise(point.alive as usize)
 }
 
@@ -277,7 +279,7 @@ fn geometry(points: &[Point], matches: &[Match]) -> Geometry {
             [(1, 0), (2, 0), (2, 1)].map(|(of, less)| {
                 let (of, less) = (&found.points[of], &found.points[less]);
                 let mut difference = estimate(clustering(of) - clustering(less), 0.009);
-                if found.by == MatchBy::Alive && of.variant == Variant::E2eDs {
+                if found.by == MatchBy::Alive && of.variant == SaeType::E2E_DS {
                     difference.interval = None;
                 }
                 Difference {
@@ -294,7 +296,7 @@ fn geometry(points: &[Point], matches: &[Match]) -> Geometry {
     for found in matches.iter().filter(|found| found.by == MatchBy::CeIncrease) {
         for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
             let (from, to) = (&found.points[from], &found.points[to]);
-            let near = if from.variant != Variant::Local && to.variant != Variant::Local {
+            let near = if from.variant != SaeType::LOCAL && to.variant != SaeType::LOCAL {
                 0.6
             } else {
                 0.42
@@ -371,8 +373,8 @@ fn activations(site: Site, chosen: &[&Point]) -> SiteEvidence {
     });
     let runs = chosen.iter().filter(|point| point.site == site).map(|point| {
         let faithful = match point.variant {
-            Variant::Local => 0.95,
-            Variant::E2e => 0.7,
+            SaeType::LOCAL => 0.95,
+            SaeType::E2E => 0.7,
             _ => 0.89,
         };
         let sae = SaeActivations {
