@@ -24,11 +24,13 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sae-nn", &["sae-config", "sae-kernels", "sae-tensors"]),
     ("sae-model", &["sae-config", "sae-tensors"]),
     ("sae-splice", &["sae-config", "sae-model", "sae-nn", "sae-record"]),
+    ("sae-eval", &["sae-config", "sae-record", "sae-splice"]),
     (
         "sae-train",
         &[
             "sae-config",
             "sae-data",
+            "sae-eval",
             "sae-model",
             "sae-nn",
             "sae-record",

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use sae_config::run::Processing;
+use sae_record::metric::name;
 
 use crate::AnalysisError;
 use crate::runs::FinishedRun;
@@ -53,7 +54,7 @@ fn difference(a: &FinishedRun, b: &FinishedRun) -> Option<(&'static str, (String
             told("evaluation set", &|run| format!("{} tokens", run.summary.evaluation.tokens))
         })
         .or_else(|| {
-            let ce = |run: &FinishedRun| run.summary.evaluation.ce_original;
+            let ce = |run: &FinishedRun| run.summary.evaluation.values.get(name::CE_ORIGINAL);
             let same_precision = a.config.train.precision == b.config.train.precision;
             let most = if same_precision { CE_TOLERANCE } else { CE_TOLERANCE_OF_PRECISIONS };
             let is_other = (ce(a) - ce(b)).abs() > most;

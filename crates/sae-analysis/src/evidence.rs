@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sae_config::Site;
 use sae_record::activations::{SaeActivations, SiteActivations};
+use sae_record::metric::Metric;
 use sae_record::summary::Versions;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,9 @@ pub struct Evidence {
     pub notes: Vec<String>,
     /// The runs that are in it.
     pub runs: Vec<RunFacts>,
+    /// What the metrics are.
+    #[serde(default)]
+    pub metrics: Vec<Metric>,
     /// Points and ratios.
     pub frontier: Frontier,
     /// Matched runs, by site and by what they are matched in.
@@ -60,6 +64,7 @@ impl Evidence {
             sweep,
             notes,
             runs: Vec::new(),
+            metrics: Vec::new(),
             frontier: Frontier::of(&[]),
             matches: Vec::new(),
             match_by: MatchBy::CeIncrease,

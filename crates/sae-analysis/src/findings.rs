@@ -139,6 +139,7 @@ mod tests {
     use crate::bootstrap::{BootstrapOptions, Estimate, Interval};
     use crate::evidence::DownstreamLayer;
     use crate::matching::MatchBy;
+    use sae_record::metric::Values;
 
     fn run(variant: SaeType, mse: [f64; 2]) -> Downstream {
         let sites = [Site::resid_pre(2), Site::resid_post(2)];
@@ -213,6 +214,7 @@ mod tests {
             ce_recovered: 0.9,
             top1_agreement: 0.8,
             training_tokens: 100,
+            metrics: Values::default(),
             facets: Facets::new(),
         }
     }

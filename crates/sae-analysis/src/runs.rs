@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sae_config::{RunConfig, Site};
+use sae_record::metric::{Metric, Values, name};
 use sae_record::summary::Status;
 use sae_record::{Manifest, RunFolder, Summary, layout};
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,9 @@ pub struct Point {
     pub top1_agreement: f64,
     /// Tokens trained on.
     pub training_tokens: u64,
+    /// The metrics that have no field here, by name: the run's, and the site's.
+    #[serde(default)]
+    pub metrics: Values,
     /// The values of the keys in which the sweep's finished runs differ, seed and sparsity coefficient left out, which
     /// stand above; and of the keys that were asked for.
     #[serde(default)]
@@ -212,6 +216,17 @@ impl SweepRuns {
         RunFolder::new(self.folder.join(&run.folder))
     }
 
+    /// What the metrics are, as the runs' summaries declare it.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let mut all: Vec<Metric> = Vec::new();
+        for metric in self.finished.iter().flat_map(|run| &run.summary.metrics) {
+            if !all.contains(metric) {
+                all.push(metric.clone());
+            }
+        }
+        all
+    }
+
     /// What was left out, and why, in sentences.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
@@ -312,16 +327,17 @@ fn points(runs: &SweepRuns, run: &FinishedRun, wanted: &[String]) -> Made {
             site: *site,
             seed: run.config.sae.seed,
             coeff: run.config.loss.sparsity.coeff.get(),
-            l0: at.l0,
+            l0: at.get(name::L0),
             alive,
             n_features: run.summary.n_features.get(site).copied().unwrap_or_default(),
-            ce_increase: found.ce_increase,
-            kl: found.kl,
-            explained_variance: at.explained_variance,
-            mse: at.mse,
-            ce_recovered: found.ce_recovered_zero,
-            top1_agreement: found.top1_agreement,
+            ce_increase: found.values.get(name::CE_INCREASE),
+            kl: found.values.get(name::KL),
+            explained_variance: at.get(name::EXPLAINED_VARIANCE),
+            mse: at.get(name::MSE),
+            ce_recovered: found.values.get(name::CE_RECOVERED_ZERO),
+            top1_agreement: found.values.get(name::TOP1_AGREEMENT),
             training_tokens: run.summary.training_tokens,
+            metrics: further(&found.values, at),
             facets: facets.clone(),
         };
         let none = not_finite(&point);
@@ -335,6 +351,24 @@ fn points(runs: &SweepRuns, run: &FinishedRun, wanted: &[String]) -> Made {
         made.points.push(point);
     }
     made
+}
+
+/// The metrics of which a point has no field; of two of one name the site's.
+fn further(run: &Values, site: &Values) -> Values {
+    const FIELDS: [&str; 7] = [
+        name::L0,
+        name::CE_INCREASE,
+        name::KL,
+        name::EXPLAINED_VARIANCE,
+        name::MSE,
+        name::CE_RECOVERED_ZERO,
+        name::TOP1_AGREEMENT,
+    ];
+    let mut values = Values::default();
+    for (name, value) in run.iter().chain(site.iter()).filter(|(name, _)| !FIELDS.contains(name)) {
+        values.set(name, value);
+    }
+    values
 }
 
 /// The names of a point's numbers that are none.

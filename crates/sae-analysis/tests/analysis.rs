@@ -15,6 +15,7 @@ use sae_record::activations::{
     Direction, EVALUATION, MODEL, Measured, RunActivations, SaeActivations, SiteActivations,
 };
 use sae_record::layout;
+use sae_record::metric::name;
 use support::{LATER, SITES, Sweep, quick};
 
 const TYPES: [Variant; 3] = [Variant::Local, Variant::E2e, Variant::E2eDs];
@@ -334,7 +335,8 @@ fn facets_split_the_frontier() {
                 let run = sweep.add(&format!("{variant}-{expansion}-{coeff}"), config);
                 // The larger dictionary is twice as good for both types.
                 if expansion > 4.0 {
-                    run.summary.evaluation.ce_increase /= 2.0;
+                    let values = &mut run.summary.evaluation.values;
+                    values.set(name::CE_INCREASE, values.get(name::CE_INCREASE) / 2.0);
                 }
             }
         }
@@ -379,9 +381,9 @@ fn architectures_have_curves_of_their_own() {
                 serde_json::from_str(&format!(r#"{{"topk": {{"k": {k}}}}}"#)).unwrap();
             let run = sweep.add(&format!("{variant}-{k}"), config);
             let needs = if variant == Variant::Local { 2.0 } else { 1.0 };
-            run.summary.evaluation.ce_increase = needs / f64::from(k);
+            run.summary.evaluation.values.set(name::CE_INCREASE, needs / f64::from(k));
             for at in run.summary.evaluation.sites.values_mut() {
-                at.l0 = f64::from(k);
+                at.set(name::L0, f64::from(k));
             }
         }
     }

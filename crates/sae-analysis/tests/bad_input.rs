@@ -8,6 +8,7 @@ use sae_analysis::evidence::Evidence;
 use sae_analysis::{AnalysisOptions, analyse, analyse_with};
 use sae_config::Variant;
 use sae_record::layout;
+use sae_record::metric::name;
 use sae_record::summary::Status;
 use sae_record::summary::{Inputs, Summary};
 use support::{SITES, Sweep, quick};
@@ -80,17 +81,22 @@ fn what_a_run_lacks_is_left_out() {
     assert_eq!(evidence.geometry.within.len(), 11);
 }
 
+fn shift_ce(summary: &mut Summary, by: f64) {
+    let values = &mut summary.evaluation.values;
+    values.set(name::CE_ORIGINAL, values.get(name::CE_ORIGINAL) + by);
+}
+
 #[test]
 fn numbers_that_are_none_are_left_out_of_what_needs_them() {
     let mut sweep = Sweep::of(&TYPES, &[0, 1], &[1.0, 2.0, 4.0]);
     for (number, run) in sweep.runs.iter_mut().enumerate() {
         let evaluation = &mut run.summary.evaluation;
         match number {
-            0 => evaluation.ce_increase = f64::NAN,
-            1 => evaluation.kl = f64::INFINITY,
+            0 => evaluation.values.set(name::CE_INCREASE, f64::NAN),
+            1 => evaluation.values.set(name::KL, f64::INFINITY),
             _ => {}
         }
-        evaluation.downstream.values_mut().next().unwrap().mse = f64::NAN;
+        evaluation.downstream.values_mut().next().unwrap().set(name::MSE, f64::NAN);
     }
     let (none, infinite) = (sweep.runs[0].id.clone(), sweep.runs[1].id.clone());
     sweep.write();
@@ -179,7 +185,7 @@ fn runs_computed_from_other_things_are_not_put_on_one_picture() {
     );
     let silent = |summary: &mut Summary| {
         summary.inputs = None;
-        summary.evaluation.ce_original += 0.01;
+        shift_ce(summary, 0.01);
     };
     let cases: [(Edit<'_>, [&str; 2]); 4] = [
         (&model, ["differ in the model", "moved"]),
@@ -204,7 +210,7 @@ fn runs_computed_from_other_things_are_not_put_on_one_picture() {
     assert!(message.contains("evaluation set") && message.contains("other"), "{message}");
     // What threads do to the last digits is no difference.
     let mut sweep = Sweep::of(&TYPES, &[0], &[1.0, 2.0, 4.0]);
-    sweep.runs[3].summary.evaluation.ce_original += 1e-6;
+    shift_ce(&mut sweep.runs[3].summary, 1e-6);
     sweep.write();
     analyse(sweep.path()).unwrap();
 }

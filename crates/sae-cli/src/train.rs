@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use sae_model::device::DeviceChoice;
+use sae_record::metric::name;
 use sae_record::summary::Status;
 use sae_record::{Manifest, RunFolder, Summary};
 use sae_train::{RunSpec, made_with, train};
@@ -116,13 +117,13 @@ fn job_of(path: &Path, index: usize) -> anyhow::Result<Vec<RunSpec>> {
 }
 
 fn report(summary: &Summary) {
-    let found = &summary.evaluation;
+    let found = &summary.evaluation.values;
     let alive: u64 = summary.alive.values().sum();
     tracing::info!(
         "{}: L0 {:.1}, alive {alive}, CE increase {:.4}, KL {:.4}",
         summary.id,
-        found.l0,
-        found.ce_increase,
-        found.kl
+        found.get(name::L0),
+        found.get(name::CE_INCREASE),
+        found.get(name::KL)
     );
 }

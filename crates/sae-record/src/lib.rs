@@ -7,6 +7,7 @@
 //! | where everything lies | [`layout`] |
 //! | `manifest.json`, the jobs of a sweep | [`manifest`] |
 //! | `summary.json`, a finished run; `inputs.json`, what a run is computed from | [`summary`] |
+//! | what a metric is, and values by name | [`metric`] |
 //! | `features.parquet`, the features of a run's SAEs | `features`, with the feature `parquet` |
 //! | `metrics.jsonl`, a line a logging step | [`metrics`] |
 //! | `activations.json`, what was measured of activations | [`activations`] |
@@ -32,6 +33,7 @@ pub mod events;
 pub mod features;
 pub mod layout;
 pub mod manifest;
+pub mod metric;
 pub mod metrics;
 pub mod summary;
 

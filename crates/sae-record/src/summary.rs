@@ -1,17 +1,18 @@
 //! What a finished run says of itself, `summary.json`: the evaluation, the features, where it came from.
-//!
-//! Means are over all tokens of the evaluation set unless said otherwise; next-token metrics are over the `B · (T − 1)`
-//! positions that have a next token in their window.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use sae_config::file::{LONGEST_TEXT, read_text};
 use sae_config::{Site, Variant};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::RecordError;
 use crate::error::{read_json, write_json};
+use crate::metric::{Metric, Values};
 
 /// A finished run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Summary {
     pub alive_tokens: u64,
     /// The final evaluation.
     pub evaluation: Evaluation,
+    /// What its metrics are; summaries of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
     /// What it was computed from; summaries of earlier versions do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Inputs>,
@@ -108,107 +112,90 @@ impl Inputs {
     }
 }
 
-/// What an evaluation finds of a member. The spliced pass is used whatever the member was trained on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What an evaluation finds of a member: its metrics, which [`Summary::metrics`] declares. The spliced pass is used
+/// whatever the member was trained on.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Tokens evaluated on.
     pub tokens: u64,
-    /// Active features per token, summed over the SAEs: mean of `‖c‖₀`.
-    #[serde(deserialize_with = "number")]
-    pub l0: f64,
-    /// Next-token cross-entropy of the original model, nats.
-    #[serde(deserialize_with = "number")]
-    pub ce_original: f64,
-    /// The same with the SAEs spliced in.
-    #[serde(deserialize_with = "number")]
-    pub ce_spliced: f64,
-    /// `ce_spliced − ce_original`; above 0 is worse. (The reference logs `difference_ce_loss`, its negative.)
-    #[serde(deserialize_with = "number")]
-    pub ce_increase: f64,
-    /// Cross-entropy with zeros in place of the activations at the SAEs' sites.
-    #[serde(deserialize_with = "number")]
-    pub ce_zero_ablation: f64,
-    /// The same with each site's mean activation.
-    #[serde(deserialize_with = "number")]
-    pub ce_mean_ablation: f64,
-    /// `(ce_zero_ablation − ce_spliced) / (ce_zero_ablation − ce_original)`: 1 is perfect, 0 as bad as zeros.
-    #[serde(deserialize_with = "number")]
-    pub ce_recovered_zero: f64,
-    /// The same against the mean ablation.
-    #[serde(deserialize_with = "number")]
-    pub ce_recovered_mean: f64,
-    /// Mean over all tokens of `KL(original ‖ spliced)`, nats.
-    #[serde(deserialize_with = "number")]
-    pub kl: f64,
-    /// Share of next tokens that the original model ranks first. (The reference compares position t's prediction with
-    /// token t, unshifted; this one with token t + 1.)
-    #[serde(deserialize_with = "number")]
-    pub top1_accuracy_original: f64,
-    /// The same with the SAEs.
-    #[serde(deserialize_with = "number")]
-    pub top1_accuracy_spliced: f64,
-    /// Share of tokens at which both models rank the same token first.
-    #[serde(deserialize_with = "number")]
-    pub top1_agreement: f64,
-    /// Mean over all tokens of `½ Σ_v |p_original − p_spliced|`.
-    #[serde(deserialize_with = "number")]
-    pub statistical_distance: f64,
-    /// Each SAE, by its site.
-    pub sites: BTreeMap<Site, SiteMetrics>,
-    /// Every later `hook_resid_pre`, and the last `hook_resid_post`.
-    pub downstream: BTreeMap<Site, DownstreamMetrics>,
+    /// The metrics of the member, all its SAEs together.
+    pub values: Values,
+    /// Those of each SAE, by the site that it writes.
+    pub sites: BTreeMap<Site, Values>,
+    /// Those of every later `hook_resid_pre`, and of the last `hook_resid_post`.
+    pub downstream: BTreeMap<Site, Values>,
 }
 
-/// How an SAE reconstructs its input x.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SiteMetrics {
-    /// Active features per token: mean of `‖c‖₀`.
-    #[serde(deserialize_with = "number")]
-    pub l0: f64,
-    /// Mean over all elements of `(x̂ − x)²`.
-    #[serde(deserialize_with = "number")]
-    pub mse: f64,
-    /// `1 − Σ‖x − x̂‖² / Σ‖x − μ‖²`, μ the clean activation's mean over the evaluation set.
-    #[serde(deserialize_with = "number")]
-    pub explained_variance: f64,
-    /// Mean over tokens of `1 − ‖x − x̂‖² / ‖x − μ‖²`. (The reference takes μ over each batch; and for its `out_to_in`
-    /// it divides by the variance of x̂.)
-    #[serde(deserialize_with = "number")]
-    pub explained_variance_per_token: f64,
-    /// Mean cosine between x and x̂.
-    #[serde(deserialize_with = "number")]
-    pub cosine: f64,
-    /// Mean of `‖x̂‖ / ‖x‖`.
-    #[serde(deserialize_with = "number")]
-    pub l2_ratio: f64,
+/// The member's metrics stand beside `tokens`, `sites` and `downstream`.
+impl Serialize for Evaluation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("tokens", &self.tokens)?;
+        for (name, value) in self.values.iter() {
+            map.serialize_entry(name, &value)?;
+        }
+        map.serialize_entry("sites", &self.sites)?;
+        map.serialize_entry("downstream", &self.downstream)?;
+        map.end()
+    }
 }
 
-/// How close the spliced model's activations stay to the original's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DownstreamMetrics {
-    /// Mean over all elements of `(spliced − original)²`.
-    #[serde(deserialize_with = "number")]
-    pub mse: f64,
-    /// `1 − Σ‖original − spliced‖² / Σ‖original − μ‖²`, μ the original's mean over the evaluation set.
-    #[serde(deserialize_with = "number")]
-    pub explained_variance: f64,
-}
+impl<'de> Deserialize<'de> for Evaluation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap;
 
-/// JSON has no NaN: what is not finite is written as null, and read back as NaN.
-fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+        impl<'de> Visitor<'de> for OfMap {
+            type Value = Evaluation;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an evaluation")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Evaluation, A::Error> {
+                let (mut tokens, mut sites, mut downstream) = (None, None, None);
+                let mut values = Values::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "tokens" => tokens = Some(map.next_value()?),
+                        "sites" => sites = Some(map.next_value()?),
+                        "downstream" => downstream = Some(map.next_value()?),
+                        name => {
+                            let value: Option<f64> = map.next_value()?;
+                            values.set(name, value.unwrap_or(f64::NAN));
+                        }
+                    }
+                }
+                Ok(Evaluation {
+                    tokens: tokens.ok_or_else(|| A::Error::missing_field("tokens"))?,
+                    values,
+                    sites: sites.ok_or_else(|| A::Error::missing_field("sites"))?,
+                    downstream: downstream.ok_or_else(|| A::Error::missing_field("downstream"))?,
+                })
+            }
+        }
+
+        deserializer.deserialize_map(OfMap)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::DownstreamMetrics;
+    use super::*;
 
     #[test]
-    fn what_is_not_finite_survives_json() {
-        let metrics = DownstreamMetrics { mse: f64::INFINITY, explained_variance: 0.5 };
-        let json = serde_json::to_string(&metrics).unwrap();
-        let again: DownstreamMetrics = serde_json::from_str(&json).unwrap();
-        assert!(again.mse.is_nan() && (again.explained_variance - 0.5).abs() < 1e-12);
-        assert!(serde_json::from_str::<DownstreamMetrics>(r#"{"mse": 1.0}"#).is_err());
+    fn an_evaluation_is_one_table() {
+        let site = Site::resid_pre(1);
+        let evaluation = Evaluation {
+            tokens: 8,
+            values: Values::from([("kl", 0.5), ("l0", 3.0)]),
+            sites: BTreeMap::from([(site, Values::from([("mse", 0.25)]))]),
+            downstream: BTreeMap::new(),
+        };
+        let json = serde_json::to_string(&evaluation).unwrap();
+        let expected = r#"{"tokens":8,"kl":0.5,"l0":3.0,"sites":{"blocks.1.hook_resid_pre":{"mse":0.25}},"downstream":{}}"#;
+        assert_eq!(json, expected);
+        assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), evaluation);
+        let error = serde_json::from_str::<Evaluation>(r#"{"tokens": 8, "kl": 1.0}"#).unwrap_err();
+        assert!(error.to_string().contains("`sites`"), "{error}");
     }
 }

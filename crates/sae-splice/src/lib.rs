@@ -24,9 +24,7 @@
 
 mod activations;
 mod error;
-mod frequency;
 mod member;
-mod metrics;
 mod objective;
 pub mod profile;
 mod segment;
@@ -35,8 +33,6 @@ mod terms;
 
 pub use activations::Principal;
 pub use error::SpliceError;
-pub use frequency::FeatureCounts;
 pub use member::{DictionaryPlan, Member, PlacedDictionary};
 pub use objective::{LossTerms, Outcome};
-pub use sae_record::summary::Evaluation;
 pub use spliced::{CleanPass, DictionarySeen, MemberPass, SplicedModel};

@@ -164,7 +164,7 @@ impl Member {
     }
 
     /// The sites that its dictionaries read and write.
-    pub(crate) fn sites(&self) -> impl Iterator<Item = Site> {
+    pub fn sites(&self) -> impl Iterator<Item = Site> {
         self.dictionaries.iter().flat_map(|placed| [placed.reads, placed.writes])
     }
 
@@ -265,7 +265,7 @@ impl Member {
     }
 
     /// The block that the spliced pass starts from: the first dictionary's.
-    pub(crate) fn start(&self) -> usize {
+    pub fn start(&self) -> usize {
         self.dictionaries.iter().map(|placed| placed.reads.block).min().unwrap_or(0)
     }
 
@@ -278,7 +278,7 @@ impl Member {
     }
 
     /// Whether the loss looks at anything after the dictionaries; if not, every one sees the clean activation.
-    pub(crate) fn is_spliced(&self) -> bool {
+    pub fn is_spliced(&self) -> bool {
         self.scope() > Scope::Dictionary
     }
 

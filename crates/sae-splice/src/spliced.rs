@@ -265,7 +265,7 @@ impl SplicedModel {
     }
 
     /// Tokens in a chunk of logits.
-    pub(crate) fn chunk(&self) -> usize {
+    pub fn chunk(&self) -> usize {
         self.chunk
     }
 }

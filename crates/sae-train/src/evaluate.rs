@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use sae_config::run::Processing;
 use sae_config::{RunConfig, Site, Source};
+use sae_eval::FeatureCounts;
 use sae_nn::Dictionary;
 use sae_nn::weights::{self, NamedDictionary, Provenance};
 use sae_record::RunFolder;
 use sae_record::features::{self, Feature};
-use sae_record::summary::{Inputs, Status, Summary, Versions};
-use sae_splice::{Evaluation, FeatureCounts, Member, PlacedDictionary};
+use sae_record::metric::name;
+use sae_record::summary::{Evaluation, Inputs, Status, Summary, Versions};
+use sae_splice::{Member, PlacedDictionary};
 use serde_json::Map;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -21,7 +23,7 @@ use crate::{Sources, TrainError};
 /// Evaluates all runs and adds a line to each log.
 pub(crate) fn log_evaluation(runs: &mut [Run], setup: &Setup, step: u64) -> Result<(), TrainError> {
     let members: Vec<&Member> = runs.iter().map(|run| &run.member).collect();
-    let evaluations = setup.model.evaluate(&members, &setup.evaluation, &mut |_| {})?;
+    let evaluations = sae_eval::evaluate(&setup.model, &members, &setup.evaluation, &mut |_| {})?;
     for (run, evaluation) in runs.iter_mut().zip(evaluations) {
         let mut line = Map::new();
         line.insert("step".to_owned(), step.into());
@@ -74,6 +76,7 @@ pub(crate) fn finish(
                 .collect::<Result<_, TrainError>>()?,
             alive_tokens: counts[0].tokens,
             evaluation,
+            metrics: sae_eval::metrics(),
             inputs: Some(inputs.clone()),
             versions: made_with.clone(),
         };
@@ -96,7 +99,7 @@ pub fn evaluate_saes(
     let member = member(config, saes, &setup, device)?;
     warn_of_other_inputs(saes, &setup)?;
     let found = evaluate(&[&member], &setup, observer)?.remove(0);
-    let (ce, kl) = (found.ce_spliced, found.kl);
+    let (ce, kl) = (found.values.get(name::CE_SPLICED), found.values.get(name::KL));
     if !ce.is_finite() || !kl.is_finite() {
         return Err(TrainError::NonFiniteEvaluation { path: saes.to_owned(), ce, kl });
     }
@@ -231,7 +234,7 @@ fn evaluate(
         tokens * members.len() as u64,
     ));
     let mut progress = |done| observer.notice(Event::advanced(done));
-    let evaluations = setup.model.evaluate(members, batches, &mut progress)?;
+    let evaluations = sae_eval::evaluate(&setup.model, members, batches, &mut progress)?;
     observer.notice(Event::Ended);
     if observer.interrupted() {
         return Err(TrainError::InterruptedEvaluation);
@@ -259,7 +262,7 @@ fn count_features(
             return Err(TrainError::InterruptedEvaluation);
         }
         let tokens = stream.next()?;
-        setup.model.count_active(members, &mut counts, &tokens)?;
+        sae_eval::count_active(&setup.model, members, &mut counts, &tokens)?;
         observer.notice(Event::advanced(done));
     }
     observer.notice(Event::Ended);

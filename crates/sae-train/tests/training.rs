@@ -41,7 +41,10 @@ fn a_run_leaves_everything_and_learns() {
     // The evaluation of the stored weights is the one in the summary.
     let stored = RunConfig::load(&spec.folder.config()).unwrap();
     let again = evaluate_saes(&stored, spec.folder.path(), Device::Cpu, &mut Silent).unwrap();
-    assert!((again.ce_increase - summary.evaluation.ce_increase).abs() < 1e-5);
+    assert!(
+        (again.values.get("ce_increase") - summary.evaluation.values.get("ce_increase")).abs()
+            < 1e-5
+    );
     // A second call finds it finished.
     let finished = std::fs::metadata(spec.folder.summary()).unwrap().modified().unwrap();
     run(std::slice::from_ref(&spec)).unwrap();
@@ -190,7 +193,7 @@ fn a_run_that_diverges_stops_and_the_others_go_on() {
     assert_eq!(summaries[0].status, Status::Diverged);
     // The warm-up's first rate is 0: step 2 makes the state bad, step 3 finds it, the state of step 1 is kept.
     assert_eq!(summaries[0].steps, 1);
-    assert!(summaries[0].evaluation.ce_increase.is_finite());
+    assert!(summaries[0].evaluation.values.get("ce_increase").is_finite());
     assert_eq!((&summaries[1].status, summaries[1].steps), (&Status::Finished, 20));
     // What it keeps is finite.
     for (name, tensor) in weights(&wild) {

@@ -8,11 +8,12 @@ mod dictionaries;
 mod seeds;
 
 use sae_config::Site;
+use sae_record::metric::name;
 use sae_record::{Event, Phase};
 
 pub(crate) use self::chosen::Chosen;
 use crate::evidence::{Downstream, DownstreamLayer, Evidence, Geometry, RunFacts};
-use crate::matching::{MatchBy, matches};
+use crate::matching::{MatchBy, TYPES, matches};
 use crate::options::AnalysisOptions;
 use crate::runs::FinishedRun;
 use crate::{AnalysisError, Frontier, SaeType, SweepRuns, bootstrap};
@@ -35,6 +36,7 @@ pub(crate) fn evidence(
         sweep: runs.name.clone(),
         notes: Vec::new(),
         runs: runs.finished.iter().map(|run| facts(runs, run)).collect::<Result<_, _>>()?,
+        metrics: runs.metrics(),
         frontier,
         matches: MatchBy::ALL.into_iter().flat_map(|by| matches(&runs.points, by)).collect(),
         match_by: options.match_by,
@@ -138,8 +140,8 @@ fn note_matches(evidence: &Evidence, sites: &[Site], notes: &mut Notes) {
         for by in MatchBy::ALL {
             let Some(found) = found(by) else { continue };
             if by == evidence.match_by {
-                let types = evidence.frontier.variants().into_iter();
-                let absent: Vec<String> = types
+                let absent: Vec<String> = TYPES
+                    .into_iter()
                     .filter(|variant| {
                         evidence.frontier.of_type(site, *variant).next().is_some()
                             && found.of_type(*variant).is_none()
@@ -152,6 +154,17 @@ fn note_matches(evidence: &Evidence, sites: &[Site], notes: &mut Notes) {
                          it out.",
                         absent.join(" and "),
                         by.describe()
+                    ));
+                }
+                let types = evidence.frontier.variants().into_iter();
+                let others: Vec<String> = types
+                    .filter(|variant| !TYPES.contains(variant))
+                    .map(|variant| variant.to_string())
+                    .collect();
+                if !others.is_empty() {
+                    notes.add(format!(
+                        "Matched are the paper's types alone, not {}.",
+                        others.join(", ")
                     ));
                 }
             }
@@ -174,9 +187,9 @@ fn downstream(runs: &SweepRuns, chosen: &Chosen, notes: &mut Notes) -> Vec<Downs
         let later = run.summary.evaluation.downstream.iter().filter(|(at, _)| **at > chosen.site);
         let mut layers = Vec::new();
         for (&site, at) in later {
-            if at.mse.is_finite() && at.explained_variance.is_finite() {
-                let explained_variance = at.explained_variance;
-                layers.push(DownstreamLayer { site, mse: at.mse, explained_variance });
+            let [mse, explained_variance] = [at.get(name::MSE), at.get(name::EXPLAINED_VARIANCE)];
+            if mse.is_finite() && explained_variance.is_finite() {
+                layers.push(DownstreamLayer { site, mse, explained_variance });
             } else {
                 notes.add(format!(
                     "{} has no finite reconstruction at {site}; it is left out there.",

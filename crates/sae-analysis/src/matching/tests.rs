@@ -1,6 +1,7 @@
 //! Matches of points by hand.
 
 use sae_config::Site;
+use sae_record::metric::Values;
 
 use super::{EQUAL, Match, MatchBy, match_types, matches};
 use crate::{Point, SaeType};
@@ -29,6 +30,7 @@ fn point(variant: SaeType, run: &str, by: MatchBy, quantity: f64) -> Point {
         ce_recovered: 0.9,
         top1_agreement: 0.9,
         training_tokens: 1000,
+        metrics: Values::default(),
         facets: crate::facets::Facets::new(),
     }
 }

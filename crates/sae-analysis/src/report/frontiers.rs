@@ -1,5 +1,7 @@
 //! The sections on points: frontiers, matched runs, all runs.
 
+use sae_record::metric::Better;
+
 use super::Body;
 use super::markup::{Cell, Column, Links, Table, fixed, significant};
 use crate::evidence::Evidence;
@@ -7,7 +9,7 @@ use crate::facets::describe;
 use crate::frontier::Ratio;
 use crate::gather::FAR;
 use crate::matching::MatchBy;
-use crate::tables::sorted;
+use crate::tables::{metric_names, sorted};
 use crate::{Point, SaeType};
 
 /// Charts, and each type against `local`.
@@ -33,7 +35,7 @@ pub(super) fn frontiers(evidence: &Evidence, links: &Links<'_>) -> Body {
     Body::Shown(html)
 }
 
-fn ratios(evidence: &Evidence) -> Table {
+fn ratios(evidence: &Evidence) -> Table<'static> {
     let cells = |ratio: Ratio, decimals: usize| {
         let range = ratio.range.map_or_else(
             || "no shared range".to_owned(),
@@ -132,10 +134,45 @@ pub(super) fn runs(evidence: &Evidence, links: &Links<'_>) -> Body {
         columns: columns(),
         rows: sorted(&evidence.frontier.points).into_iter().map(cells).collect(),
     };
-    Body::Shown(table.html(links))
+    Body::Shown(table.html(links) + &further(evidence, links))
 }
 
-fn columns() -> Vec<Column> {
+/// The metrics that the table of all runs has no column of, with what the runs' summaries say of them.
+fn further(evidence: &Evidence, links: &Links<'_>) -> String {
+    let names = metric_names(&evidence.frontier.points);
+    if names.is_empty() {
+        return String::new();
+    }
+    let told = |name: &&str| {
+        let found = evidence.metrics.iter().find(|metric| metric.name == **name);
+        found.map_or_else(String::new, |metric| {
+            let unit = if metric.unit.is_empty() { "" } else { ", " };
+            let better = match metric.better {
+                Better::Less => "; less is better",
+                Better::More => "; more is better",
+                Better::Neither => "",
+            };
+            format!("{}{unit}{}{better}", metric.reduction, metric.unit)
+        })
+    };
+    let told: Vec<String> = names.iter().map(told).collect();
+    let mut columns = vec![
+        Column("site", "Where the SAE stands"),
+        Column("type", "The type of SAE"),
+        Column("run", "The run's id"),
+    ];
+    columns.extend(names.iter().zip(&told).map(|(name, told)| Column(name, told)));
+    let cells = |point: &Point| {
+        let number = |name: &&str| Cell::significant(point.metrics.get(name));
+        let whose =
+            [Cell::Site(point.site), Cell::Type(point.variant), Cell::Run(point.run.clone())];
+        whose.into_iter().chain(names.iter().map(number)).collect()
+    };
+    let rows = sorted(&evidence.frontier.points).into_iter().map(cells).collect();
+    Table { caption: "Further metrics, a row a site".to_owned(), columns, rows }.html(links)
+}
+
+fn columns() -> Vec<Column<'static>> {
     vec![
         Column("site", "Where the SAE stands"),
         Column("type", "The type of SAE"),

@@ -110,7 +110,7 @@ impl<'a> Links<'a> {
 }
 
 /// A table's column: its name, and what it says for those who do not know.
-pub(super) struct Column(pub(super) &'static str, pub(super) &'static str);
+pub(super) struct Column<'a>(pub(super) &'a str, pub(super) &'a str);
 
 /// A table's cell.
 pub(super) enum Cell {
@@ -154,13 +154,13 @@ impl Cell {
 }
 
 /// A table with a caption.
-pub(super) struct Table {
+pub(super) struct Table<'a> {
     pub(super) caption: String,
-    pub(super) columns: Vec<Column>,
+    pub(super) columns: Vec<Column<'a>>,
     pub(super) rows: Vec<Vec<Cell>>,
 }
 
-impl Table {
+impl Table<'_> {
     /// Each row names its type, site and run in attributes, by which the page's script hides it.
     pub(super) fn html(&self, links: &Links<'_>) -> String {
         let head: String = self

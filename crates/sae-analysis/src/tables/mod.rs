@@ -96,6 +96,17 @@ pub(crate) fn terminal(evidence: &Evidence) -> String {
     text
 }
 
+/// The metrics that points have no field of, in the order of the first that has each.
+pub(crate) fn metric_names(points: &[Point]) -> Vec<&str> {
+    let mut names = Vec::new();
+    for (name, _) in points.iter().flat_map(|point| point.metrics.iter()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 /// Every number of every point, and a column a facet.
 pub(crate) fn csv(points: &[Point]) -> String {
     let fields = [
@@ -117,7 +128,9 @@ pub(crate) fn csv(points: &[Point]) -> String {
     ];
     // All points of a sweep have the same facets.
     let facets = points.first().into_iter().flat_map(|point| point.facets.keys());
-    let mut csv = Csv::new(fields.into_iter().chain(facets.map(String::as_str)));
+    let metrics = metric_names(points);
+    let columns = fields.into_iter().chain(metrics.iter().copied());
+    let mut csv = Csv::new(columns.chain(facets.map(String::as_str)));
     for p in sorted(points) {
         let values = [
             p.run.clone(),
@@ -136,7 +149,8 @@ pub(crate) fn csv(points: &[Point]) -> String {
             number(p.top1_agreement),
             p.training_tokens.to_string(),
         ];
-        csv.row(values.into_iter().chain(p.facets.values().cloned()));
+        let further = metrics.iter().map(|name| number(p.metrics.get(name)));
+        csv.row(values.into_iter().chain(further).chain(p.facets.values().cloned()));
     }
     csv.finish()
 }

@@ -19,6 +19,7 @@ use sae_analysis::similarity::{SimilaritySummary, summarise};
 use sae_analysis::{Frontier, Point};
 use sae_config::Site;
 use sae_record::activations::{Direction, SaeActivations, SiteActivations};
+use sae_record::metric::Values;
 use sae_record::summary::Versions;
 
 const BLOCKS: usize = 6;
@@ -60,6 +61,7 @@ pub fn evidence() -> Evidence {
             "KL of l4-e2e-12-s1 is not a number.".to_owned(),
         ],
         runs: points.iter().map(facts).collect(),
+        metrics: Vec::new(),
         frontier,
         alive_above: 0.0,
         match_by: MatchBy::CeIncrease,
@@ -183,6 +185,7 @@ fn point(site: Site, variant: SaeType, (strength, coeff): (usize, f64), seed: u6
         ce_recovered: 1.0 - ce_increase / 4.0,
         top1_agreement: 0.97 - ce_increase * 0.6,
         training_tokens: 614_400,
+        metrics: Values::default(),
         facets: Facets::new(),
     }
 }

@@ -16,7 +16,8 @@ use sae_analysis::AnalysisOptions;
 use sae_analysis::bootstrap::BootstrapOptions;
 use sae_analysis::embedding::EmbeddingOptions;
 use sae_config::{RunConfig, Site, Variant};
-use sae_record::summary::{DownstreamMetrics, Evaluation, Inputs, SiteMetrics, Status, Versions};
+use sae_record::metric::{Better, Metric, Scope, Values, name};
+use sae_record::summary::{Evaluation, Inputs, Status, Versions};
 use sae_record::{Job, Manifest, ManifestRun, RunFolder, Summary, layout};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -85,17 +86,16 @@ pub fn summary(id: &str, config: &RunConfig, features: u64) -> Summary {
         (config.variant(), config.loss.sparsity.coeff.get(), config.sae.seed as f64);
     let l0 = factor(variant) * 20.0 / coeff * (1.0 + 0.01 * seed);
     let ce_increase = 0.1 * coeff;
-    let at = SiteMetrics {
-        l0,
-        mse: 0.2 * coeff,
-        explained_variance: 1.0 - 0.1 * coeff,
-        explained_variance_per_token: 0.5,
-        cosine: 0.9,
-        l2_ratio: 0.95,
-    };
+    let at = Values::from([
+        (name::L0, l0),
+        (name::MSE, 0.2 * coeff),
+        (name::EXPLAINED_VARIANCE, 1.0 - 0.1 * coeff),
+        ("cosine", 0.9),
+    ]);
     let downstream = LATER.iter().zip(1..).map(|(&site, layer)| {
         let mse = 0.25 * coeff * f64::from(layer) / factor(variant);
-        (site, DownstreamMetrics { mse, explained_variance: 1.0 - 0.125 * mse })
+        let explained_variance = (name::EXPLAINED_VARIANCE, 1.0 - 0.125 * mse);
+        (site, Values::from([(name::MSE, mse), explained_variance]))
     });
     Summary {
         id: id.to_owned(),
@@ -108,22 +108,29 @@ pub fn summary(id: &str, config: &RunConfig, features: u64) -> Summary {
         alive_tokens: 1000,
         evaluation: Evaluation {
             tokens: 128,
-            l0: 2.0 * l0,
-            ce_original: 2.0,
-            ce_spliced: 2.0 + ce_increase,
-            ce_increase,
-            ce_zero_ablation: 9.0,
-            ce_mean_ablation: 8.0,
-            ce_recovered_zero: 1.0 - ce_increase / 7.0,
-            ce_recovered_mean: 1.0 - ce_increase / 6.0,
-            kl: 1.5 * ce_increase,
-            top1_accuracy_original: 0.5,
-            top1_accuracy_spliced: 0.4,
-            top1_agreement: 0.8,
-            statistical_distance: 0.1,
+            values: Values::from([
+                (name::L0, 2.0 * l0),
+                (name::CE_ORIGINAL, 2.0),
+                (name::CE_SPLICED, 2.0 + ce_increase),
+                (name::CE_INCREASE, ce_increase),
+                (name::CE_RECOVERED_ZERO, 1.0 - ce_increase / 7.0),
+                (name::KL, 1.5 * ce_increase),
+                (name::TOP1_AGREEMENT, 0.8),
+                ("statistical_distance", 0.1),
+            ]),
             sites: SITES.iter().map(|&site| (site, at.clone())).collect(),
             downstream: downstream.collect(),
         },
+        metrics: vec![
+            Metric::new(
+                "statistical_distance",
+                Scope::Run,
+                "",
+                Better::Less,
+                "half the summed differences of the probabilities",
+            ),
+            Metric::new("cosine", Scope::Site, "", Better::More, "mean cosine"),
+        ],
         inputs: Some(Inputs {
             model: "model".to_owned(),
             training: "training".to_owned(),

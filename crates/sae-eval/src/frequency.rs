@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use sae_config::Site;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::{Member, SpliceError, SplicedModel};
+use sae_splice::{Member, SpliceError, SplicedModel};
 
 /// Activation counts of an SAE's features over a number of tokens (the reference's `ActFrequencyMetrics`): special
 /// tokens count, and windows are taken as they are.
@@ -61,42 +61,40 @@ impl FeatureCounts {
     }
 }
 
-impl SplicedModel {
-    /// Counts a batch for every member, each dictionary reading what it read in training: with several and a spliced
-    /// loss, a later one reads the spliced activation.
-    ///
-    /// # Shapes
-    /// `tokens: [B, T]`.
-    pub fn count_active(
-        &self,
-        members: &[&Member],
-        counts: &mut [Vec<FeatureCounts>],
-        tokens: &Tensor,
-    ) -> Result<(), SpliceError> {
-        let mut sites: BTreeSet<Site> = BTreeSet::new();
-        for member in members {
-            sites.extend(member.sites());
-            sites.insert(Site::resid_pre(member.start()));
-        }
-        let clean = self.clean_pass(tokens, &sites, false)?;
-        no_grad(|| {
-            for (member, counts) in members.iter().zip(counts) {
-                if let [placed] = member.dictionaries() {
-                    let read = clean.activation(placed.reads)?;
-                    counts[0].add(&placed.dictionary.encode(read)?)?;
-                    continue;
-                }
-                let pass = if member.is_spliced() {
-                    let last = member.dictionaries().last().map(|placed| placed.writes);
-                    self.spliced_pass(member, &clean, &[], last)?
-                } else {
-                    self.local_pass(member, &clean)?
-                };
-                for (seen, counts) in pass.dictionaries.iter().zip(counts) {
-                    counts.add(&seen.output.features)?;
-                }
-            }
-            Ok(())
-        })
+/// Counts a batch for every member, each dictionary reading what it read in training: with several and a spliced loss, a
+/// later one reads the spliced activation.
+///
+/// # Shapes
+/// `tokens: [B, T]`.
+pub fn count_active(
+    model: &SplicedModel,
+    members: &[&Member],
+    counts: &mut [Vec<FeatureCounts>],
+    tokens: &Tensor,
+) -> Result<(), SpliceError> {
+    let mut sites: BTreeSet<Site> = BTreeSet::new();
+    for member in members {
+        sites.extend(member.sites());
+        sites.insert(Site::resid_pre(member.start()));
     }
+    let clean = model.clean_pass(tokens, &sites, false)?;
+    no_grad(|| {
+        for (member, counts) in members.iter().zip(counts) {
+            if let [placed] = member.dictionaries() {
+                let read = clean.activation(placed.reads)?;
+                counts[0].add(&placed.dictionary.encode(read)?)?;
+                continue;
+            }
+            let pass = if member.is_spliced() {
+                let last = member.dictionaries().last().map(|placed| placed.writes);
+                model.spliced_pass(member, &clean, &[], last)?
+            } else {
+                model.local_pass(member, &clean)?
+            };
+            for (seen, counts) in pass.dictionaries.iter().zip(counts) {
+                counts.add(&seen.output.features)?;
+            }
+        }
+        Ok(())
+    })
 }
