@@ -148,6 +148,27 @@ fn active_features_are_counted() {
     );
 }
 
+/// TopK keeps the same number of every token, the paper's SAE does not.
+#[test]
+fn the_spread_of_l0_is_that_of_the_architecture() {
+    let fixture = fixture();
+    let model = SplicedModel::new(language_model(Kind::Double));
+    let architecture = serde_json::from_str(r#"{"topk": {"k": 5}}"#).unwrap();
+    let plan = DictionaryPlan { architecture, ..DictionaryPlan::sae(site(FIRST), 48) };
+    let topk = Member::initialised(&model, &[plan], &local(), 7, Vec::new()).unwrap();
+    let members = [&topk, &stored(&model, &fixture)];
+    let found = evaluate(&model, &members, &[fixture["tokens"].copy()], &mut |_| {}).unwrap();
+    let spread = |found: &Evaluation| found.sites[&site(FIRST)].get("l0_std");
+    near(found[0].values.get("l0"), 5.0, 0.0);
+    near(spread(&found[0]), 0.0, 0.0);
+    let l0 = fixture["c"].reshape([-1, 48]).gt(0.0).sum_dim_intlist(
+        [1_i64].as_slice(),
+        false,
+        Kind::Double,
+    );
+    near(spread(&found[1]), l0.std(false).double_value(&[]), 1e-9);
+}
+
 /// What is declared is what is measured, in every scope.
 #[test]
 fn every_metric_is_declared() {

@@ -4,6 +4,7 @@ mod downstream;
 mod prediction;
 mod reconstruction;
 mod sparsity;
+mod spread;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,7 @@ struct Kept {
 // One line a probe.
 const PROBES: &[Kept] = &[
     Kept { metrics: sparsity::METRICS, start: start::<sparsity::Sparsity> },
+    Kept { metrics: spread::METRICS, start: start::<spread::Spread> },
     Kept { metrics: prediction::METRICS, start: start::<prediction::Prediction> },
     Kept { metrics: reconstruction::METRICS, start: start::<reconstruction::Reconstruction> },
     Kept { metrics: downstream::METRICS, start: start::<downstream::Downstream> },
