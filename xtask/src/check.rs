@@ -56,15 +56,8 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that must build without libtorch.
-pub(crate) const WITHOUT_TORCH: &[&str] = &[
-    "sae-kernels",
-    "sae-config",
-    "sae-tensors",
-    "sae-record",
-    "sae-data",
-    "sae-analysis",
-    "xtask",
-];
+pub(crate) const WITHOUT_TORCH: &[&str] =
+    &["sae-kernels", "sae-config", "sae-record", "sae-data", "sae-analysis", "xtask"];
 
 pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> {
     tool::say("formatting");
