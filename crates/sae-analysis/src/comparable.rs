@@ -57,7 +57,8 @@ fn difference(a: &FinishedRun, b: &FinishedRun) -> Option<(&'static str, (String
             let ce = |run: &FinishedRun| run.summary.evaluation.values.get(name::CE_ORIGINAL);
             let same_precision = a.config.train.precision == b.config.train.precision;
             let most = if same_precision { CE_TOLERANCE } else { CE_TOLERANCE_OF_PRECISIONS };
-            let is_other = (ce(a) - ce(b)).abs() > most;
+            let apart = (ce(a) - ce(b)).abs();
+            let is_other = apart.is_nan() || apart > most;
             let tell = |run| format!("a cross-entropy of the original model of {:.4}", ce(run));
             is_other.then(|| ("model or evaluation set", (tell(a), tell(b))))
         })

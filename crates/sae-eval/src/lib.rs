@@ -1,6 +1,6 @@
 //! What passes over data measure of SAEs in a language model: probes, one file each.
 //!
-//! [`evaluate`] runs the clean and the spliced pass over an evaluation set and shows them to every probe; each declares its
+//! [`evaluate()`] runs the clean and the spliced pass over an evaluation set and shows them to every probe; each declares its
 //! metrics ([`metrics`]), with unit, direction and reduction. [`count_active`] counts how often features are active. This
 //! crate leaves the opening of models and data, and the writing of records, to `sae-train`.
 //!

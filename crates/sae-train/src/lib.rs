@@ -13,7 +13,7 @@
 //! let spec = RunSpec { id: "first".to_owned(), folder: RunFolder::new("runs/first"), config };
 //! let made_with = sae_train::made_with("unknown");
 //! let summaries = train(&[spec], tch::Device::Cpu, &made_with, &mut Silent)?;
-//! println!("CE increase {:.3}", summaries[0].evaluation.ce_increase);
+//! println!("CE increase {:.3}", summaries[0].evaluation.values.get("ce_increase"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -32,7 +32,7 @@ pub(super) fn all(evidence: &Evidence) -> Vec<Section> {
 }
 
 /// A section of charts, whose tables are folded.
-fn charts(text: &str, view: &str, tables: &[Table], links: &Links<'_>) -> String {
+fn charts(text: &str, view: &str, tables: &[Table<'_>], links: &Links<'_>) -> String {
     let tables: String =
         tables.iter().filter(|table| !table.rows.is_empty()).map(|t| t.html(links)).collect();
     format!(
