@@ -105,12 +105,16 @@ impl Tape {
             let lower = |tensor: &Tensor| tensor.f_detach()?.f_to_kind(kind);
             let mut features = lower(b_enc)?.f_addmm(&input, &lower(w_enc)?.f_tr()?)?;
             let (algorithm, buffers) = (dictionary.algorithm(), dictionary.buffer_values());
-            let (code, observed) = if kernels::applies(&[&features, w_enc, w_dec, b_dec]) {
+            // A frozen dictionary computes what it computes in use.
+            let mode = if dictionary.is_trained() { Mode::Training } else { Mode::Inference };
+            let counted = mode == Mode::Training || algorithm.buffers().is_empty();
+            let fast = counted && kernels::applies(&[&features, w_enc, w_dec, b_dec]);
+            let (code, observed) = if fast {
                 let sums = kernels::relu(&mut features)?;
                 let kept = algorithm.keep_counted(&mut features, sums, buffers)?;
                 (Code::counted(features, kept.features)?, kept.observed)
             } else {
-                let kept = algorithm.keep(features.f_relu_()?, buffers, Mode::Training)?;
+                let kept = algorithm.keep(features.f_relu_()?, buffers, mode)?;
                 (Code::Dense(kept.features), kept.observed)
             };
             let all = dictionary.n_features();

@@ -181,12 +181,14 @@ impl Member {
 
     /// Which prefixes of its dictionaries a member's passes on a batch splice in, one a pass.
     pub(crate) fn spliced_prefixes(&self, micro_batch: u64) -> Vec<Prefix> {
-        let nested = self.trained().find_map(|dictionary| match dictionary.options() {
+        let nested = self.trained().filter_map(|dictionary| match dictionary.options() {
             Architecture::Matryoshka(options) => {
                 Some((options.spliced, options.ends(dictionary.n_features()).len()))
             }
             _ => None,
         });
+        // A dictionary with fewer prefixes is whole at the others.
+        let nested = nested.max_by_key(|(_, count)| *count);
         match nested {
             Some((spliced, count)) if self.is_spliced() => match spliced {
                 SplicedPrefixes::All => (0..count).map(Some).collect(),

@@ -150,7 +150,8 @@ impl<'a> Splices<'a> {
                 && let Some(reading) = self.reading[index].take()
             {
                 let point = SplicePoint::new(index, reading, &x)?;
-                x = point.spliced(self.prefix).shallow_clone();
+                let prefix = self.prefix.filter(|_| placed.dictionary.is_trained());
+                x = point.spliced(prefix).shallow_clone();
                 self.points.push(point);
             }
         }

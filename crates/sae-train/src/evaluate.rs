@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use sae_config::run::Processing;
 use sae_config::{RunConfig, Site, Source};
 use sae_eval::FeatureCounts;
-use sae_nn::Dictionary;
 use sae_nn::weights::{self, NamedDictionary, Provenance};
 use sae_record::RunFolder;
 use sae_record::features::{self, Feature};
@@ -134,7 +133,7 @@ pub(crate) fn member(
 ) -> Result<Member, TrainError> {
     let mut loaded = weights::load_all(path, device, kind(config))?
         .into_iter()
-        .map(|named| Ok((site_of(&named, config, path)?, named.dictionary)))
+        .map(|named| Ok((site_of(&named, config, path)?, named)))
         .collect::<Result<Vec<_>, TrainError>>()?;
     let saes = config
         .sae
@@ -146,17 +145,33 @@ pub(crate) fn member(
                 found: path.display().to_string(),
                 expected: format!("an SAE at {site}, where the configuration has one"),
             })?;
-            let (site, dictionary) = loaded.swap_remove(found);
-            Ok(placed(site, dictionary, config))
+            let (site, named) = loaded.swap_remove(found);
+            placed(site, named, config, path)
         })
         .collect::<Result<Vec<_>, TrainError>>()?;
     Ok(Member::new(&setup.model, saes, &config.loss)?)
 }
 
-/// A dictionary that writes a site, reading what the configuration says.
-pub(crate) fn placed(site: Site, dictionary: Dictionary, config: &RunConfig) -> PlacedDictionary {
+/// A dictionary that writes a site, reading what the configuration says; refused where its file says that it reads
+/// another site.
+pub(crate) fn placed(
+    site: Site,
+    named: NamedDictionary,
+    config: &RunConfig,
+    path: &Path,
+) -> Result<PlacedDictionary, TrainError> {
     let own = config.placements().find(|(_, writes)| *writes == site);
-    PlacedDictionary { reads: own.map_or(site, |(reads, _)| reads), writes: site, dictionary }
+    let reads = own.map_or(site, |(reads, _)| reads);
+    match &named.hook_name {
+        Some(name) if *name != reads.to_string() => Err(TrainError::Source {
+            found: format!(
+                "a dictionary that reads {name} and writes {site}, in {}",
+                path.display()
+            ),
+            expected: format!("one that reads {reads}: what is read stands in sae.reads"),
+        }),
+        _ => Ok(PlacedDictionary { reads, writes: site, dictionary: named.dictionary }),
+    }
 }
 
 /// Writes SAEs at a path, whatever their format, as folders in the format of SAELens, `out/<site>/`; returns these.

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sae_config::{RunConfig, Site};
+use sae_config::{Architecture, RunConfig, Site};
 use sae_data::Cursor;
-use sae_nn::weights;
+use sae_nn::{Dictionary, weights};
 use sae_record::RunFolder;
 use sae_record::metrics::MetricsLog;
 use sae_record::summary::{Inputs, Summary, Versions};
@@ -193,13 +193,38 @@ fn pretrained(config: &RunConfig, setup: &Setup) -> Result<Vec<PlacedDictionary>
                     expected: format!("SAEs at sae.sites alone: {}", join(&config.sae.sites)),
                 });
             }
-            if !config.sae.retrain {
+            if config.sae.retrain {
+                check_architecture(config, &named.dictionary, &path)?;
+            } else {
                 named.dictionary.freeze();
             }
-            saes.push(evaluate::placed(site, named.dictionary, config));
+            saes.push(evaluate::placed(site, named, config, &path)?);
         }
     }
     Ok(saes)
+}
+
+/// What is trained on is what the configuration and all records say.
+fn check_architecture(
+    config: &RunConfig,
+    dictionary: &Dictionary,
+    path: &Path,
+) -> Result<(), TrainError> {
+    let tell = |architecture: &Architecture, skip: bool| {
+        let options = serde_json::to_string(architecture).unwrap_or_default();
+        format!("{options} {} a skip connection", if skip { "with" } else { "without" })
+    };
+    let (found, skip) = (dictionary.options(), dictionary.sizes().skip);
+    if *found == config.sae.architecture && skip == config.sae.skip {
+        return Ok(());
+    }
+    Err(TrainError::Source {
+        found: format!("a pretrained dictionary in {}, {}", path.display(), tell(found, skip)),
+        expected: format!(
+            "{}: with sae.retrain it is trained on as it is, and sae.architecture and sae.skip have to say what it is",
+            tell(&config.sae.architecture, config.sae.skip)
+        ),
+    })
 }
 
 fn join(sites: &[Site]) -> String {

@@ -74,6 +74,29 @@ fn pretrained_saes_stay_as_they_are_or_are_trained_on() {
     assert!(error.contains("no SAE is left to train"), "{error}");
 }
 
+/// What is trained on is of the architecture that the configuration names, and reads where it says.
+#[test]
+fn another_architecture_or_another_site_read_is_refused() {
+    let place = Place::new();
+    let first = place.spec("first", &[]);
+    run(std::slice::from_ref(&first)).unwrap();
+    let refused = |name: &str, sae: &str, edits: &[(&str, &str)]| {
+        let sae = format!("expansion = 2\npretrained = [{:?}]\n{sae}", first.folder.path());
+        let edits = [&[("expansion = 2", sae.as_str())][..], edits].concat();
+        run(&[place.spec(name, &edits)]).unwrap_err().to_string()
+    };
+    let error = refused("topk", "retrain = true\narchitecture = { topk = { k = 3 } }", &[]);
+    assert!(error.contains("relu") && error.contains(r#"{"topk":{"k":3}}"#), "{error}");
+    let sites =
+        ("\"blocks.1.hook_resid_pre\"", "\"blocks.0.hook_mlp_out\", \"blocks.1.hook_resid_pre\"");
+    let reads = r#"reads = ["blocks.0.mlp.hook_in", "blocks.0.hook_mlp_out"]"#;
+    let error = refused("reads", reads, &[sites]);
+    assert!(
+        error.contains("reads blocks.1.hook_resid_pre") && error.contains("sae.reads"),
+        "{error}"
+    );
+}
+
 #[test]
 fn the_references_saes_are_a_start() {
     let place = Place::new();

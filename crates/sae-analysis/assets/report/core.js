@@ -3,9 +3,6 @@
 /** The evidence; null only if it could not be written. */
 const data = JSON.parse(document.getElementById("data").textContent);
 
-/** Types in the order in which they are always named. */
-const TYPES = ["local", "e2e", "e2e+ds", "other"];
-
 /** What stands where there is no number. */
 const NONE = "–";
 
@@ -73,20 +70,18 @@ const state = {
 
 const runs = new Map((data?.runs ?? []).map((run, place) => [run.run, { ...run, place }]));
 
-/** Sites in the order of computation, which is that of the data. */
+/** Every site's place in the order of computation. */
+const places = new Map((data?.sites ?? []).map((site, place) => [site, place]));
+
+/** The sites that there are points of, in the order of computation. */
 const sites = [...new Set((data?.points ?? []).map((point) => point.site))].sort(bySite);
 
-/** The types that there are runs of. */
-const types = TYPES.filter((type) => [...runs.values()].some((run) => run.type === type));
+/** The types that there are runs of, in the order in which they are always named. */
+const types = data?.types ?? [];
 
-/** The order of computation: by block, and within it as the model computes. */
+/** The order of computation. */
 function bySite(a, b) {
-  const hooks = ["hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post"];
-  const key = (site) => {
-    const [, block, hook] = site.split(".");
-    return Number(block) * hooks.length + hooks.indexOf(hook);
-  };
-  return key(a) - key(b);
+  return places.get(a) - places.get(b);
 }
 
 const typeOf = (run) => runs.get(run)?.type ?? "other";

@@ -87,7 +87,7 @@ function meanPoint(run, x, y) {
 
 /** A row a run: its mean with its interval. */
 function means(host, found) {
-  const order = [...found].sort((a, b) => TYPES.indexOf(a.type) - TYPES.indexOf(b.type) || b.mean.value - a.mean.value);
+  const order = [...found].sort((a, b) => types.indexOf(a.type) - types.indexOf(b.type) || b.mean.value - a.mean.value);
   chart(host, {
     title: "Mean largest cosine within, every run",
     x: { label: "mean largest cosine, with its interval" },

@@ -21,7 +21,7 @@ view("stability", {
     legendOfTypes(host, visible, { line: false });
     for (const [site, groups] of bySites(visible)) {
       const name = (group) => [group.type, plain(group.coeff), ...Object.entries(group.facets).map(([key, value]) => `${key} = ${value}`)].join(", ");
-      const sorted = [...groups].sort((a, b) => TYPES.indexOf(a.type) - TYPES.indexOf(b.type) || a.coeff - b.coeff);
+      const sorted = [...groups].sort((a, b) => types.indexOf(a.type) - types.indexOf(b.type) || a.coeff - b.coeff);
       chart(host, {
         title: `${site}: ${stabilityMetric} by seed`,
         x: { label: stabilityMetric },

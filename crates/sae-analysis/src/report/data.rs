@@ -3,7 +3,7 @@
 //! Points and intervals go as they are. Large clouds (embedded rows, features) go by columns, with as many digits and at
 //! most as many points as a picture can show; `analysis.json` has them all. Configurations are on the page already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sae_config::Site;
 use serde::Serialize;
@@ -25,6 +25,10 @@ pub(super) const MAX_FEATURES: usize = 3000;
 #[derive(Serialize)]
 struct Page<'a> {
     sweep: &'a str,
+    /// In the order in which they are always named.
+    types: BTreeSet<SaeType>,
+    /// In the order of computation: all that anything is told of.
+    sites: BTreeSet<Site>,
     styles: BTreeMap<String, Style>,
     /// Of what is numbered and has no type.
     numbered: [Style; 4],
@@ -95,9 +99,12 @@ struct Features<'a> {
 pub(super) fn json(evidence: &Evidence) -> String {
     let page = Page {
         sweep: &evidence.sweep,
+        types: evidence.types(),
+        sites: sites(evidence),
         styles: evidence
             .types()
             .into_iter()
+            .chain([SaeType::OTHER])
             .map(|variant| (variant.to_string(), style(Look::of(variant))))
             .collect(),
         numbered: [0, 1, 2, 3].map(|number| style(Look::numbered(number))),
@@ -115,6 +122,13 @@ pub(super) fn json(evidence: &Evidence) -> String {
     };
     // Nothing in the page refuses to become JSON; if it did, the tables would still stand, which `null` says to the script.
     inert(&serde_json::to_string(&page).unwrap_or_else(|_| "null".to_owned()))
+}
+
+fn sites(evidence: &Evidence) -> BTreeSet<Site> {
+    let points = evidence.frontier.points.iter().map(|point| point.site);
+    let layers = evidence.downstream.iter().flat_map(|run| &run.layers).map(|layer| layer.site);
+    let stability = evidence.stability.iter().map(|seeds| seeds.site);
+    points.chain(layers).chain(stability).chain(evidence.activations.keys().copied()).collect()
 }
 
 /// Within a `script` element: no end tag, no comment, no line separator that old JavaScript minds. These characters

@@ -235,6 +235,34 @@ fn toggles_hide_curves_points_and_rows() {
     assert_quiet(&mut page);
 }
 
+/// Types that are not the paper's have curves and toggles too, and sites between the blocks stand in their order.
+#[test]
+fn other_architectures_are_drawn_as_the_papers_are() {
+    let mut sweep = support::Sweep::empty(24, 6);
+    for variant in [Variant::Local, Variant::E2e] {
+        for k in [4, 8, 16] {
+            let mut config = support::config(variant, f64::from(k), 0, 4.0);
+            config.sae.architecture =
+                serde_json::from_str(&format!(r#"{{"topk": {{"k": {k}}}}}"#)).unwrap();
+            sweep.add(&format!("{variant}-{k}"), config);
+        }
+    }
+    sweep.write();
+    let written = analyse_with(sweep.path(), &support::quick(), &mut |_| {}).unwrap();
+    let mut page =
+        Page::open(&std::fs::read_to_string(&written.report).unwrap(), Window::default());
+    let curve = "#frontiers .line";
+    let curves = page.count(curve);
+    // Two sites, two charts each, two types.
+    assert_eq!(curves, 8);
+    for name in ["topk local", "topk e2e"] {
+        page.click(&format!("[data-toggle-type='{name}']"));
+    }
+    assert_eq!(page.count(curve), 0);
+    assert_eq!(page.count("#frontiers .point"), 0);
+    assert_quiet(&mut page);
+}
+
 #[test]
 fn a_click_on_a_point_opens_its_run() {
     let evidence = evidence();

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::{RunConfig, ScheduleKind};
 use crate::ConfigError;
 use crate::architecture::OptionError;
-use crate::loss::{LossConfig, Term};
+use crate::loss::{LossConfig, Scope, Term};
 
 /// Tokens in a window.
 const MOST_TOKENS: u64 = 1 << 20;
@@ -115,6 +115,20 @@ impl RunConfig {
                 "sae.reads",
                 reads,
                 format!("the model computes it after {writes}, which is written from it"),
+            ));
+        }
+        let across = self.placements().find(|(reads, writes)| reads.block != writes.block);
+        if let Some((reads, writes)) = across
+            && self.train.recompute
+            && self.scope() > Scope::Dictionary
+        {
+            return Err(ConfigError::invalid(
+                origin,
+                "train.recompute",
+                true,
+                format!(
+                    "the blocks are computed one by one, and a dictionary reads {reads} and writes {writes}"
+                ),
             ));
         }
         if self.sae.skip && self.placements().any(|(reads, writes)| reads == writes) {
