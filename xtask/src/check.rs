@@ -23,8 +23,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sae-data", &["sae-config"]),
     ("sae-nn", &["sae-config", "sae-kernels", "sae-tensors"]),
     ("sae-model", &["sae-config", "sae-tensors"]),
-    ("sae-splice", &["sae-config", "sae-model", "sae-nn", "sae-record"]),
-    ("sae-eval", &["sae-config", "sae-record", "sae-splice"]),
+    ("sae-splice", &["sae-config", "sae-model", "sae-nn"]),
+    ("sae-eval", &["sae-config", "sae-model", "sae-nn", "sae-record", "sae-splice"]),
     (
         "sae-train",
         &[

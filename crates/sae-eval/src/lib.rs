@@ -1,8 +1,9 @@
 //! What passes over data measure of SAEs in a language model: probes, one file each.
 //!
 //! [`evaluate()`] runs the clean and the spliced pass over an evaluation set and shows them to every probe; each declares its
-//! metrics ([`metrics`]), with unit, direction and reduction. [`count_active`] counts how often features are active. This
-//! crate leaves the opening of models and data, and the writing of records, to `sae-train`.
+//! metrics ([`metrics`]), with unit, direction and reduction. [`count_active`] counts how often features are active,
+//! [`site_activations`] and [`sae_activations`] tell of positions and principal directions. This crate leaves the opening of
+//! models and data, and the writing of records, to `sae-train`.
 //!
 //! ```
 //! use sae_model::{ModelConfig, Transformer};
@@ -24,8 +25,10 @@
 
 mod evaluate;
 mod frequency;
+mod positions;
 mod probes;
 
 pub use evaluate::evaluate;
 pub use frequency::{FeatureCounts, count_active};
+pub use positions::{Principal, sae_activations, site_activations};
 pub use probes::metrics;

@@ -1,5 +1,5 @@
-//! A language model with SAEs spliced in: one clean pass for many of them, the spliced pass of each, the loss and its
-//! gradients, the metrics.
+//! A language model with SAEs spliced in: one clean pass for many of them, the spliced pass of each, the terms of
+//! the loss, and its gradients.
 //!
 //! This crate leaves batches and optimisers to `sae-train`. Its unit is a bank of members ([`Member`]): runs that see the
 //! same batches, share the clean pass and the original's output distribution, and are otherwise on their own.
@@ -22,7 +22,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod activations;
 mod error;
 mod member;
 mod objective;
@@ -31,7 +30,6 @@ mod segment;
 mod spliced;
 mod terms;
 
-pub use activations::Principal;
 pub use error::SpliceError;
 pub use member::{DictionaryPlan, Member, PlacedDictionary};
 pub use objective::{LossTerms, Outcome};

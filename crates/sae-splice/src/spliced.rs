@@ -259,7 +259,7 @@ impl SplicedModel {
     }
 
     /// The final hidden state, `[N, D]`, of the residual stream after the last block.
-    pub(crate) fn hidden(&self, residual: &Tensor) -> Result<Tensor, SpliceError> {
+    pub fn hidden(&self, residual: &Tensor) -> Result<Tensor, SpliceError> {
         let hidden = self.model.final_norm(residual)?;
         Ok(hidden.f_reshape([-1, self.model.config().d_model as i64])?)
     }

@@ -31,6 +31,7 @@ pub mod progress;
 pub mod schedule;
 mod setup;
 mod sources;
+mod steps;
 mod trainer;
 
 use sae_data::Batch;

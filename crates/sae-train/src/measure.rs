@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sae_config::fingerprint::Fingerprint;
 use sae_config::{RunConfig, Site};
+use sae_eval::Principal;
 use sae_model::load;
 use sae_record::activations::{self, Measured, RunActivations, SiteActivations};
 use sae_record::summary::{Inputs, Summary};
@@ -77,9 +78,9 @@ pub fn measure_activations(
     let mut principals = Vec::with_capacity(sites.len());
     let mut done = 0;
     for site in sites {
-        let principal = setup.model.principal(site, batches, DIRECTIONS)?;
+        let principal = Principal::of(&setup.model, site, batches, DIRECTIONS)?;
         if missing.contains(&site) {
-            let values = setup.model.site_activations(&principal, batches, SEED)?;
+            let values = sae_eval::site_activations(&setup.model, &principal, batches, SEED)?;
             Measured { of: of_model.clone(), values }.save(&layout::activations(sweep, site))?;
             done += 1;
             advance(observer, done)?;
@@ -89,7 +90,8 @@ pub fn measure_activations(
     for (run, of) in open {
         match member(&run.config, run.folder.path(), &setup, device) {
             Ok(member) => {
-                let values = setup.model.sae_activations(&member, &principals, batches)?;
+                let values =
+                    sae_eval::sae_activations(&setup.model, &member, &principals, batches)?;
                 Measured { of, values }.save(&run.folder.activations())?;
             }
             Err(error) => tracing::warn!("{}: activations are not measured: {error}", run.id),

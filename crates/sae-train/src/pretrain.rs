@@ -19,6 +19,7 @@ use crate::checkpoint::{self, State};
 use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
 use crate::progress::{Event, Observer, Phase};
 use crate::schedule::Schedule;
+use crate::steps::{self, Trained};
 use crate::{Sources, TrainError, batch_tensor};
 
 pub use validation::{ValidationLoss, validation_loss};
@@ -271,7 +272,7 @@ fn train(
         ..options.clone()
     };
     let (shards, reader) = (training.clone(), tokenizer.clone());
-    let mut stream = if from == 0 {
+    let stream = if from == 0 {
         TokenStream::start(shards, reader, options.clone())?
     } else {
         let cursor = Cursor::load(&checkpoint::cursor(checkpoint), &options, training)?;
@@ -279,44 +280,75 @@ fn train(
     };
     let tokens_per_unit = (batch_size * options.context_length) as u64;
     observer.notice(Event::began(Phase::Pretrain, steps, tokens_per_unit));
-    observer.notice(Event::advanced(from));
-    for step in from..steps {
-        let batch = next(&mut stream, training)?;
-        let loss = next_token_loss(model, &batch_tensor(&batch, model.device())?, Reduction::Mean)?;
-        let parameters: Vec<&Tensor> = optimiser.parameters().collect();
+    let mut pretraining = Pretraining {
+        config,
+        model,
+        training,
+        options: &options,
+        checkpoint,
+        schedule,
+        names,
+        optimiser,
+        stream,
+    };
+    steps::take(&mut pretraining, (from, steps), observer)?;
+    for parameter in model.parameters() {
+        let _ = parameter.tensor.set_requires_grad(false);
+    }
+    Ok(())
+}
+
+/// A language model in training.
+struct Pretraining<'a> {
+    config: &'a PretrainConfig,
+    model: &'a Transformer,
+    training: &'a ShardSet,
+    options: &'a StreamOptions,
+    /// The checkpoint's folder.
+    checkpoint: &'a Path,
+    schedule: Schedule,
+    /// Of the parameters.
+    names: Vec<String>,
+    optimiser: Adam,
+    stream: TokenStream,
+}
+
+impl Trained for Pretraining<'_> {
+    fn step(&mut self, step: u64) -> Result<String, TrainError> {
+        let batch = next(&mut self.stream, self.training)?;
+        let tokens = batch_tensor(&batch, self.model.device())?;
+        let loss = next_token_loss(self.model, &tokens, Reduction::Mean)?;
+        let parameters: Vec<&Tensor> = self.optimiser.parameters().collect();
         let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
         let norm = read(&[global_norm(&gradients)?])?[0];
         let loss = loss.f_double_value(&[])?;
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");
-            return Err(TrainError::PretrainNonFinite { step: step + 1, what });
+            return Err(TrainError::PretrainNonFinite { step, what });
         }
+        let train = &self.config.train;
         // The reference's cosine starts at 0, which would waste the first step.
-        let scale = clip_factor(norm, config.train.max_grad_norm.map(Positive::get));
-        optimiser.step(&gradients, scale, config.train.lr.get() * schedule.factor(step + 1))?;
-        let message =
-            if step % 20 == 0 { format!("loss {loss:.3}, norm {norm:.2}") } else { String::new() };
-        observer.notice(Event::Advanced { done: step + 1, message });
-        let interrupted = observer.interrupted() && step + 1 < steps;
-        if interrupted || step + 1 == steps || (step + 1) % CHECKPOINT_STEPS == 0 {
-            let step = step + 1;
-            let state = State { step, optimiser_steps: step, diverged: None, good: None };
-            let rest = |folder: &Path| {
-                Ok(stream.cursor().save(&options, training, &checkpoint::cursor(folder))?)
-            };
-            let (names, optimiser) = (&names, &optimiser);
-            let tensors = checkpoint::Tensors { names, optimiser, buffers: &[], good: &[] };
-            checkpoint::save(checkpoint, &tensors, &state, &rest)?;
-        }
-        if interrupted {
-            return Err(TrainError::Interrupted { step: step + 1 });
-        }
+        let lr = train.lr.get() * self.schedule.factor(step);
+        let scale = clip_factor(norm, train.max_grad_norm.map(Positive::get));
+        self.optimiser.step(&gradients, scale, lr)?;
+        let told = (step - 1).is_multiple_of(20);
+        Ok(if told { format!("loss {loss:.3}, norm {norm:.2}") } else { String::new() })
     }
-    observer.notice(Event::Ended);
-    for parameter in model.parameters() {
-        let _ = parameter.tensor.set_requires_grad(false);
+
+    fn is_due(&self, step: u64) -> bool {
+        step.is_multiple_of(CHECKPOINT_STEPS)
     }
-    Ok(())
+
+    fn save(&mut self, step: u64) -> Result<(), TrainError> {
+        let state = State { step, optimiser_steps: step, diverged: None, good: None };
+        let save_rest = |folder: &Path| {
+            let cursor = checkpoint::cursor(folder);
+            Ok(self.stream.cursor().save(self.options, self.training, &cursor)?)
+        };
+        let (names, optimiser) = (&self.names, &self.optimiser);
+        let tensors = checkpoint::Tensors { names, optimiser, buffers: &[], good: &[] };
+        checkpoint::save(self.checkpoint, &tensors, &state, &save_rest)
+    }
 }
 
 fn next(stream: &mut TokenStream, training: &ShardSet) -> Result<Batch, TrainError> {

@@ -19,6 +19,7 @@ use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
 use crate::progress::{Event, Observer, Phase};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
+use crate::steps::{self, Trained};
 use crate::{Sources, TrainError, begun, checkpoint, evaluate, memory};
 
 /// Checkpoints that the clock asks for, of which the last ones stay.
@@ -250,58 +251,77 @@ fn train_steps(
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
     let config = runs[0].spec.config.clone();
-    let (steps, accumulation) = (config.n_steps(), config.accumulation());
-    let batch_size = config.train.batch_size.get();
     let cursor = (from > 0).then(|| checkpoint::cursor(&runs[0].spec.folder.checkpoint(from)));
-    let mut batches = training.batches(&config, batch_size, cursor.as_deref())?;
+    let batches = training.batches(&config, config.train.batch_size.get(), cursor.as_deref())?;
     let tokens_per_unit =
         config.effective_batch_size() * config.data.context_length.get() as u64 * runs.len() as u64;
+    let steps = config.n_steps();
     observer.notice(Event::began(Phase::Train, steps, tokens_per_unit));
-    observer.notice(Event::advanced(from));
-    let between =
-        Duration::from_secs_f64(60.0 * config.log.checkpoint_every_minutes.get().min(1e9));
-    let mut saved = Instant::now();
-    for step in from + 1..=steps {
-        let logged = step % config.log.every_n_steps.get() as u64 == 0 || step == steps;
-        let before = batches.cursor();
-        if let Err(error) = take_step(runs, setup, &mut batches, step, accumulation, logged) {
-            if matches!(error, TrainError::Data(_)) && step > from + 1 {
+    let mut bank = Bank { runs, setup, batches, config, from, saved: Instant::now() };
+    steps::take(&mut bank, (from, steps), observer)
+}
+
+/// A bank in training.
+struct Bank<'a> {
+    runs: &'a mut [Run],
+    setup: &'a Setup,
+    batches: Batches<'a>,
+    /// The first run's, for what all have in common.
+    config: RunConfig,
+    /// The step that this call goes on from.
+    from: u64,
+    /// When the last checkpoint was written.
+    saved: Instant,
+}
+
+impl Trained for Bank<'_> {
+    fn step(&mut self, step: u64) -> Result<String, TrainError> {
+        let every = self.config.log.every_n_steps.get() as u64;
+        let logged = step.is_multiple_of(every) || step == self.config.n_steps();
+        let before = self.batches.cursor();
+        let accumulation = self.config.accumulation();
+        let taken = take_step(self.runs, self.setup, &mut self.batches, step, accumulation, logged);
+        if let Err(error) = taken {
+            if matches!(error, TrainError::Data(_)) && step > self.from + 1 {
                 // Nothing has been changed yet: once the data is there again, the run goes on from here.
-                save_all(runs, &batches, &before, step - 1)?;
+                save_all(self.runs, &self.batches, &before, step - 1)?;
                 tracing::error!("stopped after step {}, which is saved", step - 1);
             }
-            let configs: Vec<&RunConfig> = runs.iter().map(|run| &run.spec.config).collect();
-            return Err(memory::explain(error, &configs, setup.model.model()));
+            let configs: Vec<&RunConfig> = self.runs.iter().map(|run| &run.spec.config).collect();
+            return Err(memory::explain(error, &configs, self.setup.model.model()));
         }
-        let message = if logged { message(runs) } else { String::new() };
-        observer.notice(Event::Advanced { done: step, message });
-        let samples = step * config.effective_batch_size();
-        if let Some(every) = config.eval.every_n_samples.map(|n| n.get() as u64)
-            && samples / every > (samples - config.effective_batch_size()) / every
-            && step < steps
-        {
-            evaluate::log_evaluation(runs, setup, step)?;
-        }
-        let due = is_kept(&config, step) || saved.elapsed() >= between;
-        let interrupted = observer.interrupted() && step < steps;
-        if due || interrupted || step == steps {
-            save_all(runs, &batches, &batches.cursor(), step)?;
-            saved = Instant::now();
-            for Run { spec, .. } in &*runs {
-                checkpoint::prune(&spec.folder, step, |step| is_kept(&spec.config, step), LAST)?;
+        Ok(if logged { message(self.runs) } else { String::new() })
+    }
+
+    fn measure(&mut self, step: u64) -> Result<(), TrainError> {
+        let effective = self.config.effective_batch_size();
+        let samples = step * effective;
+        match self.config.eval.every_n_samples.map(|n| n.get() as u64) {
+            Some(every) if samples / every > (samples - effective) / every => {
+                evaluate::log_evaluation(self.runs, self.setup, step)
             }
-        }
-        if interrupted {
-            return Err(TrainError::Interrupted { step });
-        }
-        if step < steps && runs.iter().all(|run| run.diverged.is_some()) {
-            // Nothing is left to train; a later call goes straight to the evaluation.
-            save_all(runs, &batches, &batches.cursor(), steps)?;
-            break;
+            _ => Ok(()),
         }
     }
-    observer.notice(Event::Ended);
-    Ok(())
+
+    fn is_due(&self, step: u64) -> bool {
+        let minutes = self.config.log.checkpoint_every_minutes.get();
+        let between = Duration::from_secs_f64(60.0 * minutes.min(1e9));
+        is_kept(&self.config, step) || self.saved.elapsed() >= between
+    }
+
+    fn save(&mut self, step: u64) -> Result<(), TrainError> {
+        save_all(self.runs, &self.batches, &self.batches.cursor(), step)?;
+        self.saved = Instant::now();
+        for Run { spec, .. } in &*self.runs {
+            checkpoint::prune(&spec.folder, step, |step| is_kept(&spec.config, step), LAST)?;
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.runs.iter().all(|run| run.diverged.is_some())
+    }
 }
 
 /// One optimiser step of every run that has not diverged.

@@ -8,6 +8,7 @@ use std::path::Path;
 use sae_config::loss::LossConfig;
 use sae_config::run::Processing;
 use sae_config::{Architecture, Site};
+use sae_eval::{Principal, sae_activations, site_activations};
 use sae_model::{Transformer, load};
 use sae_nn::Dictionary;
 use sae_splice::{Member, PlacedDictionary, SplicedModel};
@@ -50,8 +51,8 @@ fn the_model_at_a_site() {
     let model = SplicedModel::new(language_model());
     let (site, batches) = (SITE.parse::<Site>().unwrap(), batches(&model));
     let x = clean(&model, site, &batches);
-    let principal = model.principal(site, &batches, 6).unwrap();
-    let found = model.site_activations(&principal, &batches, 0).unwrap();
+    let principal = Principal::of(&model, site, &batches, 6).unwrap();
+    let found = site_activations(&model, &principal, &batches, 0).unwrap();
     assert_eq!((found.tokens, found.norm.len(), found.directions.len()), (72, 9, 6));
     let mean = x.mean_dim([0_i64].as_slice(), true, Kind::Double);
     let centred = &x - &mean;
@@ -76,8 +77,8 @@ fn the_model_at_a_site() {
     // Resampling what carries most costs more than resampling what carries little.
     assert!(found.directions[0].resampling_kl > found.directions[5].resampling_kl);
     // The seed decides.
-    assert_eq!(model.site_activations(&principal, &batches, 0).unwrap(), found);
-    assert_ne!(model.site_activations(&principal, &batches, 1).unwrap(), found);
+    assert_eq!(site_activations(&model, &principal, &batches, 0).unwrap(), found);
+    assert_ne!(site_activations(&model, &principal, &batches, 1).unwrap(), found);
 }
 
 /// Features +1 and −1 of every direction reproduce an activation; half of each dictionary element's activation halves it.
@@ -93,9 +94,9 @@ fn an_sae_that_halves() {
     let loss: LossConfig =
         serde_json::from_str(r#"{"sparsity": {"coeff": 1.0}, "kl": {"coeff": 1.0}}"#).unwrap();
     let member = Member::new(&model, vec![PlacedDictionary::sae(site, sae)], &loss).unwrap();
-    let principals = [model.principal(site, &batches, 3).unwrap()];
+    let principals = [Principal::of(&model, site, &batches, 3).unwrap()];
     let found =
-        model.sae_activations(&member, &principals, &batches).unwrap().remove(&site).unwrap();
+        sae_activations(&model, &member, &principals, &batches).unwrap().remove(&site).unwrap();
     near(&found.norm_ratio, &(zeros(9) + 0.5), 1e-12);
     near(&found.cosine, &(zeros(9) + 1.0), 1e-12);
     // 1 − Σ (u · x / 2)² / Σ (u · (x − mean))².
@@ -109,5 +110,5 @@ fn an_sae_that_halves() {
     };
     near(&found.explained_variance, &(1.0 - sums(&(&x * 0.5)) / sums(&(&x - &mean))), 1e-9);
     // A site that was not prepared is an error.
-    assert!(model.sae_activations(&member, &[], &batches).is_err());
+    assert!(sae_activations(&model, &member, &[], &batches).is_err());
 }

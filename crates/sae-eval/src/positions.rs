@@ -13,10 +13,8 @@ use sae_config::Site;
 use sae_model::Unembedding;
 use sae_nn::loss;
 use sae_record::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
+use sae_splice::{CleanPass, Member, SpliceError, SplicedModel};
 use tch::{Device, Kind, Tensor, no_grad};
-
-use crate::spliced::CleanPass;
-use crate::{Member, SpliceError, SplicedModel};
 
 /// The principal directions of a site's clean activations.
 #[derive(Debug)]
@@ -31,28 +29,25 @@ pub struct Principal {
     shares: Vec<f64>,
 }
 
-/// Random directions that resampling is compared on.
-const RANDOM_DIRECTIONS: usize = 4;
-
-impl SplicedModel {
+impl Principal {
     /// The first `count` principal directions of the clean activations at a site.
     ///
     /// # Shapes
     /// `batches`: each `[B, T]`.
-    pub fn principal(
-        &self,
+    pub fn of(
+        model: &SplicedModel,
         site: Site,
         batches: &[Tensor],
         count: usize,
-    ) -> Result<Principal, SpliceError> {
+    ) -> Result<Self, SpliceError> {
         no_grad(|| {
-            let d = self.model().config().width(site.kind) as i64;
-            let options = (Kind::Double, self.model().device());
+            let d = model.model().config().width(site.kind) as i64;
+            let options = (Kind::Double, model.model().device());
             let (mut sum, mut products) =
                 (Tensor::f_zeros([d], options)?, Tensor::f_zeros([d, d], options)?);
             let mut tokens = 0;
             for batch in batches {
-                let x = self.clean_at(site, batch)?;
+                let x = clean_at(model, site, batch)?;
                 tokens += x.size()[0];
                 let _ =
                     sum.f_add_(&x.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)?;
@@ -69,160 +64,158 @@ impl SplicedModel {
             let directions = vectors.f_tr()?.f_flip([0])?.f_narrow(0, 0, count)?.f_contiguous()?;
             let total = values.f_sum(Kind::Double)?;
             let shares = values.f_flip([0])?.f_narrow(0, 0, count)?.f_div(&total)?;
-            Ok(Principal { site, mean, directions, shares: Vec::try_from(shares)? })
-        })
-    }
-
-    /// Measures the clean activations at a site. Every direction's component is permuted among the tokens of a batch,
-    /// those at the first position left out, by numbers drawn from `seed`.
-    ///
-    /// # Shapes
-    /// `batches`: each `[B, T]`.
-    pub fn site_activations(
-        &self,
-        principal: &Principal,
-        batches: &[Tensor],
-        seed: u64,
-    ) -> Result<SiteActivations, SpliceError> {
-        no_grad(|| {
-            let site = principal.site;
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let width = self.model().config().width(site.kind);
-            let random = self.random_directions(width, &mut rng)?;
-            let all = Tensor::f_cat(&[&principal.directions, &random], 0)?;
-            let mut norm = ByPosition::default();
-            let mut along: Vec<ByPosition> =
-                principal.shares.iter().map(|_| ByPosition::default()).collect();
-            let mut costs = vec![0.0; all.size()[0] as usize];
-            let mut tokens = 0;
-            for batch in batches {
-                let t = batch.size2()?.1;
-                let sites = BTreeSet::from([Site::resid_pre(site.block), site]);
-                let clean = self.clean_pass(batch, &sites, true)?;
-                let x = flat(clean.activation(site)?)?;
-                let n = x.size()[0];
-                tokens += n as u64;
-                norm.add(&norms(&x)?, t)?;
-                let centred = x.f_sub(&principal.mean)?;
-                let components = centred.f_mm(&all.f_tr()?)?;
-                for (index, along) in along.iter_mut().enumerate() {
-                    along.add(&components.f_select(1, index as i64)?, t)?;
-                }
-                for (index, cost) in costs.iter_mut().enumerate() {
-                    let order = resampled(n, t, &mut rng);
-                    let order = Tensor::f_from_slice(&order)?.f_to_device(x.device())?;
-                    let own = components.f_select(1, index as i64)?;
-                    let change = own.f_index_select(0, &order)?.f_sub(&own)?;
-                    let change = change.f_outer(&all.f_select(0, index as i64)?)?;
-                    *cost += n as f64 * self.kl_after_change(&clean, site, &change)?;
-                }
-            }
-            let costs: Vec<f64> =
-                costs.into_iter().map(|cost| cost / tokens.max(1) as f64).collect();
-            let (own, random) = costs.split_at(principal.shares.len());
-            let directions = principal
-                .shares
-                .iter()
-                .zip(along)
-                .zip(own)
-                .map(|((&variance_share, along), &resampling_kl)| Direction {
-                    variance_share,
-                    by_position: along.means(),
-                    resampling_kl,
-                })
-                .collect();
-            Ok(SiteActivations {
-                tokens,
-                norm: norm.means(),
-                directions,
-                random_resampling_kl: random.iter().sum::<f64>() / random.len().max(1) as f64,
-            })
-        })
-    }
-
-    /// What a member's SAEs make of the activations at their sites, spliced in.
-    ///
-    /// # Shapes
-    /// `batches`: each `[B, T]`; a `Principal` for every site of the member.
-    pub fn sae_activations(
-        &self,
-        member: &Member,
-        principals: &[Principal],
-        batches: &[Tensor],
-    ) -> Result<RunActivations, SpliceError> {
-        no_grad(|| {
-            let mut found: Vec<SaeSums> =
-                member.dictionaries().iter().map(|_| SaeSums::default()).collect();
-            let sites = BTreeSet::from([Site::resid_pre(member.start())]);
-            let last = member.dictionaries().last().map(|placed| placed.writes);
-            for batch in batches {
-                let t = batch.size2()?.1;
-                let clean = self.clean_pass(batch, &sites, false)?;
-                let pass = self.spliced_pass(member, &clean, &[], last)?;
-                for (seen, sums) in pass.dictionaries.iter().zip(&mut found) {
-                    let principal = principals.iter().find(|own| own.site == seen.site);
-                    let principal =
-                        principal.ok_or(SpliceError::NotRecorded { site: seen.site })?;
-                    sums.add(
-                        &flat(&seen.target)?,
-                        &flat(&seen.output.reconstruction)?,
-                        principal,
-                        t,
-                    )?;
-                }
-            }
-            Ok(member
-                .dictionaries()
-                .iter()
-                .zip(found)
-                .map(|(placed, sums)| (placed.writes, sums.finish()))
-                .collect())
+            Ok(Self { site, mean, directions, shares: Vec::try_from(shares)? })
         })
     }
 }
 
-impl SplicedModel {
-    /// The clean activations at a site, `[N, D]`, f64.
-    fn clean_at(&self, site: Site, tokens: &Tensor) -> Result<Tensor, SpliceError> {
-        flat(self.clean_pass(tokens, &BTreeSet::from([site]), false)?.activation(site)?)
-    }
+/// Random directions that resampling is compared on.
+const RANDOM_DIRECTIONS: usize = 4;
 
-    /// Unit vectors of random direction, `[RANDOM_DIRECTIONS, D]`, f64.
-    fn random_directions(&self, d: usize, rng: &mut ChaCha8Rng) -> Result<Tensor, SpliceError> {
-        let numbers: Vec<f64> =
-            (0..RANDOM_DIRECTIONS * d).map(|_| StandardNormal.sample(rng)).collect();
-        let drawn = Tensor::f_from_slice(&numbers)?
-            .f_view([RANDOM_DIRECTIONS as i64, d as i64])?
-            .f_to_device(self.model().device())?;
-        Ok(drawn.f_div(&drawn.f_norm_scalaropt_dim(2.0, [1], true)?)?)
-    }
+/// Measures the clean activations at a site. Every direction's component is permuted among the tokens of a batch,
+/// those at the first position left out, by numbers drawn from `seed`.
+///
+/// # Shapes
+/// `batches`: each `[B, T]`.
+pub fn site_activations(
+    model: &SplicedModel,
+    principal: &Principal,
+    batches: &[Tensor],
+    seed: u64,
+) -> Result<SiteActivations, SpliceError> {
+    no_grad(|| {
+        let site = principal.site;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let width = model.model().config().width(site.kind);
+        let random = random_directions(model, width, &mut rng)?;
+        let all = Tensor::f_cat(&[&principal.directions, &random], 0)?;
+        let mut norm = ByPosition::default();
+        let mut along: Vec<ByPosition> =
+            principal.shares.iter().map(|_| ByPosition::default()).collect();
+        let mut costs = vec![0.0; all.size()[0] as usize];
+        let mut tokens = 0;
+        for batch in batches {
+            let t = batch.size2()?.1;
+            let sites = BTreeSet::from([Site::resid_pre(site.block), site]);
+            let clean = model.clean_pass(batch, &sites, true)?;
+            let x = flat(clean.activation(site)?)?;
+            let n = x.size()[0];
+            tokens += n as u64;
+            norm.add(&norms(&x)?, t)?;
+            let centred = x.f_sub(&principal.mean)?;
+            let components = centred.f_mm(&all.f_tr()?)?;
+            for (index, along) in along.iter_mut().enumerate() {
+                along.add(&components.f_select(1, index as i64)?, t)?;
+            }
+            for (index, cost) in costs.iter_mut().enumerate() {
+                let order = resampled(n, t, &mut rng);
+                let order = Tensor::f_from_slice(&order)?.f_to_device(x.device())?;
+                let own = components.f_select(1, index as i64)?;
+                let change = own.f_index_select(0, &order)?.f_sub(&own)?;
+                let change = change.f_outer(&all.f_select(0, index as i64)?)?;
+                *cost += n as f64 * kl_after_change(model, &clean, site, &change)?;
+            }
+        }
+        let costs: Vec<f64> = costs.into_iter().map(|cost| cost / tokens.max(1) as f64).collect();
+        let (own, random) = costs.split_at(principal.shares.len());
+        let directions = principal
+            .shares
+            .iter()
+            .zip(along)
+            .zip(own)
+            .map(|((&variance_share, along), &resampling_kl)| Direction {
+                variance_share,
+                by_position: along.means(),
+                resampling_kl,
+            })
+            .collect();
+        Ok(SiteActivations {
+            tokens,
+            norm: norm.means(),
+            directions,
+            random_resampling_kl: random.iter().sum::<f64>() / random.len().max(1) as f64,
+        })
+    })
+}
 
-    /// `KL(changed ‖ original)`, the paper's direction here, in nats a token where the activation at a site is changed by
-    /// this much.
-    ///
-    /// # Shapes
-    /// `change: [N, D]`.
-    fn kl_after_change(
-        &self,
-        clean: &CleanPass,
-        site: Site,
-        change: &Tensor,
-    ) -> Result<f64, SpliceError> {
-        let start = clean.activation(Site::resid_pre(site.block))?.shallow_clone();
-        let blocks = site.block..self.model().config().n_layers;
-        let mut add = |_: Site, x: Tensor| {
-            let change = change.f_view_as(&x)?.f_to_kind(x.kind())?;
-            Ok::<_, SpliceError>(x.f_add(&change)?)
-        };
-        let last = self.model().run_to_end(blocks, start, &[site].into(), &mut add)?;
-        let Some(original) = &clean.hidden else {
-            return Err(SpliceError::NotRecorded { site });
-        };
-        let changed = self.hidden(&last)?;
-        let Unembedding { weight, bias } = self.model().unembedding();
-        let terms = loss::kl_without_logits(&changed, &[original], weight, bias, self.chunk())?;
-        Ok(terms[0].value.f_double_value(&[])?)
-    }
+/// What a member's SAEs make of the activations at their sites, spliced in.
+///
+/// # Shapes
+/// `batches`: each `[B, T]`; a `Principal` for every site of the member.
+pub fn sae_activations(
+    model: &SplicedModel,
+    member: &Member,
+    principals: &[Principal],
+    batches: &[Tensor],
+) -> Result<RunActivations, SpliceError> {
+    no_grad(|| {
+        let mut found: Vec<SaeSums> =
+            member.dictionaries().iter().map(|_| SaeSums::default()).collect();
+        let sites = BTreeSet::from([Site::resid_pre(member.start())]);
+        let last = member.dictionaries().last().map(|placed| placed.writes);
+        for batch in batches {
+            let t = batch.size2()?.1;
+            let clean = model.clean_pass(batch, &sites, false)?;
+            let pass = model.spliced_pass(member, &clean, &[], last)?;
+            for (seen, sums) in pass.dictionaries.iter().zip(&mut found) {
+                let principal = principals.iter().find(|own| own.site == seen.site);
+                let principal = principal.ok_or(SpliceError::NotRecorded { site: seen.site })?;
+                sums.add(&flat(&seen.target)?, &flat(&seen.output.reconstruction)?, principal, t)?;
+            }
+        }
+        Ok(member
+            .dictionaries()
+            .iter()
+            .zip(found)
+            .map(|(placed, sums)| (placed.writes, sums.finish()))
+            .collect())
+    })
+}
+
+/// The clean activations at a site, `[N, D]`, f64.
+fn clean_at(model: &SplicedModel, site: Site, tokens: &Tensor) -> Result<Tensor, SpliceError> {
+    flat(model.clean_pass(tokens, &BTreeSet::from([site]), false)?.activation(site)?)
+}
+
+/// Unit vectors of random direction, `[RANDOM_DIRECTIONS, D]`, f64.
+fn random_directions(
+    model: &SplicedModel,
+    d: usize,
+    rng: &mut ChaCha8Rng,
+) -> Result<Tensor, SpliceError> {
+    let numbers: Vec<f64> =
+        (0..RANDOM_DIRECTIONS * d).map(|_| StandardNormal.sample(rng)).collect();
+    let drawn = Tensor::f_from_slice(&numbers)?
+        .f_view([RANDOM_DIRECTIONS as i64, d as i64])?
+        .f_to_device(model.model().device())?;
+    Ok(drawn.f_div(&drawn.f_norm_scalaropt_dim(2.0, [1], true)?)?)
+}
+
+/// `KL(changed ‖ original)`, the paper's direction here, in nats a token where the activation at a site is changed by
+/// this much.
+///
+/// # Shapes
+/// `change: [N, D]`.
+fn kl_after_change(
+    model: &SplicedModel,
+    clean: &CleanPass,
+    site: Site,
+    change: &Tensor,
+) -> Result<f64, SpliceError> {
+    let start = clean.activation(Site::resid_pre(site.block))?.shallow_clone();
+    let blocks = site.block..model.model().config().n_layers;
+    let mut add = |_: Site, x: Tensor| {
+        let change = change.f_view_as(&x)?.f_to_kind(x.kind())?;
+        Ok::<_, SpliceError>(x.f_add(&change)?)
+    };
+    let last = model.model().run_to_end(blocks, start, &[site].into(), &mut add)?;
+    let Some(original) = &clean.hidden else {
+        return Err(SpliceError::NotRecorded { site });
+    };
+    let changed = model.hidden(&last)?;
+    let Unembedding { weight, bias } = model.model().unembedding();
+    let terms = loss::kl_without_logits(&changed, &[original], weight, bias, model.chunk())?;
+    Ok(terms[0].value.f_double_value(&[])?)
 }
 
 /// Where a matrix is decomposed, whatever device it is on: libtorch's decompositions on a GPU are in a library of their
@@ -337,7 +330,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use sae_config::Site;
 
-    use crate::SplicedModel;
+    use sae_splice::SplicedModel;
 
     /// The paper plots KL(resampled ‖ original).
     #[test]
@@ -352,9 +345,9 @@ mod tests {
         let clean = model.clean_pass(&tokens, &BTreeSet::from([site]), true).unwrap();
         tch::manual_seed(1);
         let change = Tensor::randn([16, 16], (Kind::Double, Device::Cpu)) * 3.0;
-        let found = model.kl_after_change(&clean, site, &change).unwrap();
+        let found = super::kl_after_change(&model, &clean, site, &change).unwrap();
         let x = clean.activation(site).unwrap() + change.view([2, 8, 16]);
-        let mut nothing = |_: Site, x| Ok::<_, crate::SpliceError>(x);
+        let mut nothing = |_: Site, x| Ok::<_, sae_splice::SpliceError>(x);
         let last = model.model().run_to_end(1..2, x, &BTreeSet::new(), &mut nothing).unwrap();
         let log_softmax =
             |hidden: &Tensor| model.model().logits(hidden).unwrap().log_softmax(-1, Kind::Double);
