@@ -55,6 +55,8 @@ struct SplicePoint {
     outputs: Vec<Tensor>,
     /// How many splice points wrote before it read: what their leaves are, it depends on.
     written_before: usize,
+    /// Whether these wrote the reconstructions of whole dictionaries, as in use.
+    after_whole: bool,
 }
 
 /// What a backward pass finds of the terms of a loss.
@@ -86,7 +88,7 @@ impl ForwardPass {
 impl SplicePoint {
     /// A splice point where the activation that a dictionary writes has been computed, of what it has read.
     fn new(index: usize, reading: Reading, written: &Tensor) -> Result<Self, SaeError> {
-        let Reading { read, tape, is_sae, written_before } = reading;
+        let Reading { read, tape, is_sae, written_before, after_whole } = reading;
         let target = if is_sae {
             read.f_detach()?.set_requires_grad(read.requires_grad())
         } else {
@@ -94,7 +96,7 @@ impl SplicePoint {
         };
         let leaf = |output: &Tensor| Ok(output.f_detach()?.set_requires_grad(true));
         let outputs = tape.reconstructions.iter().map(leaf).collect::<Result<_, SaeError>>()?;
-        Ok(Self { index, read, target, tape, outputs, written_before })
+        Ok(Self { index, read, target, tape, outputs, written_before, after_whole })
     }
 
     /// What the model goes on with.
@@ -103,8 +105,10 @@ impl SplicePoint {
         &self.outputs[prefix.map_or(last, |prefix| prefix.min(last))]
     }
 
-    fn observed(&self) -> (usize, Vec<Tensor>) {
-        (self.index, self.tape.observed.iter().map(Tensor::shallow_clone).collect())
+    /// What the dictionary is to observe: nothing of activations that no evaluation sees, behind a prefix of another one.
+    fn observed(&self) -> Option<(usize, Vec<Tensor>)> {
+        let observed = || self.tape.observed.iter().map(Tensor::shallow_clone).collect();
+        self.after_whole.then(|| (self.index, observed()))
     }
 
     /// Whether the target is a leaf of its own.
@@ -120,6 +124,7 @@ struct Reading {
     tape: Tape,
     is_sae: bool,
     written_before: usize,
+    after_whole: bool,
 }
 
 /// The dictionaries of a pass, as the model comes to the sites that they read and write.
@@ -128,12 +133,14 @@ struct Splices<'a> {
     prefix: Prefix,
     reading: Vec<Option<Reading>>,
     points: Vec<SplicePoint>,
+    /// Whether all that was written so far is of whole dictionaries.
+    whole: bool,
 }
 
 impl<'a> Splices<'a> {
     fn new(member: &'a Member, prefix: Prefix) -> Self {
         let reading = member.dictionaries().iter().map(|_| None).collect();
-        Self { member, prefix, reading, points: Vec::new() }
+        Self { member, prefix, reading, points: Vec::new(), whole: true }
     }
 
     /// Takes the activation at a site, and returns what the model goes on with.
@@ -144,7 +151,9 @@ impl<'a> Splices<'a> {
                 let tape = time(Part::Sae, || placed.dictionary.pass(&x))?;
                 let is_sae = placed.reads == placed.writes;
                 let (read, written_before) = (x.shallow_clone(), self.points.len());
-                self.reading[index] = Some(Reading { read, tape, is_sae, written_before });
+                let after_whole = self.whole;
+                self.reading[index] =
+                    Some(Reading { read, tape, is_sae, written_before, after_whole });
             }
             if placed.writes == site
                 && let Some(reading) = self.reading[index].take()
@@ -152,6 +161,7 @@ impl<'a> Splices<'a> {
                 let point = SplicePoint::new(index, reading, &x)?;
                 let prefix = self.prefix.filter(|_| placed.dictionary.is_trained());
                 x = point.spliced(prefix).shallow_clone();
+                self.whole &= prefix.is_none_or(|prefix| prefix + 1 >= point.outputs.len());
                 self.points.push(point);
             }
         }
@@ -173,7 +183,8 @@ impl SplicedModel {
                 let read = clean.activation(placed.reads)?.shallow_clone();
                 let tape = time(Part::Sae, || placed.dictionary.pass(&read))?;
                 let is_sae = placed.reads == placed.writes;
-                let reading = Reading { read, tape, is_sae, written_before: index };
+                let written_before = index;
+                let reading = Reading { read, tape, is_sae, written_before, after_whole: true };
                 Ok(SplicePoint::new(index, reading, clean.activation(placed.writes)?)?)
             };
             let points = member.dictionaries().iter().enumerate().map(point);
@@ -201,7 +212,7 @@ impl SplicedModel {
             let mut splice = |site: Site, x: Tensor| {
                 let x = splices.visit(site, x)?;
                 // Nothing of a splice point is kept but what it has observed.
-                observed.extend(splices.points.drain(..).map(|point| point.observed()));
+                observed.extend(splices.points.drain(..).filter_map(|point| point.observed()));
                 Ok(x)
             };
             let walk = Walk { blocks, until: member.until(), record: &starts };
@@ -265,7 +276,7 @@ impl SplicedModel {
 impl ForwardPass {
     /// A pass that keeps what its backward pass needs.
     fn kept(prefix: Prefix, whole: Segment, hidden: Option<Tensor>) -> Self {
-        let observed = whole.splice_points.iter().map(SplicePoint::observed).collect();
+        let observed = whole.splice_points.iter().filter_map(SplicePoint::observed).collect();
         Self { prefix, whole: Some(whole), checkpoints: Vec::new(), hidden, observed }
     }
 }

@@ -248,6 +248,28 @@ fn gradients_agree_with_finite_differences() {
     }
 }
 
+/// Behind a prefix of another dictionary, activations are not those of an evaluation, and no threshold is learned from them.
+#[test]
+fn a_dictionary_behind_a_prefix_observes_nothing() {
+    let tokens = &fixture()["tokens"];
+    let places = [(FIRST, FIRST), (SECOND, SECOND)];
+    let drawn = r#"{"matryoshka": {"k": 11, "prefixes": [0.25, 0.5]}}"#;
+    let kl = r#"{"sparsity": {"coeff": 0.0}, "kl": {"coeff": 1.0}}"#;
+    let observing = |model: &SplicedModel, options: &str, micro_batch: u64| -> Vec<usize> {
+        let member = placed(model, &places, options, kl);
+        let outcome = model.gradients(&[&member], tokens, 1.0, micro_batch).unwrap().remove(0);
+        outcome.observed.iter().map(|(index, _)| *index).collect()
+    };
+    let model = SplicedModel::new(language_model());
+    let checkpointing = SplicedModel::new(language_model()).with_activation_checkpointing(true);
+    let drawn_ones: Vec<Vec<usize>> = (0..12).map(|n| observing(&model, drawn, n)).collect();
+    let again: Vec<Vec<usize>> = (0..12).map(|n| observing(&checkpointing, drawn, n)).collect();
+    assert_eq!(drawn_ones, again);
+    // Of three prefixes the last is the whole.
+    assert!(drawn_ones.contains(&vec![0]) && drawn_ones.contains(&vec![0, 1]), "{drawn_ones:?}");
+    assert_eq!(observing(&model, r#"{"batch_topk": {"k": 11}}"#, 0), [0, 1]);
+}
+
 /// A transcoder alone: what it reconstructs is what the MLP makes of what it reads, and nothing of the model is run twice.
 #[test]
 fn a_transcoder_trains_locally_on_what_the_model_computes() {
