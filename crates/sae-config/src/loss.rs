@@ -65,7 +65,7 @@ macro_rules! terms {
                 }
             }
 
-            /// What the term counts in the loss.
+            /// The coefficient of the term.
             pub fn coeff(&self) -> Coefficient {
                 match self {
                     Self::Sparsity(options) => options.coeff,

@@ -41,5 +41,5 @@ pub use dense::{MIN_NORM, RowSums, mask, project, relu, row_scales};
 pub use distribution::{SoftmaxSums, compare, exponentials, subtract};
 pub use instructions::are_worthwhile;
 pub use rows::{Rows, RowsMut, ShapeError};
-pub use select::{Kept, keep_above, keep_largest, keep_top};
+pub use select::{Kept, keep_largest, keep_top};
 pub use sparse::{ParameterGradients, SparseCode, SparseInputs};

@@ -66,22 +66,7 @@ pub fn keep_largest(features: RowsMut<'_>, count: usize) -> Kept {
     Kept { sums: numbers.par_chunks(f).map(sums).collect(), smallest }
 }
 
-/// Keeps what is above a threshold.
-///
-/// # Shapes
-/// `features: [N, F]` → one [`RowSums`] a row.
-pub fn keep_above(features: RowsMut<'_>, threshold: f32) -> Vec<RowSums> {
-    let f = features.width();
-    let keep = |row: &mut [f32]| {
-        for c in &mut *row {
-            *c = if *c <= threshold { 0.0 } else { *c };
-        }
-        sums(row)
-    };
-    features.into_numbers().par_chunks_mut(f).map(keep).collect()
-}
-
-/// Where a batch is cut.
+/// The border between activations that are kept and those that are dropped.
 enum Border {
     /// No more are above 0 than are kept.
     All,
@@ -231,14 +216,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_above_a_threshold_is_kept() {
-        let mut features = [0.0, 1.0, 2.0, 3.0];
-        let sums = keep_above(rows_mut(&mut features, 2), 1.0);
-        assert_eq!(features.map(f32::to_bits), [0.0_f32, 0.0, 2.0, 3.0].map(f32::to_bits));
-        assert_eq!(sums[1], RowSums { active: 2, sum: 5.0 });
-    }
-
-    #[test]
     fn nan_is_kept() {
         let mut features = [f32::NAN, 5.0, 1.0];
         assert_eq!(keep_top(rows_mut(&mut features, 3), 1)[0].active, 1);
@@ -246,7 +223,5 @@ mod tests {
         let mut features = [f32::NAN, 5.0, 1.0];
         keep_largest(rows_mut(&mut features, 3), 1);
         assert!(features[0].is_nan() && features[1] == 0.0);
-        let mut features = [f32::NAN];
-        assert_eq!(keep_above(rows_mut(&mut features, 1), 9.0)[0].active, 1);
     }
 }

@@ -1,5 +1,5 @@
-//! A training pass of a dictionary that can be gone back through: by written-out gradients, so that nothing is kept or
-//! computed that they do not need, or by autograd.
+//! Forward and backward pass of a dictionary in training: by written-out gradients, so that nothing is kept or computed that
+//! they do not need, or by autograd.
 //!
 //! `N` tokens (any leading dimensions), `D` width of the input, `E` of the reconstruction, `F` dictionary elements.
 
@@ -49,7 +49,7 @@ pub struct Tape {
     graph: Graph,
 }
 
-/// How a tape goes back.
+/// What the backward pass of a tape works on.
 #[derive(Debug)]
 enum Graph {
     Written { input: Tensor, code: Code, parts: Vec<Part> },

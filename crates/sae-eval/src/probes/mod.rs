@@ -14,8 +14,7 @@ use sae_record::summary::Evaluation;
 use sae_splice::{CleanPass, MemberPass, SpliceError};
 use tch::{Kind, Tensor};
 
-/// What a probe is: it sees every batch of a member, and says what it found. Of `see` and `see_outputs` it writes the one
-/// that it needs.
+/// A probe sees every batch of a member and ends with its metrics. It implements `see` or `see_outputs`, whichever it needs.
 pub(crate) trait Probe {
     /// Takes in the activations of a batch.
     fn see(&mut self, _batch: &Batch<'_>) -> Result<(), SpliceError> {
@@ -31,19 +30,19 @@ pub(crate) trait Probe {
     fn finish(&self, totals: &Totals, found: &mut Evaluation);
 }
 
-/// A probe's metrics, and how it starts.
-struct Kept {
+/// A probe in the list of all: its metrics, and its constructor.
+struct Registered {
     metrics: &'static [Metric],
     start: fn() -> Box<dyn Probe>,
 }
 
 // One line a probe.
-const PROBES: &[Kept] = &[
-    Kept { metrics: sparsity::METRICS, start: start::<sparsity::Sparsity> },
-    Kept { metrics: spread::METRICS, start: start::<spread::Spread> },
-    Kept { metrics: prediction::METRICS, start: start::<prediction::Prediction> },
-    Kept { metrics: reconstruction::METRICS, start: start::<reconstruction::Reconstruction> },
-    Kept { metrics: downstream::METRICS, start: start::<downstream::Downstream> },
+const PROBES: &[Registered] = &[
+    Registered { metrics: sparsity::METRICS, start: start::<sparsity::Sparsity> },
+    Registered { metrics: spread::METRICS, start: start::<spread::Spread> },
+    Registered { metrics: prediction::METRICS, start: start::<prediction::Prediction> },
+    Registered { metrics: reconstruction::METRICS, start: start::<reconstruction::Reconstruction> },
+    Registered { metrics: downstream::METRICS, start: start::<downstream::Downstream> },
 ];
 
 fn start<P: Probe + Default + 'static>() -> Box<dyn Probe> {

@@ -19,8 +19,8 @@ use tch::Tensor;
 use crate::spliced::CleanPass;
 use crate::{SpliceError, SplicedModel};
 
-/// What a term computes. It looks at splice points, at sites after them, or at the model's output, and leaves out the
-/// functions of where it does not look.
+/// What a term computes. It looks at splice points, at sites after them, or at the model's output, and implements
+/// the functions of the places where it looks.
 pub(crate) trait Term: Debug {
     /// The sites after the dictionaries at whose activations it looks, in the order of computation.
     fn sites(&self) -> &[Site] {
@@ -93,7 +93,7 @@ pub(crate) struct OutputValue {
 pub(crate) struct MemberTerm {
     /// As in the configuration and in records.
     pub name: &'static str,
-    /// What it counts in the loss; 0 where it is tracked alone.
+    /// The coefficient; a term of coefficient 0 is recorded and not trained on.
     pub coeff: f64,
     pub scope: Scope,
     pub term: Box<dyn Term>,
@@ -114,7 +114,7 @@ impl MemberTerm {
         Self { name, coeff, scope, term }
     }
 
-    /// What the value at each of its sites counts: the term is their mean.
+    /// The weight of the value at each of its sites: the term is their mean.
     pub fn share(&self) -> f64 {
         1.0 / self.term.sites().len().max(1) as f64
     }
