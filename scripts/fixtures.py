@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -238,7 +238,7 @@ def random_gpt2(gen: Generator, end_of_text: int) -> GPT2LMHeadModel:
 class Pass:
     """What a forward pass leaves behind."""
 
-    sites: dict[str, Tensor]  # [B, T, D] each, by TransformerLens' names
+    sites: dict[str, Tensor]  # [B, T, width] each, by TransformerLens' names (but for mlp.hook_in)
     final_hidden: Tensor  # [B, T, D], after the last LayerNorm
     logits: Tensor  # [B, T, V]
 
@@ -264,6 +264,12 @@ def recording(model: GPT2LMHeadModel, replace: Mapping[str, Callable[[Tensor], T
 
         return hook
 
+    def on_norm(name: str) -> Callable[..., None]:
+        def hook(norm: nn.LayerNorm, _args: object, output: Tensor) -> None:
+            seen[name] = (output - norm.bias) / norm.weight
+
+        return hook
+
     handles = [model.transformer.ln_f.register_forward_hook(on_output("final_hidden"))]
     for i, block in enumerate(model.transformer.h):
         handles += [
@@ -272,6 +278,10 @@ def recording(model: GPT2LMHeadModel, replace: Mapping[str, Callable[[Tensor], T
             block.ln_2.register_forward_pre_hook(on_input(f"blocks.{i}.hook_resid_mid")),
             block.mlp.register_forward_hook(on_output(f"blocks.{i}.hook_mlp_out")),
             block.register_forward_hook(on_output(f"blocks.{i}.hook_resid_post")),
+            block.attn.c_proj.register_forward_pre_hook(on_input(f"blocks.{i}.attn.hook_z")),
+            block.ln_2.register_forward_hook(on_norm(f"blocks.{i}.ln2.hook_normalized")),
+            block.mlp.register_forward_pre_hook(on_input(f"blocks.{i}.mlp.hook_in")),
+            block.mlp.c_proj.register_forward_pre_hook(on_input(f"blocks.{i}.mlp.hook_post")),
         ]
     try:
         yield seen

@@ -11,7 +11,8 @@ or of 5. Nothing is downloaded when it runs.
 
 Versions and seeds as in `fixtures.py`. Written below `crates/sae-model/tests/fixtures/`, in a folder a model:
 `config.json`, the weights, and `expected.safetensors` with `tokens [B, T]`, `logits [B, T, V]`, `final_hidden`
-`[B, T, D]` (after the last norm) and every site's activation `[B, T, D]` by TransformerLens' name.
+`[B, T, D]` (after the last norm) and every site's activation `[B, T, width]` by TransformerLens' name, and
+`mlp.hook_in`, which it has not: the MLP's input after the norm's weight and bias.
 
     gpt_neo              `model.safetensors`, f32, config of transformers 5; global and local attention in turn
     gpt_neox             `model-0000i-of-0000n.safetensors` and index, f32, config of transformers 4; parallel blocks
@@ -64,15 +65,24 @@ class Layout:
 
     blocks: str
     attention: str
+    attention_output: str
+    """The projection that reads what the heads have mixed."""
     second_norm: str
+    mlp_output: str
+    """The projection that reads the MLP's hidden layer."""
     final_norm: str
 
 
 LAYOUTS = {
-    "gpt2": Layout("transformer.h", "attn", "ln_2", "transformer.ln_f"),
-    "gpt_neo": Layout("transformer.h", "attn", "ln_2", "transformer.ln_f"),
-    "gpt_neox": Layout("gpt_neox.layers", "attention", "post_attention_layernorm", "gpt_neox.final_layer_norm"),
-    "llama": Layout("model.layers", "self_attn", "post_attention_layernorm", "model.norm"),
+    "gpt2": Layout("transformer.h", "attn", "attn.c_proj", "ln_2", "mlp.c_proj", "transformer.ln_f"),
+    "gpt_neo": Layout("transformer.h", "attn", "attn.attention.out_proj", "ln_2", "mlp.c_proj", "transformer.ln_f"),
+    "gpt_neox": Layout(
+        "gpt_neox.layers", "attention", "attention.dense", "post_attention_layernorm", "mlp.dense_4h_to_h",
+        "gpt_neox.final_layer_norm",
+    ),
+    "llama": Layout(
+        "model.layers", "self_attn", "self_attn.o_proj", "post_attention_layernorm", "mlp.down_proj", "model.norm"
+    ),
 }
 
 
@@ -98,6 +108,12 @@ def recording(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
 
         return hook
 
+    def on_norm(name: str) -> Callable[..., None]:
+        def hook(norm: nn.Module, _args: object, output: Tensor) -> None:
+            seen[name] = (output - getattr(norm, "bias", 0)) / norm.weight
+
+        return hook
+
     layout = LAYOUTS[model.config.model_type]
     handles = [model.get_submodule(layout.final_norm).register_forward_hook(on_output("final_hidden"))]
     for i, block in enumerate(model.get_submodule(layout.blocks)):
@@ -107,9 +123,13 @@ def recording(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
             block.get_submodule(layout.attention).register_forward_hook(on_output(site + "attn_out")),
             block.mlp.register_forward_hook(on_output(site + "mlp_out")),
             block.register_forward_hook(on_output(site + "resid_post")),
+            block.mlp.register_forward_pre_hook(on_input(f"blocks.{i}.mlp.hook_in")),
+            block.get_submodule(layout.mlp_output).register_forward_pre_hook(on_input(f"blocks.{i}.mlp.hook_post")),
+            block.get_submodule(layout.attention_output).register_forward_pre_hook(on_input(f"blocks.{i}.attn.hook_z")),
         ]
+        norm = block.get_submodule(layout.second_norm)
+        handles.append(norm.register_forward_hook(on_norm(f"blocks.{i}.ln2.hook_normalized")))
         if not is_parallel(model.config):
-            norm = block.get_submodule(layout.second_norm)
             handles.append(norm.register_forward_pre_hook(on_input(site + "resid_mid")))
     try:
         yield seen

@@ -30,8 +30,8 @@ What the processing does, in this order (matrices stand as TransformerLens has t
 3. Centre the unembedding over the vocabulary: each row of W_U, and b_U.
 4. Fold the value biases: b_O += Σ over heads of b_V · W_O, then b_V = 0.
 
-So under LayerNorm every site holds the original activation less its mean over D, and under RMSNorm the original
-activation; logits lose their mean over the vocabulary.
+So under LayerNorm every site of the residual stream holds the original activation less its mean over D, and under RMSNorm
+the original activation, as the MLP's normalised input and hidden layer do; logits lose their mean over the vocabulary.
 
 Legend: B sequences, T context length, D model width, V vocabulary.
 """
@@ -51,7 +51,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 FIXTURES = ROOT / "crates/sae-model/tests/fixtures"
-SITES = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
+RESIDUAL_SITES = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
+SITES = (*RESIDUAL_SITES, "attn.hook_z", "ln2.hook_normalized", "mlp.hook_post")
 FINAL_HIDDEN = "ln_final.hook_normalized"
 
 
@@ -61,20 +62,26 @@ def run(model: HookedTransformer, tokens: Tensor) -> dict[str, Tensor]:
         tokens, names_filter=lambda name: name == FINAL_HIDDEN or name.endswith(SITES), return_cache_object=False
     )
     final_hidden = cache.pop(FINAL_HIDDEN)
+    # The heads side by side, as they are multiplied with one matrix.
+    cache = {name: tensor.flatten(2) for name, tensor in cache.items()}
     return {**cache, "final_hidden": final_hidden, "logits": logits}
 
 
 def check_against_original(original: PreTrainedModel, computed: Mapping[str, Tensor], folder: Path) -> None:
     """What the head of this file says of the result, against what `transformers` computed in f32."""
     expected = {name: tensor.double() for name, tensor in load_file(folder / "expected.safetensors").items()}
-    assert computed.keys() == expected.keys() - {"tokens"}, computed.keys() ^ expected.keys()
+    # `mlp.hook_in` is no site of TransformerLens.
+    known = {name for name in expected if name != "tokens" and not name.endswith("mlp.hook_in")}
+    assert computed.keys() == known, computed.keys() ^ known
     family, state = original.config.model_type, original.state_dict()
     norm = {"gpt_neox": "gpt_neox.final_layer_norm", "llama": "model.norm"}.get(family, "transformer.ln_f")
     expected["final_hidden"] = (expected["final_hidden"] - state.get(f"{norm}.bias", 0)) / state[f"{norm}.weight"]
     expected["logits"] -= expected["logits"].mean(-1, keepdim=True)
     for name, tensor in computed.items():
+        if name.endswith("attn.hook_z"):
+            continue  # It has lost the value biases, which the output's bias has taken up.
         reference = expected[name]
-        if name.endswith(SITES) and family != "llama":
+        if name.endswith(RESIDUAL_SITES) and family != "llama":
             reference = reference - reference.mean(-1, keepdim=True)
         torch.testing.assert_close(tensor, reference, rtol=1e-5, atol=3e-5, msg=lambda m, name=name: f"{name}: {m}")
 
@@ -86,9 +93,11 @@ def write(name: str) -> None:
     tokens = load_file(folder / "expected.safetensors")["tokens"]
     computed = run(hooked(folder, torch.float64), tokens)
     check_against_original(original, computed, folder)
-    # Where the value biases stand changes no site: attention's weights sum to 1.
+    # Where the value biases stand changes no other site: attention's weights sum to 1.
     unfolded = run(hooked(folder, torch.float64, fold_value_biases=False), tokens)
     for site, tensor in computed.items():
+        if site.endswith("attn.hook_z"):
+            continue
         torch.testing.assert_close(unfolded[site], tensor, rtol=0, atol=1e-11)
     stored = {"tokens": tokens, **{site: tensor.float() for site, tensor in computed.items()}}
     save(folder / "processed.safetensors", stored, {"transformer-lens": importlib.metadata.version("transformer-lens")})

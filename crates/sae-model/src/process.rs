@@ -1,11 +1,12 @@
-//! Processing of weights as TransformerLens does it when it loads a model: `fold_ln`, `center_writing_weights` and
-//! `center_unembed`, in this order. Logits change by a constant a token at most; activations at sites are those that
-//! SAEs trained with TransformerLens expect. (`fold_value_biases`, its fourth step, changes no activation at a site.)
+//! Processing of weights as TransformerLens does it when it loads a model: `fold_ln`, `center_writing_weights`,
+//! `center_unembed` and `fold_value_biases`, in this order. Logits change by a constant a token at most; activations at sites
+//! are those that SAEs trained with TransformerLens expect.
 //!
 //! `D` width of the residual stream, `V` vocabulary.
 
 use tch::{Kind, TchError, Tensor, no_grad};
 
+use crate::attention::Attention;
 use crate::config::NormKind;
 use crate::linear::Linear;
 use crate::norm::Norm;
@@ -14,7 +15,8 @@ use crate::{ModelError, Transformer};
 /// Processes a model in place, in f64 whatever the precision of its weights.
 ///
 /// Norms keep no weight and bias: what reads them takes these over. Where norms subtract the mean (not RMS norms), all
-/// that writes to the residual stream loses its mean over D. The unembedding loses its mean over V.
+/// that writes to the residual stream loses its mean over D. The unembedding loses its mean over V. Attention's output takes
+/// the bias of its values over (`attn.hook_z` is without it): attention's weights sum to 1.
 pub fn transformer_lens(model: &mut Transformer) -> Result<(), ModelError> {
     no_grad(|| {
         let centred = model.config().norm == NormKind::Layer;
@@ -51,8 +53,32 @@ pub fn transformer_lens(model: &mut Transformer) -> Result<(), ModelError> {
         }
         parts.unembedding = unembedding.weight;
         parts.unembedding_bias = unembedding.bias;
+        for block in &mut parts.blocks {
+            fold_value_bias(&mut block.attention)?;
+        }
         Ok(())
     })
+}
+
+/// Hands the bias of the values over to the output's: `W_O · b_V`, b_V repeated for the heads that share values.
+fn fold_value_bias(attention: &mut Attention) -> Result<(), TchError> {
+    let Some(bias) = &mut attention.qkv.bias else { return Ok(()) };
+    let Attention { n_heads: h, n_kv_heads: kv, d_head: d, .. } = *attention;
+    // A copy, because the stored tensor may be shared with whoever loaded it.
+    *bias = bias.f_detach_copy()?;
+    let mut values = bias.f_narrow(0, (h + kv) * d, kv * d)?;
+    let repeated = values.f_view([kv, 1, d])?.f_expand([kv, h / kv, d], false)?;
+    let out = &mut attention.out;
+    let kind = out.weight.kind();
+    let map = out.weight.f_to_kind(Kind::Double)?;
+    let moved = map.f_mv(&repeated.f_reshape([h * d])?.f_to_kind(Kind::Double)?)?;
+    let sum = match &out.bias {
+        Some(own) => moved.f_add(&own.f_to_kind(Kind::Double)?)?,
+        None => moved,
+    };
+    out.bias = Some(sum.f_to_kind(kind)?);
+    let _ = values.f_zero_()?;
+    Ok(())
 }
 
 /// Hands a norm's weight and bias over to the maps that read it: `W · diag(w)`, and `W · b` to the bias. A layer norm's

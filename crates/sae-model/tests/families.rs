@@ -65,7 +65,7 @@ fn processed_weights_agree_with_transformer_lens() {
     for name in ["gpt2", "gpt_neo", "gpt_neox", "llama"] {
         let model = model(name, Processing::TransformerLens);
         let expected = stored(&fixture(name).join("processed.safetensors"));
-        assert!(compare(name, &model, &expected) >= 12, "{name}");
+        assert!(compare(name, &model, &expected) >= 21, "{name}");
     }
 }
 
@@ -277,7 +277,7 @@ fn a_checkpoint_of_transformer_lens_is_the_model_it_was_made_from() {
     let path = fixture("tlens/epoch_1.pt");
     let expected = stored(&fixture("gpt2").join("expected.safetensors"));
     let model = load::load(&path, Processing::None, Device::Cpu, Kind::Float).unwrap();
-    assert_eq!(compare("tlens", &model, &expected), 15);
+    assert_eq!(compare("tlens", &model, &expected), 27);
     assert_eq!(model.config(), &load::config(&path).unwrap());
 
     let folder = copy("tlens");

@@ -54,7 +54,7 @@ fn every_site_and_the_logits_agree_with_transformers() {
     };
     let embedded = model.embed(&expected["tokens"]).unwrap();
     let last = model.run_to_end(0..3, embedded, &stored(&expected), &mut compare).unwrap();
-    assert_eq!(seen, 15);
+    assert_eq!(seen, 27);
     let hidden = model.final_norm(&last).unwrap();
     close(&hidden, &expected["final_hidden"], 1e-5);
     close(&model.logits(&hidden).unwrap(), &expected["logits"], 1e-4);
@@ -71,7 +71,7 @@ fn a_pass_stops_after_a_site_and_goes_on_from_a_block() {
         Ok::<_, ModelError>(x)
     };
     model.run_until(0, embedded, until, &stored(&expected), &mut see).unwrap();
-    assert_eq!((sites.len(), sites.last()), (8, Some(&until)));
+    assert_eq!((sites.len(), sites.last()), (13, Some(&until)));
     let residual = expected["blocks.2.hook_resid_pre"].shallow_clone();
     let last = model.run_to_end(2..3, residual, &BTreeSet::new(), &mut nothing).unwrap();
     close(&last, &expected["blocks.2.hook_resid_post"], 1e-5);
