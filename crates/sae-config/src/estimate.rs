@@ -116,15 +116,21 @@ pub fn memory_uses(model: ModelShape, runs: &[&RunConfig]) -> Vec<MemoryUse> {
     let (full, low) = (full_bytes(first.train.precision), low_bytes(first.train.precision));
     let [layers, d, v] = [model.n_layers, model.d_model, model.vocabulary].map(|n| n as f64);
     let n = first.train.batch_size.get() as f64 * first.data.context_length.get() as f64;
+    let passes = |run: &RunConfig| {
+        let of_features = |[f, ..]: [f64; 3]| run.sae.architecture.spliced_passes(f as usize);
+        let most = dictionaries(model, run).map(of_features).max().unwrap_or(1);
+        if run.scope() > Scope::Dictionary { most as f64 } else { 1.0 }
+    };
     let of_run = |run: &RunConfig| dictionaries(model, run).map(|[f, ..]| f).sum::<f64>();
-    let features: f64 = runs.iter().map(|run| of_run(run)).sum();
+    let kept = |run: &RunConfig| of_run(run) * run.sae.architecture.kept_tensors() * passes(run);
+    let features: f64 = runs.iter().map(|run| kept(run)).sum();
     let largest = runs.iter().map(|run| of_run(run)).fold(0.0, f64::max);
     let blocks = |run: &RunConfig| {
         let start = run.placements().map(|(reads, _)| reads.block as u64).min().unwrap_or(0);
         match (run.scope() > Scope::Dictionary, run.train.recompute) {
             (false, _) => 0.0,
             (true, true) => 1.0,
-            (true, false) => model.n_layers.saturating_sub(start) as f64,
+            (true, false) => model.n_layers.saturating_sub(start) as f64 * passes(run),
         }
     };
     let blocks: f64 = runs.iter().map(|run| blocks(run)).sum();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Coefficient, Positive, Site};
+use crate::{Coefficient, Site};
 
 /// How far into the model a term looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,9 +111,10 @@ impl Term<'_> {
 pub struct SparsityConfig {
     /// The sparsity coefficient, λ in the paper.
     pub coeff: Coefficient,
-    /// The norm's exponent; 1 in the paper.
+    /// The norm's exponent; 1 in the paper. 0 stands for the number of active features, of architectures that have a
+    /// gradient for it.
     #[serde(default = "p_norm")]
-    pub p: Positive,
+    pub p: Coefficient,
 }
 
 /// A term with a coefficient.
@@ -147,6 +148,6 @@ impl DownstreamConfig {
     }
 }
 
-fn p_norm() -> Positive {
-    Positive::try_from(1.0).unwrap_or_else(|_| unreachable!("1 is positive"))
+fn p_norm() -> Coefficient {
+    Coefficient::try_from(1.0).unwrap_or_else(|_| unreachable!("1 is above 0"))
 }

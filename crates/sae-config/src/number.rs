@@ -41,7 +41,7 @@ ranged!(
     /// A loss coefficient: finite, zero or more. Zero means tracked, not trained on.
     Coefficient,
     |value| value.is_finite() && value >= 0.0,
-    "a coefficient: expected a finite number, 0 or more"
+    "a finite number of 0 or more"
 );
 ranged!(
     /// A finite number above zero (learning rate, expansion, norm bound).

@@ -138,7 +138,11 @@ impl Code {
     /// The derivative of `weight · mean_n ‖c_n‖_p` over N tokens.
     #[allow(clippy::float_cmp)]
     pub fn penalties(&self, penalty: Penalty, n: i64) -> Result<Penalties, SaeError> {
-        let Penalty { p, weight } = penalty;
+        let Penalty { p, weight } = match penalty {
+            // The number of active features has no gradient.
+            Penalty { p: 0.0, .. } => Penalty { p: 1.0, weight: 0.0 },
+            other => other,
+        };
         let features = match self {
             Self::Sparse(code) => return Ok(Penalties::OfActive(code.penalties(p, weight))),
             Self::Dense(features) | Self::Counted { features, .. } => features,

@@ -16,8 +16,9 @@ use crate::{SaeError, Tape};
 /// reconstruction `x̂ = c · dict + b_dec` with `dict` the rows of `w_dec` normalised in the forward pass (Braun et al. 2024,
 /// section 2; the input is not centred by `b_dec`). A skip connection adds `x · w_skipᵀ`.
 ///
-/// The parameters are `w_enc [F, D]`, `b_enc [F]`, `w_dec [F, E]`, `b_dec [E]`, and with a skip connection `w_skip [E, D]`.
-/// Buffers are what an architecture remembers beside them, a threshold for example.
+/// The parameters are `w_enc [F, D]`, `b_enc [F]`, `w_dec [F, E]`, `b_dec [E]`, with a skip connection `w_skip [E, D]`, and
+/// those of the architecture, one number a feature each. Buffers are what an architecture remembers beside them, a running
+/// mean for example.
 #[derive(Debug)]
 pub struct Dictionary {
     options: Architecture,
@@ -101,6 +102,9 @@ impl Dictionary {
         if skip {
             tensors.push(Tensor::f_zeros([e, d], (Kind::Double, Device::Cpu))?);
         }
+        for (_, value) in architecture::of(options).parameters() {
+            tensors.push(Tensor::f_full([f], value, (Kind::Double, Device::Cpu))?);
+        }
         let place = |tensor: Tensor| tensor.f_to_kind(kind)?.f_to_device(device);
         let tensors = tensors.into_iter().map(place).collect::<Result<Vec<_>, TchError>>()?;
         Self::from_tensors(options, tensors)
@@ -109,16 +113,25 @@ impl Dictionary {
     /// A dictionary of these parameters, which will carry gradients.
     ///
     /// # Shapes
-    /// `w_enc: [F, D]`, `b_enc: [F]`, `w_dec: [F, E]`, `b_dec: [E]`, and perhaps `w_skip: [E, D]`, in this order.
+    /// `w_enc: [F, D]`, `b_enc: [F]`, `w_dec: [F, E]`, `b_dec: [E]`, perhaps `w_skip: [E, D]`, and the parameters of the
+    /// architecture, `[F]` each, in this order.
     pub fn from_tensors(options: &Architecture, tensors: Vec<Tensor>) -> Result<Self, SaeError> {
-        let (names, given) = (PARAMETERS.into_iter().chain([SKIP]), tensors.len());
+        let algorithm = architecture::of(options);
+        let (own, given) = (algorithm.parameters(), tensors.len());
+        let has_skip = given > PARAMETERS.len() + own.len();
+        let names = PARAMETERS.into_iter().chain(has_skip.then_some(SKIP));
+        let names = names.chain(own.iter().map(|(name, _)| *name));
         let named: Vec<(&str, Tensor)> = names.zip(tensors).collect();
         let sizes: Vec<Vec<i64>> = named.iter().map(|(_, tensor)| tensor.size()).collect();
         let fits = match sizes.as_slice() {
-            [w_enc, b_enc, w_dec, b_dec, skip @ ..] if skip.len() + 4 == given => {
+            [w_enc, b_enc, w_dec, b_dec, others @ ..]
+                if given == PARAMETERS.len() + usize::from(has_skip) + own.len() =>
+            {
+                let (skip, own) = others.split_at(usize::from(has_skip));
                 matches!((&w_enc[..], &w_dec[..]), (&[f, d], &[g, e])
                     if f == g && b_enc[..] == [f] && b_dec[..] == [e]
-                        && skip.iter().all(|skip| skip[..] == [e, d]))
+                        && skip.iter().all(|skip| skip[..] == [e, d])
+                        && own.iter().all(|own| own[..] == [f]))
             }
             _ => false,
         };
@@ -129,7 +142,6 @@ impl Dictionary {
             return Err(TchError::Shape(message).into());
         }
         let (kind, device) = (named[0].1.kind(), named[0].1.device());
-        let algorithm = architecture::of(options);
         let parameters = named
             .into_iter()
             .map(|(name, tensor)| Ok((name, tensor.f_detach()?.set_requires_grad(true))))
@@ -220,14 +232,13 @@ impl Dictionary {
 
     /// What SAELens computes the same with.
     pub(crate) fn exported(&self) -> Result<Exported, SaeError> {
-        self.algorithm.exported(&self.buffers)
+        self.algorithm.exported(self)
     }
 
-    /// Sets a buffer, of a dictionary that was loaded.
-    pub(crate) fn set_buffer(&self, name: &str, value: f64) -> Result<(), SaeError> {
-        let mut buffer = self.buffers.get(name)?.shallow_clone();
-        let _ = no_grad(|| buffer.f_fill_(value))?;
-        Ok(())
+    /// Takes over a tensor beside those that every architecture has, as [`Dictionary::exported`] gives it; `path` names its
+    /// file in errors.
+    pub(crate) fn import(&self, threshold: &Tensor, path: &Path) -> Result<(), SaeError> {
+        no_grad(|| self.algorithm.import(self, threshold, path))
     }
 
     pub(crate) fn w_enc(&self) -> &Tensor {
@@ -248,7 +259,7 @@ impl Dictionary {
 
     /// The skip connection's weights, `[E, D]`.
     pub(crate) fn skip(&self) -> Option<&Tensor> {
-        self.parameters.get(4).map(|(_, tensor)| tensor)
+        self.parameters().find(|(name, _)| *name == SKIP).map(|(_, tensor)| tensor)
     }
 
     pub(crate) fn buffer_values(&self) -> &Buffers {

@@ -10,10 +10,10 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use crate::dictionary::MIN_NORM;
-use crate::{Dictionary, SaeError};
+use crate::{Dictionary, SaeError, architecture};
 
 /// Keys that say where an SAE comes from, and not what it computes (SAELens 3 to 6).
-const KEYS_WITHOUT_EFFECT: [&str; 19] = [
+const KEYS_WITHOUT_EFFECT: [&str; 20] = [
     "device",
     "metadata",
     "model_name",
@@ -21,6 +21,7 @@ const KEYS_WITHOUT_EFFECT: [&str; 19] = [
     "model_from_pretrained_kwargs",
     "hook_name",
     "hook_point",
+    "hook_name_out",
     "hook_layer",
     "hook_point_layer",
     "context_size",
@@ -40,7 +41,7 @@ pub(crate) const OPTIONS: &str = "dictionary";
 
 /// SAELens's name of an architecture, for a transcoder too. It has none of some transcoders, and refuses the names that these
 /// get.
-pub(crate) fn architecture(of_sae: &str, is_transcoder: bool, skip: bool) -> String {
+pub(crate) fn architecture_name(of_sae: &str, is_transcoder: bool, skip: bool) -> String {
     match (of_sae, is_transcoder, skip) {
         (name, false, false) => name.to_owned(),
         ("standard", true, false) => "transcoder".to_owned(),
@@ -101,10 +102,17 @@ impl Config {
         })
     }
 
-    /// The site that a transcoder writes.
-    pub fn hook_name_out(&self) -> Option<String> {
+    /// The site that a transcoder writes; none of an SAE.
+    pub fn hook_name_out(&self) -> Result<Option<String>, SaeError> {
         let names = [&self.json["metadata"]["hook_name_out"], &self.json["hook_name_out"]];
-        names.into_iter().find_map(Value::as_str).map(ToOwned::to_owned)
+        let name = names.into_iter().find_map(Value::as_str).map(ToOwned::to_owned);
+        if name.is_none() && self.name().contains("transcoder") {
+            return Err(self.failed(
+                "it does not say which site the transcoder writes: metadata.hook_name_out is missing"
+                    .to_owned(),
+            ));
+        }
+        Ok(name)
     }
 
     /// Loads the weights beside it as a dictionary that computes the same.
@@ -194,21 +202,22 @@ impl Config {
         if has_skip {
             tensors.push(place(take("W_skip")?)?);
         }
+        for (_, value) in architecture::of(&encoding.options).parameters() {
+            tensors.push(place(Tensor::f_full([f], value, (Kind::Double, Device::Cpu))?)?);
+        }
+        encoding.options.check(usize::try_from(f).ok()).map_err(|error| {
+            let sae_config::architecture::OptionError { key, found, expected } = error;
+            let name = encoding.options.name();
+            self.failed(format!("{name}.{key} is {found}: {expected}"))
+        })?;
         let dictionary = Dictionary::from_tensors(&encoding.options, tensors)?;
         if encoding.has_threshold {
-            let thresholds = take("threshold")?;
-            let (least, most) = (thresholds.f_min()?, thresholds.f_max()?);
-            let (least, most) = (least.f_double_value(&[])?, most.f_double_value(&[])?);
-            #[allow(clippy::float_cmp)]
-            if thresholds.size() != [f] || least != most {
-                return Err(damaged(format!(
-                    "threshold has shape {:?} and values from {least} to {most}, expected the same value for every feature \
-                     of a {} dictionary",
-                    thresholds.size(),
-                    encoding.options.name()
-                )));
+            let threshold = take("threshold")?;
+            if threshold.size() != [f] {
+                let size = threshold.size();
+                return Err(damaged(format!("threshold has shape {size:?}, expected [{f}]")));
             }
-            dictionary.set_buffer("threshold", most)?;
+            dictionary.import(&threshold.f_mul(&scale)?, &path)?;
         }
         dictionary.check_finite(&path)?;
         Ok(dictionary)
@@ -253,8 +262,9 @@ impl Config {
                 }
                 Ok(Encoding { options: read, chooses_by_unit_rows, has_threshold: false })
             }
+            // Thresholds are folded as the encoder's weights are.
             ("jumprelu", Some(options)) => {
-                Ok(Encoding { options, chooses_by_unit_rows: false, has_threshold: true })
+                Ok(Encoding { options, chooses_by_unit_rows: true, has_threshold: true })
             }
             ("jumprelu", None) => unsupported(
                 "a threshold a feature is not computed here (metadata.dictionary, which \

@@ -53,7 +53,7 @@ pub struct Tape {
 #[derive(Debug)]
 enum Graph {
     Written { input: Tensor, code: Code, parts: Vec<Part> },
-    Autograd { input: Tensor, features: Tensor, reconstructions: Vec<Tensor> },
+    Autograd { input: Tensor, pass: Differentiable },
 }
 
 /// A part of the dictionary: the elements that a prefix has and the one before it has not.
@@ -68,15 +68,33 @@ struct Part {
 pub(crate) struct Differentiable {
     /// `[N, F]`.
     pub features: Tensor,
+    /// 1 where a feature is active, 0 elsewhere, `[N, F]`, where that has a gradient: the number of active features can be
+    /// trained on.
+    pub active: Option<Tensor>,
     /// `[N, E]`, one a prefix.
     pub reconstructions: Vec<Tensor>,
     pub observed: Vec<Tensor>,
 }
 
+impl Differentiable {
+    #[allow(dead_code)] // Likewise.
+    /// What features of an input give where the dictionary has one reconstruction.
+    pub fn of(
+        dictionary: &Dictionary,
+        input: &Tensor,
+        features: Tensor,
+        active: Option<Tensor>,
+    ) -> Result<Self, SaeError> {
+        let reconstruction = dictionary.with_skip(input, dictionary.decode(&features)?)?;
+        let (reconstructions, observed) = (vec![reconstruction], Vec::new());
+        Ok(Self { features, active, reconstructions, observed })
+    }
+}
+
 /// The sparsity term that a loss has: `weight · mean_n ‖c_n‖_p`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Penalty {
-    /// The norm's p.
+    /// The norm's p; 0 stands for the number of active features, which has a gradient for some architectures alone.
     pub p: f64,
     /// What the mean is multiplied by.
     pub weight: f64,
@@ -153,11 +171,12 @@ impl Tape {
         with_grad(|| {
             let (input, shape) = flattened(dictionary, x)?;
             let input = input.f_detach()?.set_requires_grad(true);
-            let Differentiable { features, reconstructions, observed } = forward(&input)?;
+            let mut pass = forward(&input)?;
             let detached =
-                reconstructions.iter().map(Tensor::f_detach).collect::<Result<Vec<_>, _>>()?;
+                pass.reconstructions.iter().map(Tensor::f_detach).collect::<Result<Vec<_>, _>>()?;
+            let observed = std::mem::take(&mut pass.observed);
             let sizes = (input.size2()?.0, dictionary.b_dec().size()[0]);
-            let graph = Graph::Autograd { input, features, reconstructions };
+            let graph = Graph::Autograd { input, pass };
             Ok(Self { reconstructions: shaped(&detached, &shape)?, observed, sizes, graph })
         })
     }
@@ -172,16 +191,19 @@ impl Tape {
     pub fn l0(&self) -> Result<Tensor, SaeError> {
         match &self.graph {
             Graph::Written { code, .. } => code.l0(self.sizes.0),
-            Graph::Autograd { features, .. } => Code::Dense(features.f_detach()?).l0(self.sizes.0),
+            Graph::Autograd { pass, .. } => Code::Dense(pass.features.f_detach()?).l0(self.sizes.0),
         }
     }
 
     /// `mean_n ‖c_n‖_p / E`, as [`loss::sparsity`] has it; a scalar.
     pub fn sparsity(&self, p: f64) -> Result<Tensor, SaeError> {
+        if p == 0.0 {
+            return Ok(self.l0()?.f_div_scalar(self.sizes.1 as f64)?);
+        }
         match &self.graph {
             Graph::Written { code, .. } => code.sparsity(p, self.sizes),
-            Graph::Autograd { features, .. } => {
-                loss::sparsity(&features.f_detach()?, p, self.sizes.1 as usize)
+            Graph::Autograd { pass, .. } => {
+                loss::sparsity(&pass.features.f_detach()?, p, self.sizes.1 as usize)
             }
         }
     }
@@ -208,9 +230,8 @@ impl Tape {
                 let gradients = self.summed(gradients, input)?;
                 written_back(dictionary, (input, code, parts), &gradients, penalty, wants_input)
             }),
-            Graph::Autograd { input, features, reconstructions } => {
-                let differentiable = (input, features, reconstructions.as_slice());
-                autograd_back(dictionary, differentiable, gradients, penalty, wants_input)
+            Graph::Autograd { input, pass } => {
+                autograd_back(dictionary, (input, pass), gradients, penalty, wants_input)
             }
         }
     }
@@ -305,15 +326,19 @@ fn joined(mut parts: Vec<[Tensor; 3]>) -> Result<Vec<Tensor>, SaeError> {
 
 fn autograd_back(
     dictionary: &Dictionary,
-    (input, features, reconstructions): (&Tensor, &Tensor, &[Tensor]),
+    (input, pass): (&Tensor, &Differentiable),
     gradients: &[Option<Tensor>],
     penalty: Penalty,
     wants_input: bool,
 ) -> Result<Gradients, SaeError> {
     with_grad(|| {
         // `weight · mean ‖c‖_p`: the width that the term is divided by is 1.
-        let mut root = loss::sparsity(features, penalty.p, 1)?.f_mul_scalar(penalty.weight)?;
-        for (reconstruction, gradient) in reconstructions.iter().zip(gradients) {
+        let penalised = match &pass.active {
+            Some(active) if penalty.p == 0.0 => loss::sparsity(active, 1.0, 1)?,
+            _ => loss::sparsity(&pass.features, penalty.p, 1)?,
+        };
+        let mut root = penalised.f_mul_scalar(penalty.weight)?;
+        for (reconstruction, gradient) in pass.reconstructions.iter().zip(gradients) {
             let Some(gradient) = gradient else { continue };
             let gradient = gradient.f_detach()?.f_reshape(reconstruction.size())?;
             root =
@@ -373,10 +398,7 @@ mod tests {
         let x = Tensor::randn([3, 4, 6], (Kind::Double, cpu));
         let written = Tape::written(&dictionary, &x).unwrap();
         let by_autograd = Tape::by_autograd(&dictionary, &x, |input| {
-            let features = dictionary.encode(input)?;
-            let reconstruction = dictionary.with_skip(input, dictionary.decode(&features)?)?;
-            let reconstructions = vec![reconstruction];
-            Ok(Differentiable { features, reconstructions, observed: Vec::new() })
+            Differentiable::of(&dictionary, input, dictionary.encode(input)?, None)
         });
         let by_autograd = by_autograd.unwrap();
         let close = |a: &Tensor, b: &Tensor| {

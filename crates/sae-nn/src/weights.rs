@@ -62,7 +62,7 @@ fn write(
     let sizes = dictionary.sizes();
     let is_transcoder = provenance.hook_name_out.is_some();
     let mut cfg = json!({
-        "architecture": saelens::architecture(exported.architecture, is_transcoder, sizes.skip),
+        "architecture": saelens::architecture_name(exported.architecture, is_transcoder, sizes.skip),
         "d_in": sizes.input,
         "d_sae": sizes.features,
         "dtype": "float32",
@@ -107,10 +107,8 @@ fn write(
         if let Some(skip) = dictionary.skip() {
             tensors.push(("W_skip", store(skip)?));
         }
-        if let Some(threshold) = exported.threshold {
-            let all = [sizes.features as i64];
-            tensors
-                .push(("threshold", Tensor::f_full(all, threshold, (Kind::Float, Device::Cpu))?));
+        if let Some(threshold) = &exported.threshold {
+            tensors.push(("threshold", store(threshold)?));
         }
         Ok(tensors)
     })?;
@@ -147,7 +145,7 @@ pub fn load_all(path: &Path, device: Device, kind: Kind) -> Result<Vec<NamedDict
         let config = Config::read(folder)?;
         Ok(NamedDictionary {
             hook_name: Some(config.hook_name()?),
-            hook_name_out: config.hook_name_out(),
+            hook_name_out: config.hook_name_out()?,
             dictionary: config.load(device, kind)?,
         })
     };

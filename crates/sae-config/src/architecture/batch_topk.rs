@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
-use super::{OptionError, check_k};
+use super::{OptionError, Options, Sparsity, check_k};
 
 /// The `k · N` largest activations of a micro-batch of N tokens, after a ReLU (Bussmann et al. 2024, arXiv 2412.06410).
 /// What is kept depends on the micro-batch, so `train.batch_size` matters, and not `train.effective_batch_size` alone.
@@ -17,8 +17,10 @@ pub struct BatchTopK {
     pub k: NonZeroUsize,
 }
 
-impl BatchTopK {
-    pub(super) fn check(self, n_features: Option<usize>) -> Result<(), OptionError> {
+impl Options for BatchTopK {
+    const SPARSITY: Sparsity = Sparsity::Kept;
+
+    fn check(&self, n_features: Option<usize>) -> Result<(), OptionError> {
         check_k(self.k.get(), n_features)
     }
 }

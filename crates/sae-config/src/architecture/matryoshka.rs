@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
-use super::{OptionError, check_k};
+use super::{OptionError, Options, Sparsity, check_k};
 use crate::Fraction;
 
 /// BatchTopK with nested prefixes of the dictionary, each of which reconstructs by itself (Bussmann et al. 2025, arXiv
@@ -40,8 +40,10 @@ fn shares() -> Vec<Fraction> {
     [0.0625, 0.125, 0.25, 0.5, 1.0].into_iter().filter_map(|x| Fraction::try_from(x).ok()).collect()
 }
 
-impl Matryoshka {
-    pub(super) fn check(&self, n_features: Option<usize>) -> Result<(), OptionError> {
+impl Options for Matryoshka {
+    const SPARSITY: Sparsity = Sparsity::Kept;
+
+    fn check(&self, n_features: Option<usize>) -> Result<(), OptionError> {
         let invalid = |found: String, expected: &str| {
             Err(OptionError { key: "prefixes", found, expected: expected.to_owned() })
         };
@@ -55,6 +57,15 @@ impl Matryoshka {
         check_k(self.k.get(), n_features)
     }
 
+    fn spliced_passes(&self, n_features: usize) -> usize {
+        match self.spliced {
+            SplicedPrefixes::Drawn => 1,
+            SplicedPrefixes::All => self.ends(n_features).len(),
+        }
+    }
+}
+
+impl Matryoshka {
     /// Where each prefix of a dictionary of `n_features` elements ends, rising; the last is the whole.
     pub fn ends(&self, n_features: usize) -> Vec<usize> {
         let end = |share: &Fraction| (share.get() * n_features as f64).round() as usize;

@@ -35,6 +35,27 @@ macro_rules! architectures {
                     $(Self::$variant(options) => options.check(n_features),)*
                 }
             }
+
+            /// Tensors `[N, F]` that a training pass keeps for its backward pass.
+            pub(crate) fn kept_tensors(&self) -> f64 {
+                match self {
+                    $(Self::$variant(_) => $variant::KEPT_TENSORS,)*
+                }
+            }
+
+            /// Spliced passes that a training step makes of a dictionary of `n_features` elements.
+            pub(crate) fn spliced_passes(&self, n_features: usize) -> usize {
+                match self {
+                    $(Self::$variant(options) => options.spliced_passes(n_features),)*
+                }
+            }
+
+            /// What keeps the number of active features small.
+            pub fn sparsity(&self) -> Sparsity {
+                match self {
+                    $(Self::$variant(_) => $variant::SPARSITY,)*
+                }
+            }
         }
     };
 }
@@ -52,6 +73,34 @@ architectures! {
 }
 
 pub use matryoshka::SplicedPrefixes;
+
+/// What every architecture's options have.
+trait Options {
+    const SPARSITY: Sparsity;
+    /// See [`Architecture::kept_tensors`]; the code alone, where gradients are written out.
+    const KEPT_TENSORS: f64 = 1.0;
+
+    /// See [`Architecture::check`].
+    fn check(&self, _n_features: Option<usize>) -> Result<(), OptionError> {
+        Ok(())
+    }
+
+    /// See [`Architecture::spliced_passes`].
+    fn spliced_passes(&self, _n_features: usize) -> usize {
+        1
+    }
+}
+
+/// What keeps the number of active features small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sparsity {
+    /// The loss's sparsity term, a norm with p above 0.
+    Norm,
+    /// The loss's sparsity term: a norm, or, with p = 0, the number of active features, for which there is a gradient.
+    NormOrNumber,
+    /// The architecture, which keeps a number of its own; a sparsity term comes on top.
+    Kept,
+}
 
 /// An option that does not go with the others.
 #[derive(Debug, Clone, PartialEq, Eq)]

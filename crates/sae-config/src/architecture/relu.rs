@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::OptionError;
+use super::{Options, Sparsity};
 
 /// `c = relu(x · w_encᵀ + b_enc)` (Braun et al. 2024, section 2). It has no options: the sparsity coefficient decides how
 /// many features are active.
@@ -10,9 +10,6 @@ use super::OptionError;
 #[serde(deny_unknown_fields)]
 pub struct Relu {}
 
-impl Relu {
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps)] // As every architecture has it.
-    pub(super) fn check(self, _n_features: Option<usize>) -> Result<(), OptionError> {
-        Ok(())
-    }
+impl Options for Relu {
+    const SPARSITY: Sparsity = Sparsity::Norm;
 }

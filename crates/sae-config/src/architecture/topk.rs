@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
-use super::{OptionError, check_k};
+use super::{OptionError, Options, Sparsity, check_k};
 
 /// The `k` largest pre-activations of every token, after a ReLU, so that fewer are active where fewer are above 0
 /// (Makhzani and Frey 2013; Gao et al. 2024, arXiv 2406.04093, who apply no ReLU at first; SAELens applies it after, as
@@ -16,8 +16,10 @@ pub struct TopK {
     pub k: NonZeroUsize,
 }
 
-impl TopK {
-    pub(super) fn check(self, n_features: Option<usize>) -> Result<(), OptionError> {
+impl Options for TopK {
+    const SPARSITY: Sparsity = Sparsity::Kept;
+
+    fn check(&self, n_features: Option<usize>) -> Result<(), OptionError> {
         check_k(self.k.get(), n_features)
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use super::{RunConfig, ScheduleKind};
 use crate::ConfigError;
-use crate::architecture::OptionError;
+use crate::architecture::{OptionError, Sparsity};
 use crate::loss::{LossConfig, Scope, Term};
 
 /// Tokens in a window.
@@ -172,6 +172,19 @@ impl RunConfig {
                 format!(
                     "an SAE needs something to reconstruct: give one of these a coefficient above 0: loss.{}",
                     LossConfig::RECONSTRUCTING.join(", loss.")
+                ),
+            ));
+        }
+        let (sparsity, architecture) = (&self.loss.sparsity, &self.sae.architecture);
+        let counts = architecture.sparsity() == Sparsity::NormOrNumber;
+        if sparsity.coeff.get() > 0.0 && sparsity.p.get() == 0.0 && !counts {
+            return Err(ConfigError::invalid(
+                origin,
+                "loss.sparsity.p",
+                0,
+                format!(
+                    "the number of active features has no gradient where the architecture is {}: p = 1 is the paper's",
+                    architecture.name()
                 ),
             ));
         }

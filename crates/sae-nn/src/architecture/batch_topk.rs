@@ -1,10 +1,12 @@
 //! The k · N largest features of a batch of N tokens in training, those above a threshold in use.
 
+use std::path::Path;
+
 use sae_kernels::RowSums;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::{Algorithm, Buffers, Exported, Kept, Mode};
-use crate::{SaeError, kernels};
+use crate::{Dictionary, SaeError, kernels};
 
 /// What the threshold before counts for in the running mean.
 const DECAY: f64 = 0.99;
@@ -79,10 +81,36 @@ impl Algorithm for BatchTopK {
         Ok(())
     }
 
-    fn exported(&self, buffers: &Buffers) -> Result<Exported, SaeError> {
+    fn exported(&self, dictionary: &Dictionary) -> Result<Exported, SaeError> {
         // As SAELens exports its own: at inference it is a ReLU with a threshold.
-        let threshold = buffers.get(THRESHOLD)?.f_double_value(&[])?;
+        let value = dictionary.buffer_values().get(THRESHOLD)?.f_double_value(&[])?;
+        let size = [dictionary.n_features() as i64];
+        let threshold = Tensor::f_full(size, value, (Kind::Double, Device::Cpu))?;
         let keys = serde_json::Map::new();
         Ok(Exported { architecture: "jumprelu", keys, threshold: Some(threshold) })
+    }
+
+    fn import(
+        &self,
+        dictionary: &Dictionary,
+        threshold: &Tensor,
+        path: &Path,
+    ) -> Result<(), SaeError> {
+        let least = threshold.f_min()?.f_double_value(&[])?;
+        let most = threshold.f_max()?.f_double_value(&[])?;
+        #[allow(clippy::float_cmp)]
+        if least != most {
+            return Err(SaeError::Format {
+                path: path.to_owned(),
+                message: format!(
+                    "threshold has values from {least} to {most}, expected the same value for every feature of a {} \
+                     dictionary",
+                    dictionary.options().name()
+                ),
+            });
+        }
+        let mut own = dictionary.buffer_values().get(THRESHOLD)?.shallow_clone();
+        let _ = own.f_fill_(most)?;
+        Ok(())
     }
 }

@@ -1,11 +1,13 @@
 //! BatchTopK whose dictionary has nested prefixes, each with a reconstruction of its own.
 
+use std::path::Path;
+
 use sae_kernels::RowSums;
 use tch::Tensor;
 
 use super::batch_topk::BatchTopK;
 use super::{Algorithm, Buffers, Exported, Kept, Mode};
-use crate::SaeError;
+use crate::{Dictionary, SaeError};
 
 /// See `sae_config::architecture::Matryoshka`.
 #[derive(Debug)]
@@ -52,7 +54,16 @@ impl Algorithm for Matryoshka {
         self.options.ends(n_features)
     }
 
-    fn exported(&self, buffers: &Buffers) -> Result<Exported, SaeError> {
-        self.selection.exported(buffers)
+    fn exported(&self, dictionary: &Dictionary) -> Result<Exported, SaeError> {
+        self.selection.exported(dictionary)
+    }
+
+    fn import(
+        &self,
+        dictionary: &Dictionary,
+        threshold: &Tensor,
+        path: &Path,
+    ) -> Result<(), SaeError> {
+        self.selection.import(dictionary, threshold, path)
     }
 }

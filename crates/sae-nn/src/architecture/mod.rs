@@ -3,8 +3,8 @@
 //!
 //! An architecture says which of the features that a ReLU has let through are kept ([`Algorithm::keep`]); everything else has
 //! a default: the linear encoder, gradients written out for it, a fast path on CPUs. One whose gradients differ (those of a
-//! threshold that is trained, for example) overrides [`Algorithm::encode`] with differentiable operations and
-//! [`Algorithm::pass`] with [`Tape::by_autograd`].
+//! threshold that is trained, for example) names its own parameters, and overrides [`Algorithm::encode`] with differentiable
+//! operations and [`Algorithm::pass`] with [`Tape::by_autograd`].
 
 mod batch_topk;
 mod matryoshka;
@@ -12,6 +12,7 @@ mod relu;
 mod topk;
 
 use std::fmt::Debug;
+use std::path::Path;
 
 use sae_config::Architecture;
 use sae_kernels::RowSums;
@@ -64,28 +65,31 @@ impl<T> Kept<T> {
 }
 
 /// What a folder in SAELens's format says of an architecture.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Exported {
     /// SAELens's name of what computes the same at inference.
     pub architecture: &'static str,
     /// Keys of `cfg.json` beside those that every architecture has.
     pub keys: serde_json::Map<String, serde_json::Value>,
-    /// The value of a tensor `threshold [F]`, where there is one.
-    pub threshold: Option<f64>,
+    /// The tensor `threshold [F]`, where there is one: what pre-activations have to be above.
+    pub threshold: Option<Tensor>,
 }
 
 /// What an architecture computes.
 pub(crate) trait Algorithm: Debug + Send + Sync {
-    /// Which features are kept; the others become 0. Differentiable, on any device and in any precision.
+    /// Which features are kept; the others become 0. Differentiable, on any device and in any precision. The default keeps
+    /// all.
     ///
     /// # Shapes
     /// `features: [N, F]`, none below 0.
     fn keep(
         &self,
         features: Tensor,
-        buffers: &Buffers,
-        mode: Mode,
-    ) -> Result<Kept<Tensor>, SaeError>;
+        _buffers: &Buffers,
+        _mode: Mode,
+    ) -> Result<Kept<Tensor>, SaeError> {
+        Ok(Kept::all(features))
+    }
 
     /// The same in training, in the memory of f32 features on a CPU, with the sums of every token.
     ///
@@ -100,6 +104,11 @@ pub(crate) trait Algorithm: Debug + Send + Sync {
         let kept = self.keep(features.f_detach_copy()?, buffers, Mode::Training)?;
         features.f_copy_(&kept.features)?;
         Ok(Kept { features: kernels::relu(features)?, observed: kept.observed })
+    }
+
+    /// The names of parameters beside those of every dictionary, `[F]` each, and what their numbers begin with.
+    fn parameters(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
     }
 
     /// The names of the buffers, and what they begin with.
@@ -127,10 +136,7 @@ pub(crate) trait Algorithm: Debug + Send + Sync {
         x: &Tensor,
         mode: Mode,
     ) -> Result<Kept<Tensor>, SaeError> {
-        let kind = x.kind();
-        let weight = dictionary.w_enc().f_to_kind(kind)?;
-        let bias = dictionary.b_enc().f_to_kind(kind)?;
-        let features = x.f_linear(&weight, Some(&bias))?.f_relu()?;
+        let features = pre_activations(dictionary, x)?.f_relu()?;
         self.keep(features, dictionary.buffer_values(), mode)
     }
 
@@ -144,7 +150,35 @@ pub(crate) trait Algorithm: Debug + Send + Sync {
     }
 
     /// What SAELens computes the same with.
-    fn exported(&self, buffers: &Buffers) -> Result<Exported, SaeError>;
+    fn exported(&self, dictionary: &Dictionary) -> Result<Exported, SaeError>;
+
+    /// Takes over `threshold`, as [`Algorithm::exported`] gives it, of the weights at `path`. The default is of an
+    /// architecture that has none.
+    ///
+    /// # Shapes
+    /// `threshold: [F]`, in f64.
+    fn import(
+        &self,
+        dictionary: &Dictionary,
+        _threshold: &Tensor,
+        path: &Path,
+    ) -> Result<(), SaeError> {
+        let name = dictionary.options().name();
+        let message =
+            format!("it has a tensor `threshold`, which a {name} dictionary does not have");
+        Err(SaeError::Format { path: path.to_owned(), message })
+    }
+}
+
+/// What the linear encoder makes of an input, by differentiable operations, in the precision of `x`.
+///
+/// # Shapes
+/// `x: [..., D]` → `[..., F]`.
+fn pre_activations(dictionary: &Dictionary, x: &Tensor) -> Result<Tensor, SaeError> {
+    let kind = x.kind();
+    let weight = dictionary.w_enc().f_to_kind(kind)?;
+    let bias = dictionary.b_enc().f_to_kind(kind)?;
+    Ok(x.f_linear(&weight, Some(&bias))?)
 }
 
 #[cfg(test)]

@@ -3,18 +3,14 @@
 use sae_kernels::RowSums;
 use tch::Tensor;
 
-use super::{Algorithm, Buffers, Exported, Kept, Mode};
-use crate::SaeError;
+use super::{Algorithm, Buffers, Exported, Kept};
+use crate::{Dictionary, SaeError};
 
 /// See `sae_config::architecture::Relu`.
 #[derive(Debug)]
 pub(super) struct Relu;
 
 impl Algorithm for Relu {
-    fn keep(&self, features: Tensor, _: &Buffers, _: Mode) -> Result<Kept<Tensor>, SaeError> {
-        Ok(Kept::all(features))
-    }
-
     fn keep_counted(
         &self,
         _: &mut Tensor,
@@ -24,7 +20,7 @@ impl Algorithm for Relu {
         Ok(Kept::all(sums))
     }
 
-    fn exported(&self, _: &Buffers) -> Result<Exported, SaeError> {
+    fn exported(&self, _: &Dictionary) -> Result<Exported, SaeError> {
         Ok(Exported { architecture: "standard", keys: serde_json::Map::new(), threshold: None })
     }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use tch::Tensor;
 
 use super::{Algorithm, Buffers, Exported, Kept, Mode};
-use crate::{SaeError, kernels};
+use crate::{Dictionary, SaeError, kernels};
 
 /// See `sae_config::architecture::TopK`.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Algorithm for TopK {
         Ok(Kept::all(kernels::keep_top(features, self.k)?))
     }
 
-    fn exported(&self, _: &Buffers) -> Result<Exported, SaeError> {
+    fn exported(&self, _: &Dictionary) -> Result<Exported, SaeError> {
         // Rows of the decoder are stored at unit length, so that their norms would change nothing.
         let keys = [("k", json!(self.k)), ("rescale_acts_by_decoder_norm", json!(false))];
         let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
