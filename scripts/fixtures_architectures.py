@@ -8,13 +8,14 @@ Versions and seeds as in `fixtures.py`. Written to `crates/sae-nn/tests/fixtures
 [N, D], and for every case `<case>.<name>` with the parameters (`w_enc`, `b_enc`, `w_dec`, `b_dec`, and of transcoders
 `w_skip`), the code `c` [N, F], the reconstruction of every prefix `x_hat_<i>` [N, E], and, of the loss
 
-    sum_i (weights_i * x_hat_i).sum() + 3 * mean_n ||c_n||_1,   weights_i [N, E] stored too,
+    sum_i (weights_i * x_hat_i).sum() + 3 * mean_n ||c_n||_p,   weights_i [N, E] stored too,
 
-the gradients `grad_<parameter>` and `grad_x`. Of the cases that choose features of the batch together, `smallest` is the
-smallest activation that was kept.
+the gradients `grad_<parameter>` and `grad_x`; p is 1, or 0 for the number of active features. Of the cases that choose
+features of the batch together, `smallest` is the smallest activation that was kept.
 
 The definitions are those of `sae-config::architecture`: TopK and BatchTopK after a ReLU, decoder rows at unit length,
-Matryoshka's prefixes at shares of the dictionary.
+Matryoshka's prefixes at shares of the dictionary. JumpReLU's estimated gradients are functions of their own
+(`torch.autograd.Function`) after Rajamanoharan et al. 2024, equations 11 and 12.
 
 Legend: N tokens, D width read, E width written, F dictionary elements.
 """
@@ -37,6 +38,7 @@ class Case:
     prefixes: tuple[float, ...] = (1.0,)
     width: int = D
     skip: bool = False
+    p: int = 1
 
 
 CASES = [
@@ -46,7 +48,45 @@ CASES = [
     Case("matryoshka", "batch_topk", k=7, prefixes=(0.25, 0.5, 1.0)),
     Case("transcoder", "relu", width=9, skip=True),
     Case("topk_transcoder", "topk", k=4, width=4),
+    Case("jumprelu", "jumprelu", p=0),
+    Case("jumprelu_norm", "jumprelu", p=1, width=5, skip=True),
 ]
+
+BANDWIDTH = 0.8
+
+
+def rectangle(x: Tensor) -> Tensor:
+    return (x.abs() < 0.5).to(x)
+
+
+class Step(torch.autograd.Function):
+    """1 where pre is above the threshold."""
+
+    @staticmethod
+    def forward(ctx, pre: Tensor, threshold: Tensor) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        return (pre > threshold).to(pre)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:
+        pre, threshold = ctx.saved_tensors
+        near = rectangle((pre - threshold) / BANDWIDTH)
+        return None, (-near / BANDWIDTH * grad).sum(dim=0)
+
+
+class Jump(torch.autograd.Function):
+    """pre where it is above the threshold, 0 elsewhere."""
+
+    @staticmethod
+    def forward(ctx, pre: Tensor, threshold: Tensor) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        return pre * (pre > threshold)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        pre, threshold = ctx.saved_tensors
+        near = rectangle((pre - threshold) / BANDWIDTH)
+        return (pre > threshold) * grad, (-threshold * near / BANDWIDTH * grad).sum(dim=0)
 
 
 def code(case: Case, features: Tensor) -> Tensor:
@@ -74,12 +114,20 @@ def main() -> None:
         }
         if case.skip:
             parameters["w_skip"] = randn(gen, case.width, D)
+        if case.kind == "jumprelu":
+            parameters["log_threshold"] = randn(gen, F, scale=0.5)
         for parameter in parameters.values():
             parameter.requires_grad_()
         w_dec = parameters["w_dec"]
         rows = w_dec / w_dec.norm(dim=1, keepdim=True)
-        c = code(case, (x @ parameters["w_enc"].T + parameters["b_enc"]).relu())
-        loss = 3 * c.sum(dim=-1).mean()
+        pre = x @ parameters["w_enc"].T + parameters["b_enc"]
+        if case.kind == "jumprelu":
+            threshold = parameters["log_threshold"].exp()
+            c = Jump.apply(pre, threshold)
+        else:
+            c = code(case, pre.relu())
+        size = Step.apply(pre, threshold) if case.p == 0 else c
+        loss = 3 * size.sum(dim=-1).mean()
         for index, share in enumerate(case.prefixes):
             end = round(share * F)
             x_hat = c[:, :end] @ rows[:end] + parameters["b_dec"]

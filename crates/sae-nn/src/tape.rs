@@ -77,7 +77,6 @@ pub(crate) struct Differentiable {
 }
 
 impl Differentiable {
-    #[allow(dead_code)] // Likewise.
     /// What features of an input give where the dictionary has one reconstruction.
     pub fn of(
         dictionary: &Dictionary,
@@ -162,7 +161,6 @@ impl Tape {
     ///
     /// # Shapes
     /// `x: [..., D]`.
-    #[allow(dead_code)] // For architectures to come; its test has one.
     pub(crate) fn by_autograd(
         dictionary: &Dictionary,
         x: &Tensor,

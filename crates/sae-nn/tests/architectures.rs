@@ -8,13 +8,16 @@ use sae_config::Architecture;
 use sae_nn::{Dictionary, Penalty};
 use tch::{Kind, Tensor};
 
-const CASES: [(&str, &str, usize); 6] = [
-    ("relu", r#"{"relu": {}}"#, 1),
-    ("topk", r#"{"topk": {"k": 5}}"#, 1),
-    ("batch_topk", r#"{"batch_topk": {"k": 5}}"#, 1),
-    ("matryoshka", r#"{"matryoshka": {"k": 7, "prefixes": [0.25, 0.5]}}"#, 3),
-    ("transcoder", r#"{"relu": {}}"#, 1),
-    ("topk_transcoder", r#"{"topk": {"k": 4}}"#, 1),
+/// The case, the architecture, its prefixes, the p of the sparsity term.
+const CASES: [(&str, &str, usize, f64); 8] = [
+    ("relu", r#"{"relu": {}}"#, 1, 1.0),
+    ("topk", r#"{"topk": {"k": 5}}"#, 1, 1.0),
+    ("batch_topk", r#"{"batch_topk": {"k": 5}}"#, 1, 1.0),
+    ("matryoshka", r#"{"matryoshka": {"k": 7, "prefixes": [0.25, 0.5]}}"#, 3, 1.0),
+    ("transcoder", r#"{"relu": {}}"#, 1, 1.0),
+    ("topk_transcoder", r#"{"topk": {"k": 4}}"#, 1, 1.0),
+    ("jumprelu", r#"{"jumprelu": {"threshold": 0.1, "bandwidth": 0.8}}"#, 1, 0.0),
+    ("jumprelu_norm", r#"{"jumprelu": {"threshold": 0.1, "bandwidth": 0.8}}"#, 1, 1.0),
 ];
 
 fn fixture() -> HashMap<String, Tensor> {
@@ -34,12 +37,12 @@ fn close(what: &str, found: &Tensor, expected: &Tensor, bound: f64) {
 #[test]
 fn every_architecture_agrees_with_pytorch() {
     let fixture = fixture();
-    for (case, options, prefixes) in CASES {
+    for (case, options, prefixes, p) in CASES {
         let get = |name: &str| &fixture[&format!("{case}.{name}")];
         let options: Architecture = serde_json::from_str(options).unwrap();
         // In double precision by libtorch's operations, in single precision by kernels.
         for (kind, bound) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
-            let names = ["w_enc", "b_enc", "w_dec", "b_dec", "w_skip"];
+            let names = ["w_enc", "b_enc", "w_dec", "b_dec", "w_skip", "log_threshold"];
             let stored = |name: &&str| fixture.contains_key(&format!("{case}.{name}"));
             let names: Vec<&str> = names.into_iter().filter(stored).collect();
             let tensors = names.iter().map(|name| get(name).to_kind(kind)).collect();
@@ -58,7 +61,7 @@ fn every_architecture_agrees_with_pytorch() {
             let weights: Vec<Option<Tensor>> = (0..prefixes)
                 .map(|index| Some(get(&format!("weights_{index}")).to_kind(kind)))
                 .collect();
-            let penalty = Penalty { p: 1.0, weight: 3.0 };
+            let penalty = Penalty { p, weight: 3.0 };
             let found = tape.backward(&dictionary, &weights, penalty, true).unwrap();
             close(case, &found.input.unwrap(), get("grad_x"), bound);
             for (name, found) in names.iter().zip(&found.parameters.unwrap()) {

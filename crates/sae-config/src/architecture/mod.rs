@@ -70,6 +70,8 @@ architectures! {
     BatchTopK, "batch_topk", batch_topk;
     /// Nested dictionaries, each a prefix of the next.
     Matryoshka, "matryoshka", matryoshka;
+    /// A threshold a feature, trained.
+    JumpRelu, "jumprelu", jumprelu;
 }
 
 pub use matryoshka::SplicedPrefixes;

@@ -7,6 +7,7 @@
 //! operations and [`Algorithm::pass`] with [`Tape::by_autograd`].
 
 mod batch_topk;
+mod jumprelu;
 mod matryoshka;
 mod relu;
 mod topk;
@@ -27,6 +28,7 @@ pub(crate) fn of(options: &Architecture) -> Box<dyn Algorithm> {
         Architecture::TopK(options) => Box::new(topk::TopK::of(*options)),
         Architecture::BatchTopK(options) => Box::new(batch_topk::BatchTopK::of(*options)),
         Architecture::Matryoshka(options) => Box::new(matryoshka::Matryoshka::of(options)),
+        Architecture::JumpRelu(options) => Box::new(jumprelu::JumpRelu::of(*options)),
     }
 }
 
@@ -192,6 +194,7 @@ mod tests {
             r#"{"topk": {"k": 2}}"#,
             r#"{"batch_topk": {"k": 2}}"#,
             r#"{"matryoshka": {"k": 2}}"#,
+            r#"{"jumprelu": {"threshold": 0.1, "bandwidth": 0.5}}"#,
         ];
         assert_eq!(cases.len(), Architecture::NAMES.len());
         for (case, name) in cases.into_iter().zip(Architecture::NAMES) {
