@@ -11,20 +11,37 @@ Written to `crates/sae-nn/tests/fixtures/saelens/`: a folder a case, and `expect
 the reconstruction `<case>.x_hat` and the feature activations `<case>.c`, each times the length of its decoder row. All
 cases are loaded back by SAELens itself (`SAE.load_from_disk`) before they compute.
 
-Legend: N tokens, D width, F dictionary elements.
+With folders as arguments, it loads these with SAELens, and says of each what it is and how large its code and
+reconstruction are (a check by hand of what was written in its format).
+
+Legend: N tokens, D width, E width that a transcoder writes, F dictionary elements.
 """
 
 import importlib.metadata
 import json
+import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from sae_lens import SAE, StandardSAE, StandardSAEConfig
+from sae_lens import (
+    SAE,
+    JumpReLUSAE,
+    JumpReLUSAEConfig,
+    SkipTranscoder,
+    SkipTranscoderConfig,
+    StandardSAE,
+    StandardSAEConfig,
+    TopKSAE,
+    TopKSAEConfig,
+    Transcoder,
+    TranscoderConfig,
+)
 
 OUT = Path(__file__).parent.parent / "crates/sae-nn/tests/fixtures/saelens"
-N, D, F = 16, 6, 20
+N, D, E, F = 16, 6, 5, 20
 HOOK = "blocks.1.hook_resid_pre"
+HOOK_OUT = "blocks.1.hook_mlp_out"
 
 
 def make(apply_b_dec: bool, dtype: str = "float32", unit: bool = False) -> StandardSAE:
@@ -42,6 +59,22 @@ def make(apply_b_dec: bool, dtype: str = "float32", unit: bool = False) -> Stand
         else:
             # A row of zeros: the feature stays, and adds nothing.
             sae.W_dec[3] = 0
+    return sae
+
+
+def of_another_kind(sae: SAE) -> SAE:
+    """Weights at random, decoder rows of unit length where the features are chosen by activations in other units."""
+    sae.cfg.metadata.hook_name = HOOK
+    sae.cfg.metadata.model_name = "tiny"
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for name, parameter in sae.named_parameters():
+            value = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(value.abs() if name == "threshold" else value)
+        if isinstance(sae, TopKSAE) and not sae.cfg.rescale_acts_by_decoder_norm:
+            sae.W_dec.div_(sae.W_dec.norm(dim=-1, keepdim=True))
+        if isinstance(sae, Transcoder):
+            sae.cfg.metadata.hook_name_out = HOOK_OUT
     return sae
 
 
@@ -72,7 +105,19 @@ def old(config: dict) -> dict:
     }
 
 
+def check(folders: list[str]) -> None:
+    for folder in folders:
+        loaded = SAE.load_from_disk(folder, dtype="float32")
+        x = torch.randn([N, loaded.cfg.d_in], generator=torch.Generator().manual_seed(8))
+        with torch.no_grad():
+            c, x_hat = loaded.encode(x), loaded(x)
+        active = (c > 0).sum(dim=-1).float().mean()
+        print(f"{folder}: {loaded.cfg.architecture()}, L0 {active:.2f}, norm of the output {x_hat.norm(dim=-1).mean():.4f}")
+
+
 def main() -> None:
+    if len(sys.argv) > 1:
+        return check(sys.argv[1:])
     cases = {
         "unit": make(apply_b_dec=False, unit=True),
         "lengths": make(apply_b_dec=False),
@@ -82,6 +127,12 @@ def main() -> None:
         "scaled": make(apply_b_dec=True),
         "bfloat16": make(apply_b_dec=True, dtype="bfloat16"),
     }
+    sizes = {"d_in": D, "d_sae": F, "apply_b_dec_to_input": False}
+    cases["topk"] = of_another_kind(TopKSAE(TopKSAEConfig(**sizes, k=4, rescale_acts_by_decoder_norm=False)))
+    cases["topk_lengths"] = of_another_kind(TopKSAE(TopKSAEConfig(**sizes, k=4, rescale_acts_by_decoder_norm=True)))
+    cases["jumprelu"] = of_another_kind(JumpReLUSAE(JumpReLUSAEConfig(**sizes)))
+    cases["transcoder"] = of_another_kind(Transcoder(TranscoderConfig(**sizes, d_out=E)))
+    cases["skip_transcoder"] = of_another_kind(SkipTranscoder(SkipTranscoderConfig(**sizes, d_out=E)))
     cases["scaled"].fold_activation_norm_scaling_factor(0.3)
     generator = torch.Generator().manual_seed(8)
     x = torch.randn([N, D], generator=generator)
@@ -97,8 +148,10 @@ def main() -> None:
         loaded = SAE.load_from_disk(folder, dtype="float32")
         with torch.no_grad():
             c = loaded.encode(x)
-            expected[f"{name}.x_hat"] = loaded.decode(c).contiguous()
+            expected[f"{name}.x_hat"] = loaded(x).contiguous()
             lengths = loaded.W_dec.norm(dim=-1)
+            if name == "topk_lengths":
+                lengths = torch.ones(F)  # Its activations are in these units already.
             expected[f"{name}.c"] = (c * torch.where(lengths == 0, 1.0, lengths)).contiguous()
     versions = {name: importlib.metadata.version(name) for name in ["sae-lens", "torch", "safetensors"]}
     save_file(expected, OUT / "expected.safetensors", metadata=versions)

@@ -266,11 +266,17 @@ impl Config {
             ("jumprelu", Some(options)) => {
                 Ok(Encoding { options, chooses_by_unit_rows: true, has_threshold: true })
             }
-            ("jumprelu", None) => unsupported(
-                "a threshold a feature is not computed here (metadata.dictionary, which \
-                             says that one threshold is meant, is missing)",
+            ("jumprelu", None) => {
+                // Options matter in training alone, and the file has none: those of its paper.
+                let paper =
+                    serde_json::json!({"jumprelu": {"threshold": 0.001, "bandwidth": 0.001}});
+                let options = serde_json::from_value(paper);
+                let options = options.map_err(|error| self.failed(error.to_string()))?;
+                Ok(Encoding { options, chooses_by_unit_rows: true, has_threshold: true })
+            }
+            _ => unsupported(
+                "\"standard\", \"topk\" and \"jumprelu\" are, and what this software wrote",
             ),
-            _ => unsupported("\"standard\" and \"topk\" are, and what this software wrote"),
         }
     }
 

@@ -2,12 +2,29 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sae_nn::weights;
+use sae_nn::Dictionary;
+use sae_nn::weights::{self, Provenance};
 use sae_tensors::TensorFiles;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
+
+const CASES: [&str; 12] = [
+    "unit",
+    "lengths",
+    "applied",
+    "default",
+    "old",
+    "scaled",
+    "bfloat16",
+    "topk",
+    "topk_lengths",
+    "jumprelu",
+    "transcoder",
+    "skip_transcoder",
+];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/saelens").join(name)
@@ -17,25 +34,62 @@ fn fixture(name: &str) -> PathBuf {
 fn folders_of_saelens_compute_what_saelens_computes() {
     let expected = TensorFiles::open(&fixture("expected.safetensors")).unwrap();
     let get = |name: &str| expected.read(name).unwrap().to_kind(Kind::Double);
-    for (case, bound) in [
-        ("unit", 1e-5),
-        ("lengths", 1e-5),
-        ("applied", 1e-5),
-        ("default", 1e-5),
-        ("old", 1e-5),
-        ("scaled", 1e-5),
-        ("bfloat16", 1e-5),
-    ] {
+    for case in CASES {
         let named = weights::load_all(&fixture(case), Device::Cpu, Kind::Double).unwrap().remove(0);
         assert_eq!(named.hook_name.as_deref(), Some("blocks.1.hook_resid_pre"));
-        let out = named.dictionary.forward(&get("x")).unwrap();
-        for (found, name) in [(&out.reconstruction, "x_hat"), (&out.features, "c")] {
-            let wanted = get(&format!("{case}.{name}"));
-            let difference = (found - &wanted).abs().max().double_value(&[]);
-            assert!(difference < bound, "{case}: {name} differs by {difference}");
-            assert!(wanted.abs().max().double_value(&[]) > 0.1);
+        let written = case.contains("transcoder").then_some("blocks.1.hook_mlp_out");
+        assert_eq!(named.hook_name_out.as_deref(), written);
+        let computes = |dictionary: &Dictionary| {
+            let out = dictionary.forward(&get("x")).unwrap();
+            for (found, name) in [(&out.reconstruction, "x_hat"), (&out.features, "c")] {
+                let wanted = get(&format!("{case}.{name}"));
+                let difference = (found - &wanted).abs().max().double_value(&[]);
+                assert!(difference < 1e-5, "{case}: {name} differs by {difference}");
+                assert!(wanted.abs().max().double_value(&[]) > 0.1);
+            }
+        };
+        computes(&named.dictionary);
+        // Written by this software, it has the same tensors, is of the same architecture, and comes back.
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join(case);
+        let provenance = Provenance {
+            model: "tiny",
+            hook_name: "blocks.1.hook_resid_pre",
+            hook_name_out: written,
+            context_length: 8,
+            processed: false,
+        };
+        weights::save(&named.dictionary, provenance, &folder).unwrap();
+        let [theirs, ours] = [fixture(case), folder.clone()].map(|folder| {
+            let tensors = TensorFiles::open(&folder.join("sae_weights.safetensors")).unwrap();
+            let names: BTreeSet<String> = tensors.names().map(ToOwned::to_owned).collect();
+            let config = std::fs::read(folder.join("cfg.json")).unwrap();
+            let config: Value = serde_json::from_slice(&config).unwrap();
+            (names, [config["architecture"].clone(), config["k"].clone(), config["d_out"].clone()])
+        });
+        if case != "old" {
+            assert_eq!(ours, theirs, "{case}");
         }
+        computes(&weights::load(&folder, Device::Cpu, Kind::Double).unwrap());
     }
+}
+
+#[test]
+fn a_transcoder_says_what_it_writes_and_thresholds_are_one_a_feature() {
+    let error = refused("transcoder", |cfg| {
+        cfg["metadata"].as_object_mut().unwrap().remove("hook_name_out");
+    });
+    assert!(error.contains("metadata.hook_name_out is missing"), "{error}");
+    // One number for all is what a BatchTopK keeps.
+    let batch_topk = json!({"batch_topk": {"k": 4}});
+    let error = refused("jumprelu", |cfg| cfg["metadata"]["dictionary"] = batch_topk.clone());
+    assert!(error.contains("the same value for every feature of a batch_topk"), "{error}");
+    let many = json!({"batch_topk": {"k": 21}});
+    let error = refused("jumprelu", |cfg| cfg["metadata"]["dictionary"] = many.clone());
+    assert!(error.contains("batch_topk.k is 21") && error.contains("20 elements"), "{error}");
+    let relu = json!({"relu": {}});
+    let error = refused("jumprelu", |cfg| cfg["metadata"]["dictionary"] = relu.clone());
+    assert!(error.contains("a relu dictionary does not have"), "{error}");
 }
 
 /// A copy of a case with an edited `cfg.json`; the error of loading it.
