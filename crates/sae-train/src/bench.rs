@@ -15,8 +15,10 @@ use sae_splice::{Member, SplicedModel};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::TrainError;
-use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
+use crate::optim::{Adam, AdamOptions, clip_factor};
+use crate::progress::Silent;
+use crate::steps::{self, Trained};
+use crate::{TrainError, gradients};
 
 /// A shape to measure; the peer in `scripts/peer/train.py` takes the same.
 #[derive(Debug, Clone, Deserialize)]
@@ -87,7 +89,12 @@ pub struct Bench {
     model: SplicedModel,
     members: Vec<(Member, Adam)>,
     batches: Vec<Tensor>,
-    next: usize,
+    /// Steps taken.
+    taken: u64,
+    /// Of each of the last steps.
+    seconds: Vec<f64>,
+    /// Of the first member, at the last step.
+    l0: f64,
     lr: f64,
     /// Of a GPU's memory, free before anything was on it.
     free_bytes: Option<usize>,
@@ -142,25 +149,33 @@ impl Bench {
                 Ok((member, optimiser))
             })
             .collect::<Result<Vec<_>, TrainError>>()?;
-        let mut bench = Self { model, members, batches, next: 0, lr: shape.lr, free_bytes };
-        for _ in 0..shape.warmup_steps {
-            bench.step()?;
-        }
+        let mut bench = Self {
+            model,
+            members,
+            batches,
+            taken: 0,
+            seconds: Vec::new(),
+            l0: 0.0,
+            lr: shape.lr,
+            free_bytes,
+        };
+        bench.take(shape.warmup_steps)?;
         Ok(bench)
+    }
+
+    /// Takes steps.
+    fn take(&mut self, steps: usize) -> Result<(), TrainError> {
+        self.seconds.clear();
+        let (from, to) = (self.taken, self.taken + steps as u64);
+        steps::take(self, (from, to), &mut Silent)
     }
 
     /// Takes steps, the time of each by itself.
     pub fn measure(&mut self, steps: usize) -> Result<Measured, TrainError> {
-        let mut seconds = Vec::with_capacity(steps);
-        let mut l0 = 0.0;
-        for _ in 0..steps {
-            let began = Instant::now();
-            l0 = self.step()?;
-            wait_for(self.model.model().device());
-            seconds.push(began.elapsed().as_secs_f64());
-        }
+        self.take(steps)?;
+        let (seconds, l0) = (self.seconds.clone(), self.l0);
         profile::start(self.model.model().device());
-        self.step()?;
+        self.take(1)?;
         let parts = profile::stop().unwrap_or_default();
         let parts = parts
             .into_iter()
@@ -178,26 +193,38 @@ impl Bench {
             l0,
         })
     }
+}
 
-    /// Gradients, clipping, Adam, as in training.
-    fn step(&mut self) -> Result<f64, TrainError> {
-        let tokens = &self.batches[self.next % BATCHES];
-        self.next += 1;
+/// As in training, on batches that are there already, and without logs and checkpoints.
+impl Trained for Bench {
+    fn step(&mut self, step: u64) -> Result<String, TrainError> {
+        let began = Instant::now();
         let members: Vec<&Member> = self.members.iter().map(|(member, _)| member).collect();
-        let outcomes = self.model.gradients(&members, tokens, 1.0, self.next as u64)?;
+        let batch = || Ok(self.batches[step as usize % BATCHES].shallow_clone());
+        let found = gradients::of_step(&self.model, &members, step - 1..step, batch)?;
         time(Part::Optimiser, || {
-            let mut scalars = vec![outcomes[0].terms.l0.shallow_clone()];
-            for outcome in &outcomes {
-                scalars.push(global_norm(&outcome.gradients)?);
+            self.l0 = found[0].terms.l0.f_double_value(&[])?;
+            for ((member, optimiser), found) in self.members.iter_mut().zip(&found) {
+                let scale = clip_factor(found.norm, Some(10.0));
+                optimiser.step(&found.gradients, scale, self.lr)?;
+                for observed in &found.observed {
+                    member.observe(observed)?;
+                }
             }
-            let scalars = read(&scalars)?;
-            for (((_, optimiser), outcome), norm) in
-                self.members.iter_mut().zip(&outcomes).zip(&scalars[1..])
-            {
-                optimiser.step(&outcome.gradients, clip_factor(*norm, Some(10.0)), self.lr)?;
-            }
-            Ok(scalars[0])
-        })
+            Ok::<(), TrainError>(())
+        })?;
+        wait_for(self.model.model().device());
+        self.taken = step;
+        self.seconds.push(began.elapsed().as_secs_f64());
+        Ok(String::new())
+    }
+
+    fn is_due(&self, _step: u64) -> bool {
+        false
+    }
+
+    fn save(&mut self, _step: u64) -> Result<(), TrainError> {
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ mod checkpoint;
 mod error;
 mod evaluate;
 pub mod generate;
+mod gradients;
 pub mod measure;
 mod memory;
 pub mod optim;

@@ -10,12 +10,13 @@ use sae_record::RunFolder;
 use sae_record::metrics::MetricsLog;
 use sae_record::summary::{Inputs, Summary, Versions};
 use sae_splice::profile::{Part, time};
-use sae_splice::{DictionaryPlan, LossTerms, Member, PlacedDictionary};
+use sae_splice::{DictionaryPlan, Member, PlacedDictionary};
 use serde_json::{Map, Value};
 use tch::{Device, Tensor, no_grad};
 
 use crate::checkpoint::{Diverged, State, Tensors};
-use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
+use crate::gradients::{self, Found};
+use crate::optim::{Adam, AdamOptions, clip_factor};
 use crate::progress::{Event, Observer, Phase};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
@@ -333,70 +334,25 @@ fn take_step(
     accumulation: u64,
     logged: bool,
 ) -> Result<(), TrainError> {
-    let active: Vec<usize> =
-        (0..runs.len()).filter(|&index| runs[index].diverged.is_none()).collect();
-    let mut sums: Vec<Vec<Tensor>> = Vec::new();
-    let mut terms: Vec<Vec<LossTerms>> = active.iter().map(|_| Vec::new()).collect();
-    let mut observed: Vec<Vec<Observed>> = active.iter().map(|_| Vec::new()).collect();
-    for micro in 0..accumulation {
-        let tokens = time(Part::Data, || batches.next())?;
-        let members: Vec<&Member> = active.iter().map(|&index| &runs[index].member).collect();
-        let (scale, micro_batch) = (1.0 / accumulation as f64, (step - 1) * accumulation + micro);
-        let outcomes = setup.model.gradients(&members, &tokens, scale, micro_batch)?;
-        for (index, outcome) in outcomes.into_iter().enumerate() {
-            terms[index].push(outcome.terms);
-            observed[index].push(outcome.observed);
-            if micro == 0 {
-                sums.push(outcome.gradients);
-                continue;
-            }
-            no_grad(|| {
-                for (sum, gradient) in sums[index].iter_mut().zip(&outcome.gradients) {
-                    let _ = sum.f_add_(gradient)?;
-                }
-                Ok::<(), TrainError>(())
-            })?;
-        }
-    }
+    let going_on = |run: &Run| run.diverged.is_none();
+    let members: Vec<&Member> =
+        runs.iter().filter(|run| going_on(run)).map(|run| &run.member).collect();
+    let micro_batches = (step - 1) * accumulation..step * accumulation;
+    let found = gradients::of_step(&setup.model, &members, micro_batches, || batches.next())?;
     time(Part::Optimiser, || {
-        let terms =
-            terms.iter().map(|terms| LossTerms::mean(terms)).collect::<Result<Vec<_>, _>>()?;
-        let mut scalars = Vec::with_capacity(2 * active.len());
-        for (gradients, terms) in sums.iter().zip(&terms) {
-            scalars.extend([terms.total.shallow_clone(), global_norm(gradients)?]);
-        }
-        let scalars = read(&scalars)?;
-        for (place, index) in active.into_iter().enumerate() {
-            let found = Found {
-                gradients: &sums[place],
-                terms: &terms[place],
-                observed: &observed[place],
-                loss: scalars[2 * place],
-                norm: scalars[2 * place + 1],
-            };
-            runs[index].update(&found, step, logged)?;
+        let runs = runs.iter_mut().filter(|run| going_on(run));
+        for (run, found) in runs.zip(&found) {
+            run.update(found, step, logged)?;
         }
         Ok(())
     })
 }
 
-/// What a micro-batch has the dictionaries observe, each with its number.
-type Observed = Vec<(usize, Vec<Tensor>)>;
-
-/// What a step finds of a run before it updates it.
-struct Found<'a> {
-    gradients: &'a [Tensor],
-    terms: &'a LossTerms,
-    /// Of every micro-batch.
-    observed: &'a [Observed],
-    loss: f64,
-    norm: f64,
-}
-
 impl Run {
-    fn update(&mut self, found: &Found<'_>, step: u64, logged: bool) -> Result<(), TrainError> {
+    fn update(&mut self, found: &Found, step: u64, logged: bool) -> Result<(), TrainError> {
         let train = &self.spec.config.train;
-        let Found { gradients, terms, observed, loss, norm } = *found;
+        let Found { gradients, terms, observed, loss, norm } = found;
+        let (loss, norm) = (*loss, *norm);
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");
             let kept = self.good.0;
