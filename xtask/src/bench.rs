@@ -20,6 +20,7 @@ use crate::tool;
 #[command(after_help = "Examples:
   cargo xtask bench                        # data, training on the CPU, analysis
   cargo xtask bench train --shapes tiny
+  cargo xtask bench train --before /tmp/sae    # whether a change has made training slower
   cargo xtask bench train --device cuda --shapes gpt2,gpt2-paper")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -47,6 +48,9 @@ enum What {
         /// cpu, cuda or cuda:NUMBER, for both sides
         #[arg(long, default_value = "cpu")]
         device: String,
+        /// Measure against another build of `sae` instead of the peer, and print the table
+        #[arg(long, value_name = "PATH")]
+        before: Option<PathBuf>,
     },
     /// Cosines of dictionaries, against PyTorch, and `sae analyze` of a whole sweep
     Analysis {
@@ -58,11 +62,17 @@ enum What {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let sae = tool::sae(arguments.sae.as_deref())?;
-    let python = peer::python()?;
     let rounds = arguments.rounds.get();
+    if let Some(What::Train { shapes, device, before: Some(before) }) = &arguments.what {
+        let before = tool::sae(Some(before))?;
+        return train::against(&sae, &before, shapes, device, rounds);
+    }
+    let python = peer::python()?;
     match &arguments.what {
         Some(What::Data) => data::run(&sae, &python, rounds),
-        Some(What::Train { shapes, device }) => train::run(&sae, &python, shapes, device, rounds),
+        Some(What::Train { shapes, device, before: _ }) => {
+            train::run(&sae, &python, shapes, device, rounds)
+        }
         Some(What::Analysis { sweep }) => analysis::run(&sae, &python, sweep, rounds),
         None => {
             data::run(&sae, &python, rounds)?;

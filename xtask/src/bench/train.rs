@@ -156,6 +156,78 @@ pub(crate) fn run(
     page::write(&title, &body)
 }
 
+/// A shape with a type, as both sides take it.
+fn settings(name: &str, kind: &str) -> anyhow::Result<Value> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let mut settings = shape(name)?;
+    settings["type"] = kind.into();
+    settings["warmup_steps"] = 2.into();
+    // Small, so that as many features stay active as there were.
+    settings["lr"] = 1e-5.into();
+    settings["threads"] = threads.into();
+    Ok(settings)
+}
+
+/// `sae bench COMMAND` at these settings.
+fn own(sae: &Path, device: &str, settings: &Value, members: usize, command: &str) -> Command {
+    let mut settings = settings.clone();
+    settings["members"] = members.into();
+    if device != "cpu" {
+        settings["precision"] = "bf16".into();
+    }
+    let mut process = Command::new(sae);
+    process.args(["--device", device, "bench", command]).arg(settings.to_string());
+    process
+}
+
+/// How much slower than before a row may be.
+const SLOWER: f64 = 0.05;
+
+/// The build of after a change beside that of before it, in rounds that alternate. An error where a row is slower.
+pub(crate) fn against(
+    sae: &Path,
+    before: &Path,
+    shapes: &[String],
+    device: &str,
+    rounds: usize,
+) -> anyhow::Result<()> {
+    let mut text = format!(
+        "Tokens a second, Adam and clipping included: medians of {rounds} rounds, least and most in brackets.\n\n\
+         | shape | type | SAEs | before | after | ratio |\n| --- | --- | ---: | ---: | ---: | ---: |\n"
+    );
+    let mut slower = Vec::new();
+    for name in shapes {
+        for (kind, members) in TYPES.into_iter().flat_map(|kind| [(kind, 1), (kind, BANK)]) {
+            tool::say(&format!("{name}, {kind}, {members}"));
+            let settings = settings(name, kind)?;
+            let mut old = Side::start(own(before, device, &settings, members, "train"))?;
+            let mut new = Side::start(own(sae, device, &settings, members, "train"))?;
+            for _ in 0..=rounds {
+                old.round()?;
+                new.round()?;
+            }
+            let (old, new) = (old.rate(members), new.rate(members));
+            let ratio = new.median / old.median;
+            if ratio < 1.0 - SLOWER {
+                slower.push(format!("{name}, {kind}, {members}: {ratio:.3}"));
+            }
+            text.push_str(&cells(&[
+                format!("`{name}`"),
+                format!("`{kind}`"),
+                members.to_string(),
+                rate(old),
+                rate(new),
+                format!("{ratio:.3}"),
+            ]));
+        }
+    }
+    tool::print(&text)?;
+    if !slower.is_empty() {
+        bail!("slower than before by more than {:.0} %: {}", 100.0 * SLOWER, slower.join("; "));
+    }
+    Ok(())
+}
+
 fn row(
     sae: &Path,
     python: &Path,
@@ -164,24 +236,9 @@ fn row(
     device: &str,
     rounds: usize,
 ) -> anyhow::Result<Row> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let mut settings = shape(name)?;
-    settings["type"] = kind.into();
-    settings["warmup_steps"] = 2.into();
-    // Small, so that as many features stay active as there were.
-    settings["lr"] = 1e-5.into();
-    settings["threads"] = threads.into();
+    let settings = settings(name, kind)?;
     let on_gpu = device != "cpu";
-    let own = |members: usize, command: &str| {
-        let mut settings = settings.clone();
-        settings["members"] = members.into();
-        if on_gpu {
-            settings["precision"] = "bf16".into();
-        }
-        let mut process = Command::new(sae);
-        process.args(["--device", device, "bench", command]).arg(settings.to_string());
-        process
-    };
+    let own = |members: usize, command: &str| own(sae, device, &settings, members, command);
     let mut ours = Side::start(own(1, "train"))?;
     let mut bank = Side::start(own(BANK, "train"))?;
     let mut theirs = settings.clone();
@@ -214,8 +271,6 @@ fn row(
 }
 
 fn body(rows: &[Row], rounds: usize, device: &str) -> String {
-    let rate =
-        |Spread { median, least, most }: Spread| format!("{median:.0} [{least:.0}, {most:.0}]");
     let memory = if device == "cpu" {
         "peak resident memory of the process"
     } else {
@@ -268,6 +323,11 @@ fn body(rows: &[Row], rounds: usize, device: &str) -> String {
         text.push_str(&cells(&line));
     }
     text
+}
+
+/// The middle of the rounds, and the ends.
+fn rate(Spread { median, least, most }: Spread) -> String {
+    format!("{median:.0} [{least:.0}, {most:.0}]")
 }
 
 /// A line of a table.
