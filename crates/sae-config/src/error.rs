@@ -59,13 +59,20 @@ impl ConfigError {
         }
     }
 
-    /// Wraps a deserialiser's message; where it names an unknown key, adds the nearest known one.
+    /// Wraps a deserialiser's message; where it names an unknown key, adds the nearest known one, and where a choice is made
+    /// twice, what to do.
     pub(crate) fn parse(origin: &str, error: &impl ToString) -> Self {
         let mut message = error.to_string().trim_end().to_owned();
         if let Some(nearest) = nearest_key(&message) {
             message.push_str("\ndid you mean `");
             message.push_str(&nearest);
             message.push_str("`?");
+        }
+        // toml's words where a table stands for one of several kinds and names two, as a sweep's key beside its base's.
+        if message.contains("wanted exactly 1 element") {
+            message.push_str(
+                "\nit names two kinds where one is chosen: take the other out (in a sweep, by `unset` of the variant)",
+            );
         }
         Self::Parse { origin: origin.to_owned(), message }
     }

@@ -68,6 +68,17 @@ fn bad_input_names_key_and_remedy() {
         ),
         ("warmup_samples = 160", "cooldown_samples = 10", &["cosine has no cool-down"]),
         ("kl = { coeff = 1.0 }", "kl = { coeff = 0.0 }", &["something to reconstruct"]),
+        ("coeff = 2 }", "coeff = 2, p = 0 }", &["loss.sparsity.p is 0", "no gradient", "relu"]),
+        (
+            "expansion = 16",
+            "expansion = 16\narchitecture = { topk = { k = 4 }, batch_topk = { k = 4 } }",
+            &["architecture = {", "names two kinds", "unset"],
+        ),
+        (
+            "expansion = 16",
+            "expansion = 16\narchitecture = { jumprelu = { threshold = 0.1 } }",
+            &["architecture = {", "bandwidth"],
+        ),
         ("n_samples = 4801", "n_samples = 15", &["15", "one optimiser step takes 16"]),
         ("context_length = 128", "context_length = 0", &["context_length"]),
         ("context_length = 128", "context_length = 1", &["data.context_length is 1", "next token"]),
@@ -276,6 +287,17 @@ fn memory_is_estimated_once() {
     let mut recomputed = run.clone();
     recomputed.train.recompute = true;
     assert_eq!(of("activations of 1 blocks", &[&recomputed]), 4.0 * 1024.0 * d * 24.0);
+    // A spliced pass for each of five prefixes, or for one of them.
+    for (spliced, passes) in [("all", 5.0), ("drawn", 1.0)] {
+        let nested = format!(
+            "expansion = 16\narchitecture = {{ matryoshka = {{ k = 4, spliced = {spliced:?} }} }}"
+        );
+        let nested =
+            RunConfig::parse(&BASE.replace("expansion = 16", &nested), "run.toml").unwrap();
+        let features = of("feature activations", &[&nested]);
+        assert_eq!(features, 4.0 * 1024.0 * (passes + 2.0) * f);
+        assert_eq!(of("blocks after", &[&nested]), 4.0 * 1024.0 * d * 24.0 * 9.0 * passes);
+    }
     let all: f64 = memory_uses(shape, &[&run]).iter().map(|used| used.bytes).sum();
     assert_eq!(peak_bytes(shape, &[&run]), all);
 }
