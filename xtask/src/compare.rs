@@ -91,7 +91,7 @@ const CASES: [(&str, &str); 13] = [
     ("topk", r#""sae.architecture.topk.k" = 12"#),
     ("batch_topk", r#""sae.architecture.batch_topk.k" = 12"#),
     ("matryoshka", r#""sae.architecture.matryoshka.k" = 12"#),
-    ("jumprelu", r#""sae.architecture.jumprelu" = { threshold = 0.1, bandwidth = 0.5 }"#),
+    ("jumprelu", r#""sae.architecture.jumprelu" = { initial_threshold = 0.1, bandwidth = 0.5 }"#),
     (
         "transcoders",
         r#""sae.sites" = ["blocks.2.hook_mlp_out", "blocks.3.hook_mlp_out"], "sae.reads" = ["blocks.2.mlp.hook_in", "blocks.3.mlp.hook_in"], "sae.skip" = true"#,

@@ -1,7 +1,7 @@
 //! Colours, markers and strokes, the same in every picture; types are told apart without colour too.
 
 use plotters::style::RGBColor;
-use sae_config::Variant;
+use sae_config::{Architecture, Variant};
 
 use crate::SaeType;
 
@@ -74,14 +74,19 @@ impl Look {
 
 /// Colours that stay apart for colour-blind eyes (Okabe and Ito 2008).
 pub(crate) fn colour(sae_type: SaeType) -> RGBColor {
-    const OTHERS: [RGBColor; 3] =
-        [RGBColor(204, 121, 167), RGBColor(190, 135, 0), RGBColor(86, 180, 233)];
+    // One colour an architecture beside the paper's.
+    const OTHERS: [RGBColor; Architecture::NAMES.len() - 1] = [
+        RGBColor(204, 121, 167),
+        RGBColor(190, 135, 0),
+        RGBColor(86, 180, 233),
+        RGBColor(86, 60, 140),
+    ];
     match (sae_type.architecture(), sae_type.objective) {
         (0, Variant::Local) => RGBColor(0, 114, 178),
         (0, Variant::E2e) => RGBColor(213, 94, 0),
         (0, Variant::E2eDs) => RGBColor(0, 158, 115),
         (0, Variant::Other) => NEUTRAL,
-        (architecture, _) => OTHERS[(architecture - 1) % OTHERS.len()],
+        (architecture, _) => OTHERS[architecture - 1],
     }
 }
 

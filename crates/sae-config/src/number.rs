@@ -38,7 +38,7 @@ macro_rules! ranged {
 }
 
 ranged!(
-    /// A loss coefficient: finite, zero or more. Zero means tracked, not trained on.
+    /// A finite number, zero or more. A loss's term with a coefficient of zero is tracked, not trained on.
     Coefficient,
     |value| value.is_finite() && value >= 0.0,
     "a finite number of 0 or more"

@@ -68,7 +68,11 @@ fn bad_input_names_key_and_remedy() {
         ),
         ("warmup_samples = 160", "cooldown_samples = 10", &["cosine has no cool-down"]),
         ("kl = { coeff = 1.0 }", "kl = { coeff = 0.0 }", &["something to reconstruct"]),
-        ("coeff = 2 }", "coeff = 2, p = 0 }", &["loss.sparsity.p is 0", "no gradient", "relu"]),
+        (
+            "coeff = 2 }",
+            "coeff = 2, p = 0 }",
+            &["loss.sparsity.p is 0", "none where it is relu", "p = 1"],
+        ),
         (
             "expansion = 16",
             "expansion = 16\narchitecture = { topk = { k = 4 }, batch_topk = { k = 4 } }",
@@ -76,7 +80,12 @@ fn bad_input_names_key_and_remedy() {
         ),
         (
             "expansion = 16",
-            "expansion = 16\narchitecture = { jumprelu = { threshold = 0.1 } }",
+            "expansion = 16\narchitecture = { jumprelu = { initial_threshold = 1e300, bandwidth = 1 } }",
+            &["sae.architecture.jumprelu.initial_threshold", "1e30"],
+        ),
+        (
+            "expansion = 16",
+            "expansion = 16\narchitecture = { jumprelu = { initial_threshold = 0.1 } }",
             &["architecture = {", "bandwidth"],
         ),
         ("n_samples = 4801", "n_samples = 15", &["15", "one optimiser step takes 16"]),

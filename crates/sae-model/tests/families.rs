@@ -73,12 +73,28 @@ fn processed_weights_agree_with_transformer_lens() {
 fn processing_changes_the_residual_stream_and_not_the_distribution() {
     let name = "gpt_neo";
     let plain = stored(&fixture(name).join("expected.safetensors"));
+    // Biases of values that heads share are handed over too.
+    let grouped = stored(&fixture("llama_scaled").join("expected.safetensors"));
     let processed = stored(&fixture(name).join("processed.safetensors"));
     let site = "blocks.1.hook_resid_pre";
     let moved = (&plain[site] - &processed[site]).abs().max().double_value(&[]);
     assert!(moved > 1e-2, "the fixture cannot tell processed weights from plain ones: {moved}");
     let log_softmax = |logits: &Tensor| logits.log_softmax(-1, Kind::Float);
     close("log p", &log_softmax(&plain["logits"]), &log_softmax(&processed["logits"]), 1e-4);
+    let model = model("llama_scaled", Processing::TransformerLens);
+    let embedded = model.embed(&grouped["tokens"]).unwrap();
+    let z: Site = "blocks.1.attn.hook_z".parse().unwrap();
+    let mut without_bias = None;
+    let mut see = |_: Site, x: Tensor| {
+        without_bias = Some(x.shallow_clone());
+        Ok::<_, ModelError>(x)
+    };
+    let blocks = 0..model.config().n_layers;
+    let last = model.run_to_end(blocks, embedded, &BTreeSet::from([z]), &mut see).unwrap();
+    let logits = model.logits(&model.final_norm(&last).unwrap()).unwrap();
+    close("log p", &log_softmax(&grouped["logits"]), &log_softmax(&logits), 1e-4);
+    let moved = (without_bias.unwrap() - &grouped[&z.to_string()]).abs().max().double_value(&[]);
+    assert!(moved > 1e-2, "the values of {z} have no biases: {moved}");
 }
 
 #[test]

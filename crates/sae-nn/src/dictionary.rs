@@ -230,6 +230,15 @@ impl Dictionary {
         no_grad(|| self.algorithm.observe(&self.buffers, observed))
     }
 
+    /// The same weights with other options, where these compute the same ([`Architecture::computes_as`]); none elsewhere.
+    pub fn with_options(self, options: &Architecture) -> Option<Self> {
+        options.computes_as(&self.options).then(|| Self {
+            options: options.clone(),
+            algorithm: architecture::of(options),
+            ..self
+        })
+    }
+
     /// What SAELens computes the same with.
     pub(crate) fn exported(&self) -> Result<Exported, SaeError> {
         self.algorithm.exported(self)

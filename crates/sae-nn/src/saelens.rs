@@ -106,7 +106,10 @@ impl Config {
     pub fn hook_name_out(&self) -> Result<Option<String>, SaeError> {
         let names = [&self.json["metadata"]["hook_name_out"], &self.json["hook_name_out"]];
         let name = names.into_iter().find_map(Value::as_str).map(ToOwned::to_owned);
-        if name.is_none() && self.name().contains("transcoder") {
+        if !self.name().contains("transcoder") {
+            return Ok(None);
+        }
+        if name.is_none() {
             return Err(self.failed(
                 "it does not say which site the transcoder writes: metadata.hook_name_out is missing"
                     .to_owned(),
@@ -123,25 +126,7 @@ impl Config {
         let path = self.path.with_file_name("sae_weights.safetensors");
         let files = TensorFiles::open(&path)?;
         let damaged = |message: String| SaeError::Format { path: path.clone(), message };
-        let is_known = |name: &str| {
-            TENSORS.contains(&name)
-                || (name == "W_skip" && has_skip)
-                || (name == "threshold" && encoding.has_threshold)
-        };
-        for other in files.names().filter(|name| !is_known(name)) {
-            // Older versions always wrote this one; SAELens drops it where it changes nothing.
-            if other == "scaling_factor"
-                && files.read(other)?.f_eq(1.0)?.f_all()?.f_int64_value(&[])? == 1
-            {
-                continue;
-            }
-            return Err(damaged(format!(
-                "it has a tensor `{other}`, which a {} SAE does not have ({}); what it would change cannot be \
-                 told",
-                self.name(),
-                TENSORS.join(", ")
-            )));
-        }
+        self.check_tensors(&files, encoding.has_threshold)?;
         // Folded in double precision, so that nothing is lost on the way.
         let take = |name: &str| -> Result<Tensor, SaeError> {
             let tensor = files.read(name)?;
@@ -169,6 +154,11 @@ impl Config {
         if self.json.get("d_out").is_some() {
             self.check_size("d_out", e)?;
         }
+        encoding.options.check(usize::try_from(f).ok()).map_err(|error| {
+            let sae_config::architecture::OptionError { key, found, expected } = error;
+            let name = encoding.options.name();
+            self.failed(format!("{name}.{key} is {found}: {expected}"))
+        })?;
         let mut w_enc = w_enc.f_tr()?.f_contiguous()?;
         let mut b_enc = b_enc;
         if self.subtracts_decoder_bias()? {
@@ -190,8 +180,8 @@ impl Config {
             ones.f_where_self(&is_unit.f_logical_or(&is_zero)?, &norms.f_clamp_min(MIN_NORM)?)?;
         if !encoding.chooses_by_unit_rows && scale.f_ne(1.0)?.f_any()?.f_int64_value(&[])? != 0 {
             return Err(self.failed(format!(
-                "rescale_acts_by_decoder_norm is false, and W_dec has rows that are not of unit length: which features a {} \
-                 SAE keeps would change if their lengths were folded into the encoder",
+                "W_dec has rows that are not of unit length, and rescale_acts_by_decoder_norm is not true: which features a \
+                 {} SAE keeps would change if their lengths were folded into the encoder",
                 self.name()
             )));
         }
@@ -202,14 +192,14 @@ impl Config {
         if has_skip {
             tensors.push(place(take("W_skip")?)?);
         }
-        for (_, value) in architecture::of(&encoding.options).parameters() {
+        let own = architecture::of(&encoding.options).parameters();
+        if !own.is_empty() && !encoding.has_threshold {
+            let names: Vec<&str> = own.iter().map(|(name, _)| *name).collect();
+            return Err(damaged(format!("it holds nothing of {}", names.join(", "))));
+        }
+        for (_, value) in own {
             tensors.push(place(Tensor::f_full([f], value, (Kind::Double, Device::Cpu))?)?);
         }
-        encoding.options.check(usize::try_from(f).ok()).map_err(|error| {
-            let sae_config::architecture::OptionError { key, found, expected } = error;
-            let name = encoding.options.name();
-            self.failed(format!("{name}.{key} is {found}: {expected}"))
-        })?;
         let dictionary = Dictionary::from_tensors(&encoding.options, tensors)?;
         if encoding.has_threshold {
             let threshold = take("threshold")?;
@@ -221,6 +211,32 @@ impl Config {
         }
         dictionary.check_finite(&path)?;
         Ok(dictionary)
+    }
+
+    /// Refuses tensors that the architecture does not have.
+    fn check_tensors(&self, files: &TensorFiles, has_threshold: bool) -> Result<(), SaeError> {
+        let is_known = |name: &str| {
+            TENSORS.contains(&name)
+                || (name == "W_skip" && self.name().contains("skip"))
+                || (name == "threshold" && has_threshold)
+        };
+        for other in files.names().filter(|name| !is_known(name)) {
+            // Older versions always wrote this one; SAELens drops it where it changes nothing.
+            if other == "scaling_factor"
+                && files.read(other)?.f_eq(1.0)?.f_all()?.f_int64_value(&[])? == 1
+            {
+                continue;
+            }
+            return Err(SaeError::Format {
+                path: self.path.with_file_name("sae_weights.safetensors"),
+                message: format!(
+                    "it has a tensor `{other}`, which a {} SAE does not have ({}); what it would change cannot be told",
+                    self.name(),
+                    TENSORS.join(", ")
+                ),
+            });
+        }
+        Ok(())
     }
 
     fn name(&self) -> &str {
@@ -262,14 +278,15 @@ impl Config {
                 }
                 Ok(Encoding { options: read, chooses_by_unit_rows, has_threshold: false })
             }
-            // Thresholds are folded as the encoder's weights are.
             ("jumprelu", Some(options)) => {
-                Ok(Encoding { options, chooses_by_unit_rows: true, has_threshold: true })
+                // One threshold for all features is no longer one where rows have lengths.
+                let chooses_by_unit_rows = matches!(options, Architecture::JumpRelu(_));
+                Ok(Encoding { options, chooses_by_unit_rows, has_threshold: true })
             }
             ("jumprelu", None) => {
                 // Options matter in training alone, and the file has none: those of its paper.
-                let paper =
-                    serde_json::json!({"jumprelu": {"threshold": 0.001, "bandwidth": 0.001}});
+                // Thresholds are folded as the encoder's weights are.
+                let paper = serde_json::json!({"jumprelu": {"initial_threshold": 0.001, "bandwidth": 0.001}});
                 let options = serde_json::from_value(paper);
                 let options = options.map_err(|error| self.failed(error.to_string()))?;
                 Ok(Encoding { options, chooses_by_unit_rows: true, has_threshold: true })
@@ -309,14 +326,22 @@ impl Config {
                 "normalize_activations"
                 | "reshape_activations"
                 | "hook_head_index"
+                | "hook_head_index_out"
                 | "hook_point_head_index"
                     if is_off(value) => {}
+                // Heads side by side, as the site is here.
+                "reshape_activations"
+                    if value == "hook_z"
+                        && self.hook_name().is_ok_and(|name| name.ends_with("attn.hook_z")) => {}
                 "normalize_activations" => {
                     let why = "the input is scaled by what the weights do not hold; fold it into them with SAELens \
                                first (fold_activation_norm_scaling_factor)";
                     return unsupported(key, value, why);
                 }
-                "reshape_activations" | "hook_head_index" | "hook_point_head_index" => {
+                "reshape_activations"
+                | "hook_head_index"
+                | "hook_head_index_out"
+                | "hook_point_head_index" => {
                     return unsupported(
                         key,
                         value,
@@ -334,9 +359,11 @@ impl Config {
                 others.join(", ")
             );
         }
-        let head = &json["metadata"]["hook_head_index"];
-        if !is_off(head) {
-            return unsupported("metadata.hook_head_index", head, "an SAE reads all heads");
+        for key in ["hook_head_index", "hook_head_index_out"] {
+            let head = &json["metadata"][key];
+            if !is_off(head) {
+                return unsupported(&format!("metadata.{key}"), head, "an SAE reads all heads");
+            }
         }
         Ok(())
     }

@@ -13,8 +13,8 @@ use crate::{Dictionary, SaeError, kernels, loss};
 
 /// What a training pass gives, and what its backward pass needs.
 ///
-/// With `g` the loss's gradient with respect to x̂, and ρ that of the sparsity term with respect to c (the chain rule on the
-/// formulas of [`Dictionary`]):
+/// Where gradients are written out, with `g` the loss's gradient with respect to x̂, and ρ that of the sparsity term with
+/// respect to c (the chain rule on the formulas of [`Dictionary`]):
 ///
 /// - `∂pre = g · dictᵀ + ρ` where the feature is active, 0 elsewhere
 /// - `∂w_enc = ∂preᵀ · x`, `∂b_enc = Σ_n ∂pre`, `∂x = ∂pre · w_enc (+ g · w_skip)`
@@ -223,7 +223,7 @@ impl Tape {
             let message = format!("{found} gradients of {expected} reconstructions");
             return Err(TchError::Shape(message).into());
         }
-        match &self.graph {
+        let found = match &self.graph {
             Graph::Written { input, code, parts } => no_grad(|| {
                 let gradients = self.summed(gradients, input)?;
                 written_back(dictionary, (input, code, parts), &gradients, penalty, wants_input)
@@ -231,6 +231,16 @@ impl Tape {
             Graph::Autograd { input, pass } => {
                 autograd_back(dictionary, (input, pass), gradients, penalty, wants_input)
             }
+        }?;
+        let (given, all) =
+            (found.parameters.as_ref().map(Vec::len), dictionary.parameters().count());
+        match given {
+            // An architecture with parameters of its own, and the linear encoder's gradients.
+            Some(given) if given != all => {
+                let message = format!("{given} gradients of {all} parameters");
+                Err(TchError::Shape(message).into())
+            }
+            _ => Ok(found),
         }
     }
 
@@ -346,7 +356,12 @@ fn autograd_back(
         let parameters = dictionary.parameters().map(|(_, tensor)| tensor);
         let leaves: Vec<&Tensor> =
             parameters.filter(|_| is_trained).chain(std::iter::once(input)).collect();
-        let found = Tensor::f_run_backward(&[&root], &leaves, true, false)?;
+        let found = if root.requires_grad() {
+            Tensor::f_run_backward(&[&root], &leaves, true, false)?
+        } else {
+            // The loss depends on none of them, and autograd takes no root without a graph.
+            leaves.iter().map(|leaf| leaf.f_zeros_like()).collect::<Result<Vec<_>, _>>()?
+        };
         // One that the loss does not depend on comes back undefined.
         let mut found = found
             .into_iter()

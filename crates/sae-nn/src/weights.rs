@@ -69,7 +69,9 @@ fn write(
         "device": "cpu",
         "apply_b_dec_to_input": false,
         "normalize_activations": "none",
-        "reshape_activations": "none",
+        // TransformerLens has the heads in a dimension of their own.
+        "reshape_activations":
+            if provenance.hook_name.ends_with("attn.hook_z") { "hook_z" } else { "none" },
         "metadata": {
             "sae_lens_version": FORMAT_VERSION,
             "model_name": provenance.model,
@@ -88,8 +90,12 @@ fn write(
         cfg["metadata"][saelens::OPTIONS] = json!(dictionary.options());
     }
     if provenance.processed {
-        cfg["metadata"]["model_from_pretrained_kwargs"] =
-            json!({"fold_ln": true, "center_writing_weights": true, "center_unembed": true});
+        cfg["metadata"]["model_from_pretrained_kwargs"] = json!({
+            "fold_ln": true,
+            "center_writing_weights": true,
+            "center_unembed": true,
+            "fold_value_biases": true,
+        });
     }
     let path = folder.join("cfg.json");
     std::fs::write(&path, format!("{cfg:#}\n")).map_err(io("write", &path))?;

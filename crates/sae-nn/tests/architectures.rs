@@ -16,8 +16,8 @@ const CASES: [(&str, &str, usize, f64); 8] = [
     ("matryoshka", r#"{"matryoshka": {"k": 7, "prefixes": [0.25, 0.5]}}"#, 3, 1.0),
     ("transcoder", r#"{"relu": {}}"#, 1, 1.0),
     ("topk_transcoder", r#"{"topk": {"k": 4}}"#, 1, 1.0),
-    ("jumprelu", r#"{"jumprelu": {"threshold": 0.1, "bandwidth": 0.8}}"#, 1, 0.0),
-    ("jumprelu_norm", r#"{"jumprelu": {"threshold": 0.1, "bandwidth": 0.8}}"#, 1, 1.0),
+    ("jumprelu", r#"{"jumprelu": {"initial_threshold": 0.1, "bandwidth": 0.8}}"#, 1, 0.0),
+    ("jumprelu_norm", r#"{"jumprelu": {"initial_threshold": 0.1, "bandwidth": 0.8}}"#, 1, 1.0),
 ];
 
 fn fixture() -> HashMap<String, Tensor> {

@@ -80,15 +80,42 @@ fn a_transcoder_says_what_it_writes_and_thresholds_are_one_a_feature() {
         cfg["metadata"].as_object_mut().unwrap().remove("hook_name_out");
     });
     assert!(error.contains("metadata.hook_name_out is missing"), "{error}");
-    // One number for all is what a BatchTopK keeps.
+    // One number for all is what a BatchTopK keeps, in units of unit-norm rows.
     let batch_topk = json!({"batch_topk": {"k": 4}});
     let error = refused("jumprelu", |cfg| cfg["metadata"]["dictionary"] = batch_topk.clone());
+    assert!(error.contains("rows that are not of unit length"), "{error}");
+    let unit = |threshold: Tensor, dictionary: &Value| {
+        let read = |name: &str| {
+            let path = fixture("jumprelu").join("sae_weights.safetensors");
+            TensorFiles::open(&path).unwrap().read(name).unwrap()
+        };
+        let w_dec = read("W_dec");
+        let lengths = w_dec.norm_scalaropt_dim(2.0, [1], true);
+        let tensors = vec![
+            ("W_enc", read("W_enc")),
+            ("b_enc", read("b_enc")),
+            ("W_dec", w_dec / lengths),
+            ("b_dec", read("b_dec")),
+            ("threshold", threshold),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let cfg = std::fs::read(fixture("jumprelu/cfg.json")).unwrap();
+        let mut cfg: Value = serde_json::from_slice(&cfg).unwrap();
+        cfg["metadata"]["dictionary"] = dictionary.clone();
+        std::fs::write(folder.path().join("cfg.json"), cfg.to_string()).unwrap();
+        Tensor::write_safetensors(&tensors, folder.path().join("sae_weights.safetensors")).unwrap();
+        weights::load(folder.path(), Device::Cpu, Kind::Float).map_err(|error| error.to_string())
+    };
+    let error = unit(Tensor::arange(20, (Kind::Float, Device::Cpu)), &batch_topk).unwrap_err();
     assert!(error.contains("the same value for every feature of a batch_topk"), "{error}");
+    let error = unit(Tensor::ones([19], (Kind::Float, Device::Cpu)), &batch_topk).unwrap_err();
+    assert!(error.contains("threshold has shape [19], expected [20]"), "{error}");
+    unit(Tensor::full([20], 0.25, (Kind::Float, Device::Cpu)), &batch_topk).unwrap();
     let many = json!({"batch_topk": {"k": 21}});
     let error = refused("jumprelu", |cfg| cfg["metadata"]["dictionary"] = many.clone());
     assert!(error.contains("batch_topk.k is 21") && error.contains("20 elements"), "{error}");
-    let relu = json!({"relu": {}});
-    let error = refused("jumprelu", |cfg| cfg["metadata"]["dictionary"] = relu.clone());
+    let ones = Tensor::ones([20], (Kind::Float, Device::Cpu));
+    let error = unit(ones, &json!({"relu": {}})).unwrap_err();
     assert!(error.contains("a relu dictionary does not have"), "{error}");
 }
 
@@ -126,8 +153,10 @@ fn what_changes_the_function_is_refused_by_name() {
             assert!(error.contains(word), "`{word}` is missing from: {error}");
         }
     }
-    let error = refused("applied", |cfg| cfg["metadata"]["hook_head_index"] = json!(2));
-    assert!(error.contains("hook_head_index"), "{error}");
+    for key in ["hook_head_index", "hook_head_index_out"] {
+        let error = refused("applied", |cfg| cfg["metadata"][key] = json!(2));
+        assert!(error.contains(key), "{error}");
+    }
 }
 
 fn loaded(tensors: &[(&str, Tensor)]) -> Result<(), String> {

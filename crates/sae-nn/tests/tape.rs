@@ -170,7 +170,7 @@ const ARCHITECTURES: [(&str, usize); 7] = [
     (r#"{"batch_topk": {"k": 5}}"#, 1),
     (r#"{"matryoshka": {"k": 6, "prefixes": [0.25, 0.5]}}"#, 3),
     (r#"{"matryoshka": {"k": 50, "prefixes": [0.1, 0.3, 0.7]}}"#, 4),
-    (r#"{"jumprelu": {"threshold": 0.3, "bandwidth": 0.5}}"#, 1),
+    (r#"{"jumprelu": {"initial_threshold": 0.3, "bandwidth": 0.5}}"#, 1),
 ];
 
 /// Central differences in f64: a step so small that the choice of features stays what it is.

@@ -9,7 +9,7 @@ use sae_config::loss::LossConfig;
 use sae_config::run::Processing;
 use sae_config::{Architecture, Site};
 use sae_model::{ModelError, Transformer, load};
-use sae_nn::{Dictionary, Sizes};
+use sae_nn::{Dictionary, Penalty, Sizes};
 use sae_splice::{DictionaryPlan, Member, PlacedDictionary, SplicedModel};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -183,7 +183,7 @@ fn placed(model: &SplicedModel, places: &[(&str, &str)], options: &str, json: &s
 }
 
 /// Everything that reads and writes: SAEs, transcoders, one within the other, prefixes each with a pass of its own.
-const PLACED: [(&[(&str, &str)], &str); 6] = [
+const PLACED: [(&[(&str, &str)], &str); 7] = [
     (&[(FIRST, FIRST)], r#"{"relu": {}}"#),
     (&[("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")], r#"{"relu": {}}"#),
     (&[("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")], r#"{"topk": {"k": 9}}"#),
@@ -202,6 +202,10 @@ const PLACED: [(&[(&str, &str)], &str); 6] = [
         r#"{"matryoshka": {"k": 11, "prefixes": [0.25, 0.5], "spliced": "all"}}"#,
     ),
     (&[(FIRST, FIRST)], r#"{"matryoshka": {"k": 11, "prefixes": [0.25, 0.5]}}"#),
+    (
+        &[(FIRST, FIRST), ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"), (SECOND, SECOND)],
+        r#"{"jumprelu": {"initial_threshold": 0.1, "bandwidth": 0.3}}"#,
+    ),
 ];
 
 /// Central differences of the full loss, in f64; with activation checkpointing the same.
@@ -224,7 +228,12 @@ fn gradients_agree_with_finite_differences() {
             close(kept, computed, 1e-13);
         }
         let step = 1e-6;
+        let named = member.named_parameters();
         for (index, gradient) in outcome.gradients.iter().enumerate() {
+            // The gradient of a threshold is estimated.
+            if named[index].0.ends_with("log_threshold") {
+                continue;
+            }
             let flat = gradient.reshape([-1]);
             let largest = flat.abs().argmax(0, false).int64_value(&[]);
             for element in [largest, flat.size()[0] / 2] {
@@ -268,6 +277,44 @@ fn a_dictionary_behind_a_prefix_observes_nothing() {
     // Of three prefixes the last is the whole.
     assert!(drawn_ones.contains(&vec![0]) && drawn_ones.contains(&vec![0, 1]), "{drawn_ones:?}");
     assert_eq!(observing(&model, r#"{"batch_topk": {"k": 11}}"#, 0), [0, 1]);
+}
+
+/// Nothing depends on a frozen dictionary behind what is trained, and its gate has no gradient.
+#[test]
+fn a_frozen_jumprelu_behind_all_terms_is_passed_over() {
+    let tokens = &fixture()["tokens"];
+    let model = SplicedModel::new(language_model());
+    let jumprelu = r#"{"jumprelu": {"initial_threshold": 0.1, "bandwidth": 0.3}}"#;
+    let json = r#"{"sparsity": {"coeff": 1.0, "p": 0.0}, "downstream": {"total_coeff": 1.0, "sites": ["blocks.1.hook_resid_mid"]}}"#;
+    let alone = placed(&model, &[(FIRST, FIRST)], jumprelu, json);
+    let architecture = &alone.dictionaries()[0].dictionary.options().clone();
+    let plan = |name: &str| DictionaryPlan {
+        architecture: architecture.clone(),
+        ..DictionaryPlan::sae(site(name), 48)
+    };
+    let d = model.model().config().d_model;
+    let frozen = || {
+        let (cpu, kind) = (Device::Cpu, Kind::Double);
+        let own = Dictionary::random(architecture, Sizes::sae(d, 48), 7, 1, cpu, kind).unwrap();
+        own.freeze();
+        own
+    };
+    let beside = vec![PlacedDictionary::sae(site(SECOND), frozen())];
+    let plans = [plan(FIRST), plan(SECOND)];
+    let member = Member::initialised(&model, &plans, &loss(json), 7, beside).unwrap();
+    let gradients =
+        |member: &Member| model.gradients(&[member], tokens, 1.0, 0).unwrap().remove(0).gradients;
+    let (found, expected) = (gradients(&member), gradients(&alone));
+    assert_eq!((found.len(), expected.len()), (5, 5));
+    for (found, expected) in found.iter().zip(&expected) {
+        close(found, expected, 0.0);
+    }
+    let frozen = frozen();
+    let tape = frozen.pass(&Tensor::ones([3, d as i64], (Kind::Double, Device::Cpu))).unwrap();
+    let penalty = Penalty { p: 0.0, weight: 1.0 };
+    let found = tape.backward(&frozen, &[None], penalty, true);
+    let found = found.unwrap().input.unwrap();
+    close(&found, &found.zeros_like(), 0.0);
 }
 
 /// A transcoder alone: what it reconstructs is what the MLP makes of what it reads, and nothing of the model is run twice.

@@ -12,8 +12,8 @@ use crate::optim::{global_norm, read};
 /// What a member's dictionaries are to observe of a micro-batch, each with its number.
 pub(crate) type Observed = Vec<(usize, Vec<Tensor>)>;
 
-/// What a step finds of a member before it is updated.
-pub(crate) struct Found {
+/// A member's gradients and loss of one step, before it is updated.
+pub(crate) struct StepGradients {
     /// In the order of [`Member::parameters`].
     pub gradients: Vec<Tensor>,
     /// Means over the micro-batches.
@@ -25,13 +25,13 @@ pub(crate) struct Found {
     pub norm: f64,
 }
 
-/// The gradients of every member over the micro-batches with these numbers, each of which `next` gives, `[B, T]`.
+/// The gradients of every member over the micro-batches with these numbers. `next` gives one micro-batch, `[B, T]`, a call.
 pub(crate) fn of_step(
     model: &SplicedModel,
     members: &[&Member],
     micro_batches: Range<u64>,
     mut next: impl FnMut() -> Result<Tensor, TrainError>,
-) -> Result<Vec<Found>, TrainError> {
+) -> Result<Vec<StepGradients>, TrainError> {
     let scale = 1.0 / (micro_batches.end - micro_batches.start) as f64;
     let mut sums: Vec<Vec<Tensor>> = Vec::new();
     let mut terms: Vec<Vec<LossTerms>> = members.iter().map(|_| Vec::new()).collect();
@@ -65,7 +65,7 @@ pub(crate) fn of_step(
         let scalars = read(&scalars)?;
         let all = sums.into_iter().zip(terms).zip(observed).zip(scalars.chunks_exact(2));
         Ok(all
-            .map(|(((gradients, terms), observed), scalars)| Found {
+            .map(|(((gradients, terms), observed), scalars)| StepGradients {
                 gradients,
                 terms,
                 observed,

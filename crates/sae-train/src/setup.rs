@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use sae_config::architecture::Sparsity;
 use sae_config::run::Precision;
 use sae_config::{RunConfig, Source};
 use sae_data::{
@@ -50,18 +49,6 @@ impl Setup {
         let sizes = load::config(&path)?;
         for config in configs {
             check_sizes(config, &sizes, &path)?;
-        }
-        let kept = |config: &&&RunConfig| {
-            config.loss.sparsity.coeff.get() > 0.0
-                && config.sae.architecture.sparsity() == Sparsity::Kept
-        };
-        if let Some(config) = configs.iter().find(kept) {
-            tracing::warn!(
-                "{} keeps k features by itself, and loss.sparsity.coeff is {}: the sparsity term is trained on beside \
-                 it; 0 leaves it out",
-                config.sae.architecture.name(),
-                config.loss.sparsity.coeff.get()
-            );
         }
         let evaluation_shards = sources.shards(
             &config.eval.data,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sae_config::architecture::Sparsity;
 use sae_config::{Architecture, RunConfig, Site};
 use sae_data::Cursor;
 use sae_nn::{Dictionary, weights};
@@ -15,7 +16,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Tensor, no_grad};
 
 use crate::checkpoint::{Diverged, State, Tensors};
-use crate::gradients::{self, Found};
+use crate::gradients::{self, StepGradients};
 use crate::optim::{Adam, AdamOptions, clip_factor};
 use crate::progress::{Event, Observer, Phase};
 use crate::schedule::Schedule;
@@ -89,6 +90,7 @@ pub fn train(
             sources.pin(&mut spec.config)?;
         }
         let configs: Vec<&RunConfig> = open.iter().map(|spec| &spec.config).collect();
+        tell_of_sparsity(&open);
         let setup = Setup::open(&configs, sources, device)?;
         memory::check(&configs, setup.model.model())?;
         if configs[0].train.n_samples.is_none() {
@@ -131,6 +133,20 @@ pub fn train(
         }
     }
     specs.iter().map(|spec| Ok(Summary::load(&spec.folder.summary())?)).collect()
+}
+
+/// Warns of runs with a sparsity term beside an architecture that keeps a number of features by itself.
+fn tell_of_sparsity(specs: &[RunSpec]) {
+    for RunSpec { id, config, .. } in specs {
+        let (architecture, coeff) = (&config.sae.architecture, config.loss.sparsity.coeff.get());
+        if coeff > 0.0 && architecture.sparsity() == Sparsity::Kept {
+            tracing::warn!(
+                "{id}: {} keeps k features by itself, and loss.sparsity.coeff is {coeff}: the sparsity term is trained on \
+                 beside it; 0 leaves it out",
+                architecture.name()
+            );
+        }
+    }
 }
 
 /// Whether the configuration asks for a checkpoint after this step to be kept, rather than the clock.
@@ -195,8 +211,9 @@ fn pretrained(config: &RunConfig, setup: &Setup) -> Result<Vec<PlacedDictionary>
                     expected: format!("SAEs at sae.sites alone: {}", join(&config.sae.sites)),
                 });
             }
+            let mut named = named;
             if config.sae.retrain {
-                check_architecture(config, &named.dictionary, &path)?;
+                named.dictionary = retrained(config, named.dictionary, &path)?;
             } else {
                 named.dictionary.freeze();
             }
@@ -206,27 +223,30 @@ fn pretrained(config: &RunConfig, setup: &Setup) -> Result<Vec<PlacedDictionary>
     Ok(saes)
 }
 
-/// What is trained on is what the configuration and all records say.
-fn check_architecture(
+/// A pretrained dictionary to train on, with the options of the configuration: what is trained on is what all records say.
+fn retrained(
     config: &RunConfig,
-    dictionary: &Dictionary,
+    dictionary: Dictionary,
     path: &Path,
-) -> Result<(), TrainError> {
+) -> Result<Dictionary, TrainError> {
     let tell = |architecture: &Architecture, skip: bool| {
         let options = serde_json::to_string(architecture).unwrap_or_default();
         format!("{options} {} a skip connection", if skip { "with" } else { "without" })
     };
-    let (found, skip) = (dictionary.options(), dictionary.sizes().skip);
-    if *found == config.sae.architecture && skip == config.sae.skip {
-        return Ok(());
-    }
-    Err(TrainError::Source {
-        found: format!("a pretrained dictionary in {}, {}", path.display(), tell(found, skip)),
+    let skip = dictionary.sizes().skip;
+    let refused = TrainError::Source {
+        found: format!(
+            "a pretrained dictionary in {}, {}",
+            path.display(),
+            tell(dictionary.options(), skip)
+        ),
         expected: format!(
             "{}: with sae.retrain it is trained on as it is, and sae.architecture and sae.skip have to say what it is",
             tell(&config.sae.architecture, config.sae.skip)
         ),
-    })
+    };
+    let same = dictionary.with_options(&config.sae.architecture);
+    same.filter(|_| skip == config.sae.skip).ok_or(refused)
 }
 
 fn join(sites: &[Site]) -> String {
@@ -349,9 +369,9 @@ fn take_step(
 }
 
 impl Run {
-    fn update(&mut self, found: &Found, step: u64, logged: bool) -> Result<(), TrainError> {
+    fn update(&mut self, found: &StepGradients, step: u64, logged: bool) -> Result<(), TrainError> {
         let train = &self.spec.config.train;
-        let Found { gradients, terms, observed, loss, norm } = found;
+        let StepGradients { gradients, terms, observed, loss, norm } = found;
         let (loss, norm) = (*loss, *norm);
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("loss {loss}, gradient norm {norm}");

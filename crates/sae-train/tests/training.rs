@@ -139,8 +139,22 @@ fn accumulation_is_one_large_batch() {
 #[test]
 fn an_interrupted_bank_goes_on_to_the_same_bits() {
     let place = Place::new();
+    // A threshold that is remembered, and one that is trained.
+    let batch_topk = ("expansion = 2", "expansion = 2\narchitecture = { batch_topk = { k = 6 } }");
+    let jumprelu = (
+        "expansion = 2",
+        "expansion = 2\narchitecture = { jumprelu = { initial_threshold = 0.1, bandwidth = 0.5 } }",
+    );
     let specs = |name: &str| {
-        [place.spec(&format!("{name}-e2e"), &[]), place.spec(&format!("{name}-local"), &[LOCAL])]
+        [
+            place.spec(&format!("{name}-e2e"), &[]),
+            place.spec(&format!("{name}-local"), &[LOCAL]),
+            place.spec(&format!("{name}-batch_topk"), &[batch_topk]),
+            place.spec(
+                &format!("{name}-jumprelu"),
+                &[jumprelu, ("coeff = 0.5", "coeff = 0.5, p = 0")],
+            ),
+        ]
     };
     let (whole, broken) = (specs("whole"), specs("broken"));
     run(&whole).unwrap();

@@ -36,6 +36,14 @@ macro_rules! architectures {
                 }
             }
 
+            /// Whether weights of the other's options compute the same with these: what differs matters in training alone.
+            pub fn computes_as(&self, other: &Self) -> bool {
+                match (self, other) {
+                    $((Self::$variant(own), Self::$variant(other)) => own.computes_as(other),)*
+                    _ => false,
+                }
+            }
+
             /// Tensors `[N, F]` that a training pass keeps for its backward pass.
             pub(crate) fn kept_tensors(&self) -> f64 {
                 match self {
@@ -77,7 +85,7 @@ architectures! {
 pub use matryoshka::SplicedPrefixes;
 
 /// What every architecture's options have.
-trait Options {
+trait Options: PartialEq + Sized {
     const SPARSITY: Sparsity;
     /// See [`Architecture::kept_tensors`]; the code alone, where gradients are written out.
     const KEPT_TENSORS: f64 = 1.0;
@@ -85,6 +93,11 @@ trait Options {
     /// See [`Architecture::check`].
     fn check(&self, _n_features: Option<usize>) -> Result<(), OptionError> {
         Ok(())
+    }
+
+    /// See [`Architecture::computes_as`].
+    fn computes_as(&self, other: &Self) -> bool {
+        self == other
     }
 
     /// See [`Architecture::spliced_passes`].

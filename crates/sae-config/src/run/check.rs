@@ -176,14 +176,24 @@ impl RunConfig {
             ));
         }
         let (sparsity, architecture) = (&self.loss.sparsity, &self.sae.architecture);
-        let counts = architecture.sparsity() == Sparsity::NormOrNumber;
-        if sparsity.coeff.get() > 0.0 && sparsity.p.get() == 0.0 && !counts {
+        let remedy = match architecture.sparsity() {
+            Sparsity::NormOrNumber => None,
+            Sparsity::Norm => Some("p = 1 is the paper's"),
+            Sparsity::Kept => {
+                Some("it keeps k of them by itself, and coeff = 0 leaves the term out")
+            }
+        };
+        if let Some(remedy) = remedy
+            && sparsity.coeff.get() > 0.0
+            && sparsity.p.get() == 0.0
+        {
             return Err(ConfigError::invalid(
                 origin,
                 "loss.sparsity.p",
                 0,
                 format!(
-                    "the number of active features has no gradient where the architecture is {}: p = 1 is the paper's",
+                    "the number of active features has a gradient where the architecture is jumprelu, and none where it is \
+                     {}: {remedy}",
                     architecture.name()
                 ),
             ));

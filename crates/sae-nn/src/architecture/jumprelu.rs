@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::{Algorithm, Exported, Kept, Mode, pre_activations};
 use crate::tape::Differentiable;
-use crate::{Dictionary, SaeError, Tape};
+use crate::{Dictionary, SaeError, Tape, loss};
 
 /// The parameter `log θ [F]`, so that θ stays above 0.
 const LOG_THRESHOLD: &str = "log_threshold";
@@ -30,35 +30,47 @@ impl JumpRelu {
         Self { options }
     }
 
+    /// In single precision at least: in bfloat16 hardly any pre-activation would be as near to a threshold as ε.
     fn gated(&self, dictionary: &Dictionary, x: &Tensor) -> Result<Gated, SaeError> {
-        let pre = pre_activations(dictionary, x)?;
-        let threshold = dictionary.parameter(LOG_THRESHOLD)?.f_exp()?.f_to_kind(pre.kind())?;
+        let kind = loss::wide(x);
+        let pre = pre_activations(dictionary, &x.f_to_kind(kind)?)?;
+        let threshold = dictionary.parameter(LOG_THRESHOLD)?.f_exp()?.f_to_kind(kind)?;
         let value = threshold.f_detach()?;
         let above = pre.f_detach()?.f_sub(&value)?;
-        let active = above.f_gt(0.0)?.f_to_kind(pre.kind())?;
+        let active = above.f_gt(0.0)?.f_to_kind(kind)?;
         // 1/ε in the rectangle, 0 elsewhere, times θ − θ: nothing is added, and θ's gradient is there.
         let bandwidth = self.options.bandwidth.get();
-        let near = above.f_abs()?.f_lt(bandwidth / 2.0)?.f_to_kind(pre.kind())?;
+        let near = above.f_abs()?.f_lt(bandwidth / 2.0)?.f_to_kind(kind)?;
         let estimate = near.f_div_scalar(bandwidth)?.f_mul(&threshold.f_sub(&value)?)?;
-        Ok(Gated {
-            features: pre.f_mul(&active)?.f_sub(&estimate.f_mul(&value)?)?,
-            active: active.f_sub(&estimate)?,
-        })
+        let features = pre.f_mul(&active)?.f_sub(&estimate.f_mul(&value)?)?;
+        Ok(Gated { features: features.f_to_kind(x.kind())?, active: active.f_sub(&estimate)? })
+    }
+
+    /// The features alone, without a gradient that reaches the thresholds.
+    fn features(dictionary: &Dictionary, x: &Tensor) -> Result<Tensor, SaeError> {
+        let kind = loss::wide(x);
+        let pre = pre_activations(dictionary, &x.f_to_kind(kind)?)?;
+        let threshold = dictionary.parameter(LOG_THRESHOLD)?.f_exp()?.f_to_kind(kind)?;
+        let active = pre.f_gt_tensor(&threshold)?.f_to_kind(kind)?;
+        Ok(pre.f_mul(&active)?.f_to_kind(x.kind())?)
     }
 }
 
 impl Algorithm for JumpRelu {
     fn parameters(&self) -> Vec<(&'static str, f64)> {
-        vec![(LOG_THRESHOLD, self.options.threshold.get().ln())]
+        vec![(LOG_THRESHOLD, self.options.initial_threshold.get().ln())]
     }
 
     fn encode(
         &self,
         dictionary: &Dictionary,
         x: &Tensor,
-        _: Mode,
+        mode: Mode,
     ) -> Result<Kept<Tensor>, SaeError> {
-        Ok(Kept::all(self.gated(dictionary, x)?.features))
+        Ok(Kept::all(match mode {
+            Mode::Training => self.gated(dictionary, x)?.features,
+            Mode::Inference => Self::features(dictionary, x)?,
+        }))
     }
 
     fn pass(&self, dictionary: &Dictionary, x: &Tensor) -> Result<Tape, SaeError> {

@@ -194,7 +194,7 @@ mod tests {
             r#"{"topk": {"k": 2}}"#,
             r#"{"batch_topk": {"k": 2}}"#,
             r#"{"matryoshka": {"k": 2}}"#,
-            r#"{"jumprelu": {"threshold": 0.1, "bandwidth": 0.5}}"#,
+            r#"{"jumprelu": {"initial_threshold": 0.1, "bandwidth": 0.5}}"#,
         ];
         assert_eq!(cases.len(), Architecture::NAMES.len());
         for (case, name) in cases.into_iter().zip(Architecture::NAMES) {
