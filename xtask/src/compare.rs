@@ -227,12 +227,36 @@ fn differing(before: &Path, after: &Path) -> anyhow::Result<Vec<String>> {
             continue;
         };
         let is_json = name.extension().is_some_and(|extension| extension == "json");
-        let same = if is_json { json(&a)? == json(&b)? } else { a == b };
+        let same = if is_json { equal(&json(&a)?, &json(&b)?) } else { a == b };
         if !same {
             found.push(format!("{} differs", name.display()));
         }
     }
     Ok(found)
+}
+
+/// Whether two files of JSON hold the same. What only one summary has measured, by a probe that the other binary does not have,
+/// is no difference.
+fn equal(a: &Value, b: &Value) -> bool {
+    let (Some(a_values), Some(b_values)) = (a.get("evaluation"), b.get("evaluation")) else {
+        return a == b;
+    };
+    let rest = |whole: &Value| {
+        let mut rest = whole.clone();
+        rest.as_object_mut().map(|object| object.remove("evaluation"));
+        rest
+    };
+    rest(a) == rest(b) && equal_where_both(a_values, b_values)
+}
+
+fn equal_where_both(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let mut shared = a.iter().filter_map(|(key, a)| Some((a, b.get(key)?)));
+            shared.all(|(a, b)| equal_where_both(a, b))
+        }
+        (a, b) => a == b,
+    }
 }
 
 /// A file of JSON; of a summary, what it was made with and what its metrics are is left out.
@@ -288,6 +312,19 @@ mod tests {
             differing(&before, &after).unwrap(),
             ["new is on one side only", "sae/weights differs", "summary.json differs"]
         );
+        // A new probe is no difference, another value is.
+        let write = |folder: &Path, values: &str| {
+            std::fs::write(
+                folder.join("summary.json"),
+                format!(r#"{{"evaluation": {{"values": {values}}}}}"#),
+            )
+            .unwrap();
+        };
+        write(&before, r#"{"kl": 1.0}"#);
+        write(&after, r#"{"kl": 1.0, "new": 2.0}"#);
+        assert_eq!(differing(&before, &after).unwrap().len(), 2);
+        write(&after, r#"{"kl": 1.5, "new": 2.0}"#);
+        assert_eq!(differing(&before, &after).unwrap().len(), 3);
         std::fs::remove_file(before.join("summary.json")).unwrap();
         assert!(differing(&before, &after).is_err());
     }

@@ -15,11 +15,11 @@ use crate::telemetry::Telemetry;
 /// the hub. Prints all metrics as JSON.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  sae eval runs/rust-lm/e2e_sparsity-2
+  sae eval runs/rust-lm/e2e_sparsity-0.8
   # A checkpoint that log.checkpoint_every_n_steps has kept
-  sae eval runs/first/checkpoints/step_100
+  sae eval runs/gpt2/checkpoints/step_2500
   # More windows, of other data
-  sae eval runs/rust-lm/e2e_sparsity-2 --data data/corpus/validation --n-samples 2048
+  sae eval runs/rust-lm/e2e_sparsity-0.8 --data data/corpus/validation --n-samples 2048
   # Published SAEs of the reference
   sae eval hf://apollo-research/e2e-saes-gpt2/e2e_similar_ce_layer_6.pt")]
 pub(crate) struct Arguments {

@@ -16,7 +16,7 @@ use crate::telemetry::Telemetry;
 /// Go on with a text, by the model alone and with its SAEs spliced in, side by side
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  sae generate runs/rust-lm/e2e_sparsity-2 --prompt 'impl Iterator for '
+  sae generate runs/rust-lm/e2e_sparsity-0.8 --prompt 'impl Iterator for '
   sae generate runs/first --prompt 'Once upon a time' --greedy --tokens 40
   sae generate out/samples_400000.pt --prompt 'The' --top-k 50 --top-p 0.9 --temperature 0.8 --seed 3")]
 pub(crate) struct Arguments {

@@ -7,7 +7,7 @@ use crate::{Coefficient, Site};
 /// How far into the model a term looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// At the dictionaries alone, each on the activation that it reads.
+    /// At the dictionaries alone, each on the activation that it writes.
     Dictionary,
     /// At activations after them: a spliced pass to the last of these.
     Sites,

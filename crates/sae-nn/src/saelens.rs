@@ -209,6 +209,13 @@ impl Config {
             }
             dictionary.import(&threshold.f_mul(&scale)?, &path)?;
         }
+        let computed = dictionary.exported()?.architecture;
+        if self.of_sae() != computed {
+            return Err(self.failed(format!(
+                "architecture is {}, and metadata.{OPTIONS} is of what SAELens names {computed:?}",
+                self.json["architecture"]
+            )));
+        }
         dictionary.check_finite(&path)?;
         Ok(dictionary)
     }
@@ -243,11 +250,19 @@ impl Config {
         self.json["architecture"].as_str().unwrap_or("standard")
     }
 
+    /// The architecture's name, of a transcoder that of the SAE which makes its code alike.
+    fn of_sae(&self) -> &str {
+        let name = self.name().trim_end_matches("transcoder").trim_end_matches("skip_");
+        match name.trim_end_matches('_') {
+            "" => "standard",
+            name => name,
+        }
+    }
+
     /// How the code is made: as this software wrote it, or by SAELens's own keys.
     fn encoding(&self) -> Result<Encoding, SaeError> {
         let json = &self.json;
-        let of_sae = self.name().trim_end_matches("transcoder").trim_end_matches("skip_");
-        let of_sae = of_sae.trim_end_matches('_');
+        let of_sae = self.of_sae();
         let own = &json["metadata"][OPTIONS];
         let options = if own.is_null() {
             None
@@ -260,9 +275,9 @@ impl Config {
             Err(self.failed(format!("architecture is {value}, which is not supported: {why}")))
         };
         match (of_sae, options) {
-            ("standard" | "", None) => Ok(Encoding {
-                options: Architecture::default(),
-                chooses_by_unit_rows: true,
+            ("standard", options) => Ok(Encoding {
+                chooses_by_unit_rows: options.is_none(),
+                options: options.unwrap_or_default(),
                 has_threshold: false,
             }),
             ("topk", options) => {

@@ -5,8 +5,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sae_nn::Dictionary;
+use sae_config::Architecture;
 use sae_nn::weights::{self, Provenance};
+use sae_nn::{Dictionary, Sizes};
 use sae_tensors::TensorFiles;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -71,6 +72,47 @@ fn folders_of_saelens_compute_what_saelens_computes() {
             assert_eq!(ours, theirs, "{case}");
         }
         computes(&weights::load(&folder, Device::Cpu, Kind::Double).unwrap());
+    }
+}
+
+/// What a dictionary of every architecture is written as is read as that dictionary, with its options.
+#[test]
+fn every_architecture_comes_back() {
+    let all = [
+        r#"{"relu": {}}"#,
+        r#"{"topk": {"k": 3}}"#,
+        r#"{"batch_topk": {"k": 3}}"#,
+        r#"{"matryoshka": {"k": 3, "prefixes": [0.5, 1.0]}}"#,
+        r#"{"jumprelu": {"initial_threshold": 0.3, "bandwidth": 0.5}}"#,
+    ];
+    assert_eq!(all.len(), Architecture::NAMES.len());
+    for (options, skip) in all.into_iter().flat_map(|options| [(options, false), (options, true)]) {
+        let options: Architecture = serde_json::from_str(options).unwrap();
+        let sizes = Sizes { input: 6, output: 6, features: 20, skip };
+        let (cpu, kind) = (Device::Cpu, Kind::Float);
+        let dictionary = Dictionary::random(&options, sizes, 0, 0, cpu, kind).unwrap();
+        tch::manual_seed(3);
+        let x = Tensor::randn([50, 6], (kind, cpu));
+        dictionary.observe(&dictionary.pass(&x).unwrap().observed).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("sae");
+        let provenance = Provenance {
+            model: "tiny",
+            hook_name: "blocks.1.hook_resid_pre",
+            hook_name_out: skip.then_some("blocks.1.hook_mlp_out"),
+            context_length: 8,
+            processed: false,
+        };
+        weights::save(&dictionary, provenance, &folder).unwrap();
+        let again = weights::load(&folder, cpu, kind).unwrap();
+        assert_eq!((again.options(), again.sizes()), (&options, sizes));
+        let [before, after] = [&dictionary, &again].map(|own| own.forward(&x).unwrap());
+        for (a, b) in
+            [(before.features, after.features), (before.reconstruction, after.reconstruction)]
+        {
+            let difference = (a - b).abs().max().double_value(&[]);
+            assert!(difference < 1e-5, "{options:?} differs by {difference}");
+        }
     }
 }
 
