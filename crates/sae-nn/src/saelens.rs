@@ -294,13 +294,13 @@ impl Config {
                 Ok(Encoding { options: read, chooses_by_unit_rows, has_threshold: false })
             }
             ("jumprelu", Some(options)) => {
-                // One threshold for all features is no longer one where rows have lengths.
+                // Folding the lengths of rows would make several thresholds of the one that a BatchTopK has.
                 let chooses_by_unit_rows = matches!(options, Architecture::JumpRelu(_));
                 Ok(Encoding { options, chooses_by_unit_rows, has_threshold: true })
             }
             ("jumprelu", None) => {
-                // Options matter in training alone, and the file has none: those of its paper.
-                // Thresholds are folded as the encoder's weights are.
+                // The options matter in training alone, and the file has none: those of its paper. Thresholds are folded as
+                // the encoder's weights are.
                 let paper = serde_json::json!({"jumprelu": {"initial_threshold": 0.001, "bandwidth": 0.001}});
                 let options = serde_json::from_value(paper);
                 let options = options.map_err(|error| self.failed(error.to_string()))?;

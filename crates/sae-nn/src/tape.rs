@@ -137,7 +137,7 @@ impl Tape {
             let all = dictionary.n_features();
             let (mut reconstructions, mut parts) = (Vec::<Tensor>::new(), Vec::new());
             let mut start = 0;
-            for end in algorithm.prefixes(all) {
+            for end in dictionary.options().prefixes(all) {
                 let features = start..end as i64;
                 start = features.end;
                 let w_dec = narrow(w_dec, &features)?;

@@ -181,11 +181,10 @@ impl Member {
 
     /// Which prefixes of its dictionaries a member's passes on a batch splice in, one a pass.
     pub(crate) fn spliced_prefixes(&self, micro_batch: u64) -> Vec<Prefix> {
-        let nested = self.trained().filter_map(|dictionary| match dictionary.options() {
-            Architecture::Matryoshka(options) => {
-                Some((options.spliced, options.ends(dictionary.n_features()).len()))
-            }
-            _ => None,
+        let nested = self.trained().filter_map(|dictionary| {
+            let options = dictionary.options();
+            let count = options.prefixes(dictionary.n_features()).len();
+            (count > 1).then(|| (options.spliced(), count))
         });
         // A dictionary with fewer prefixes is whole at the others.
         let nested = nested.max_by_key(|(_, count)| *count);

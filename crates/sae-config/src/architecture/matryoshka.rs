@@ -57,17 +57,11 @@ impl Options for Matryoshka {
         check_k(self.k.get(), n_features)
     }
 
-    fn spliced_passes(&self, n_features: usize) -> usize {
-        match self.spliced {
-            SplicedPrefixes::Drawn => 1,
-            SplicedPrefixes::All => self.ends(n_features).len(),
-        }
+    fn spliced(&self) -> SplicedPrefixes {
+        self.spliced
     }
-}
 
-impl Matryoshka {
-    /// Where each prefix of a dictionary of `n_features` elements ends, rising; the last is the whole.
-    pub fn ends(&self, n_features: usize) -> Vec<usize> {
+    fn prefixes(&self, n_features: usize) -> Vec<usize> {
         let end = |share: &Fraction| (share.get() * n_features as f64).round() as usize;
         let mut ends: Vec<usize> = self.prefixes.iter().map(end).collect();
         ends.push(n_features);

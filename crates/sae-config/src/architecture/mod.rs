@@ -51,11 +51,25 @@ macro_rules! architectures {
                 }
             }
 
-            /// Spliced passes that a training step makes of a dictionary of `n_features` elements.
-            pub(crate) fn spliced_passes(&self, n_features: usize) -> usize {
+            /// Where each prefix of a dictionary of `n_features` elements ends that has a reconstruction of its own, rising; the
+            /// last is the whole.
+            pub fn prefixes(&self, n_features: usize) -> Vec<usize> {
                 match self {
-                    $(Self::$variant(options) => options.spliced_passes(n_features),)*
+                    $(Self::$variant(options) => options.prefixes(n_features),)*
                 }
+            }
+
+            /// Which of the prefixes a training step splices into the model.
+            pub fn spliced(&self) -> SplicedPrefixes {
+                match self {
+                    $(Self::$variant(options) => options.spliced(),)*
+                }
+            }
+
+            /// The names of the architectures that are made sparse like this.
+            pub fn made_sparse_by(sparsity: Sparsity) -> Vec<&'static str> {
+                let all = [$(($name, $variant::SPARSITY)),*];
+                all.into_iter().filter(|(_, own)| *own == sparsity).map(|(name, _)| name).collect()
             }
 
             /// What keeps the number of active features small.
@@ -100,9 +114,24 @@ trait Options: PartialEq + Sized {
         self == other
     }
 
-    /// See [`Architecture::spliced_passes`].
-    fn spliced_passes(&self, _n_features: usize) -> usize {
-        1
+    /// See [`Architecture::prefixes`].
+    fn prefixes(&self, n_features: usize) -> Vec<usize> {
+        vec![n_features]
+    }
+
+    /// See [`Architecture::spliced`].
+    fn spliced(&self) -> SplicedPrefixes {
+        SplicedPrefixes::Drawn
+    }
+}
+
+impl Architecture {
+    /// Spliced passes that a training step makes of a dictionary of `n_features` elements.
+    pub(crate) fn spliced_passes(&self, n_features: usize) -> usize {
+        match self.spliced() {
+            SplicedPrefixes::Drawn => 1,
+            SplicedPrefixes::All => self.prefixes(n_features).len(),
+        }
     }
 }
 

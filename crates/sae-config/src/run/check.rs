@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 
 use super::{RunConfig, ScheduleKind};
-use crate::ConfigError;
 use crate::architecture::{OptionError, Sparsity};
 use crate::loss::{LossConfig, Scope, Term};
+use crate::{Architecture, ConfigError};
 
 /// Tokens in a window.
 const MOST_TOKENS: u64 = 1 << 20;
@@ -192,8 +192,9 @@ impl RunConfig {
                 "loss.sparsity.p",
                 0,
                 format!(
-                    "the number of active features has a gradient where the architecture is jumprelu, and none where it is \
-                     {}: {remedy}",
+                    "the number of active features has a gradient where the architecture is {}, and none where it is {}: \
+                     {remedy}",
+                    Architecture::made_sparse_by(Sparsity::NormOrNumber).join(" or "),
                     architecture.name()
                 ),
             ));

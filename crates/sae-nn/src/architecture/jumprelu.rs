@@ -30,12 +30,17 @@ impl JumpRelu {
         Self { options }
     }
 
-    /// In single precision at least: in bfloat16 hardly any pre-activation would be as near to a threshold as ε.
-    fn gated(&self, dictionary: &Dictionary, x: &Tensor) -> Result<Gated, SaeError> {
+    /// Pre-activations, `[..., F]`, and θ, `[F]`, in single precision at least: in bfloat16 hardly any pre-activation would be as
+    /// near to a threshold as ε.
+    fn compared(dictionary: &Dictionary, x: &Tensor) -> Result<(Tensor, Tensor), SaeError> {
         let kind = loss::wide(x);
         let pre = pre_activations(dictionary, &x.f_to_kind(kind)?)?;
-        let threshold = dictionary.parameter(LOG_THRESHOLD)?.f_exp()?.f_to_kind(kind)?;
-        let value = threshold.f_detach()?;
+        Ok((pre, dictionary.parameter(LOG_THRESHOLD)?.f_exp()?.f_to_kind(kind)?))
+    }
+
+    fn gated(&self, dictionary: &Dictionary, x: &Tensor) -> Result<Gated, SaeError> {
+        let (pre, threshold) = Self::compared(dictionary, x)?;
+        let (kind, value) = (pre.kind(), threshold.f_detach()?);
         let above = pre.f_detach()?.f_sub(&value)?;
         let active = above.f_gt(0.0)?.f_to_kind(kind)?;
         // 1/ε in the rectangle, 0 elsewhere, times θ − θ: nothing is added, and θ's gradient is there.
@@ -48,10 +53,8 @@ impl JumpRelu {
 
     /// The features alone, without a gradient that reaches the thresholds.
     fn features(dictionary: &Dictionary, x: &Tensor) -> Result<Tensor, SaeError> {
-        let kind = loss::wide(x);
-        let pre = pre_activations(dictionary, &x.f_to_kind(kind)?)?;
-        let threshold = dictionary.parameter(LOG_THRESHOLD)?.f_exp()?.f_to_kind(kind)?;
-        let active = pre.f_gt_tensor(&threshold)?.f_to_kind(kind)?;
+        let (pre, threshold) = Self::compared(dictionary, x)?;
+        let active = pre.f_gt_tensor(&threshold)?.f_to_kind(pre.kind())?;
         Ok(pre.f_mul(&active)?.f_to_kind(x.kind())?)
     }
 }
