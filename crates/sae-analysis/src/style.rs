@@ -1,7 +1,7 @@
 //! Colours, markers and strokes, the same in every picture; types are told apart without colour too.
 
 use plotters::style::RGBColor;
-use sae_config::{Architecture, Variant};
+use sae_config::Variant;
 
 use crate::SaeType;
 
@@ -74,19 +74,23 @@ impl Look {
 
 /// Colours that stay apart for colour-blind eyes (Okabe and Ito 2008).
 pub(crate) fn colour(sae_type: SaeType) -> RGBColor {
-    // One colour an architecture beside the paper's.
-    const OTHERS: [RGBColor; Architecture::NAMES.len() - 1] = [
+    // One colour an architecture beside the paper's, and some for those to come.
+    const OTHERS: [RGBColor; 8] = [
         RGBColor(204, 121, 167),
         RGBColor(190, 135, 0),
         RGBColor(86, 180, 233),
         RGBColor(86, 60, 140),
+        RGBColor(150, 70, 50),
+        RGBColor(120, 150, 0),
+        RGBColor(0, 90, 100),
+        RGBColor(230, 60, 120),
     ];
     match (sae_type.architecture(), sae_type.objective) {
         (0, Variant::Local) => RGBColor(0, 114, 178),
         (0, Variant::E2e) => RGBColor(213, 94, 0),
         (0, Variant::E2eDs) => RGBColor(0, 158, 115),
         (0, Variant::Other) => NEUTRAL,
-        (architecture, _) => OTHERS[architecture - 1],
+        (architecture, _) => OTHERS[(architecture - 1) % OTHERS.len()],
     }
 }
 
@@ -96,5 +100,32 @@ pub(crate) fn marker(sae_type: SaeType) -> Marker {
         Variant::E2e => Marker::Triangle,
         Variant::E2eDs => Marker::Square,
         Variant::Other => Marker::Cross,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use sae_config::Architecture;
+
+    use super::Look;
+    use crate::SaeType;
+
+    #[test]
+    fn no_two_types_look_alike() {
+        let mut looks = BTreeSet::new();
+        let mut types = 0;
+        for architecture in Architecture::NAMES {
+            for objective in ["local", "e2e", "e2e+ds"] {
+                let own = architecture == &Architecture::NAMES[0];
+                let name =
+                    if own { objective.to_owned() } else { format!("{architecture} {objective}") };
+                let sae_type: SaeType = name.parse().unwrap();
+                looks.insert(format!("{:?}", Look::of(sae_type)));
+                types += 1;
+            }
+        }
+        assert_eq!(looks.len(), types);
     }
 }
