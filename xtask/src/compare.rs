@@ -235,27 +235,26 @@ fn differing(before: &Path, after: &Path) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-/// Whether two files of JSON hold the same. What only one summary has measured, by a probe that the other binary does not have,
-/// is no difference.
-fn equal(a: &Value, b: &Value) -> bool {
-    let (Some(a_values), Some(b_values)) = (a.get("evaluation"), b.get("evaluation")) else {
-        return a == b;
+/// Whether a file of JSON holds what it held before. A summary may have values of a probe that is new, and lacks none.
+fn equal(before: &Value, after: &Value) -> bool {
+    let (Some(values), Some(of_after)) = (before.get("evaluation"), after.get("evaluation")) else {
+        return before == after;
     };
     let rest = |whole: &Value| {
         let mut rest = whole.clone();
         rest.as_object_mut().map(|object| object.remove("evaluation"));
         rest
     };
-    rest(a) == rest(b) && equal_where_both(a_values, b_values)
+    rest(before) == rest(after) && contains(of_after, values)
 }
 
-fn equal_where_both(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Object(a), Value::Object(b)) => {
-            let mut shared = a.iter().filter_map(|(key, a)| Some((a, b.get(key)?)));
-            shared.all(|(a, b)| equal_where_both(a, b))
+/// Whether everything that `before` has is in `after`.
+fn contains(after: &Value, before: &Value) -> bool {
+    match (after, before) {
+        (Value::Object(after), Value::Object(before)) => {
+            before.iter().all(|(key, value)| after.get(key).is_some_and(|own| contains(own, value)))
         }
-        (a, b) => a == b,
+        (after, before) => after == before,
     }
 }
 
@@ -312,7 +311,7 @@ mod tests {
             differing(&before, &after).unwrap(),
             ["new is on one side only", "sae/weights differs", "summary.json differs"]
         );
-        // A new probe is no difference, another value is.
+        // A new probe is no difference; another value is, and one that is gone.
         let write = |folder: &Path, values: &str| {
             std::fs::write(
                 folder.join("summary.json"),
@@ -323,8 +322,10 @@ mod tests {
         write(&before, r#"{"kl": 1.0}"#);
         write(&after, r#"{"kl": 1.0, "new": 2.0}"#);
         assert_eq!(differing(&before, &after).unwrap().len(), 2);
-        write(&after, r#"{"kl": 1.5, "new": 2.0}"#);
-        assert_eq!(differing(&before, &after).unwrap().len(), 3);
+        for values in [r#"{"kl": 1.5, "new": 2.0}"#, r#"{"new": 2.0}"#] {
+            write(&after, values);
+            assert_eq!(differing(&before, &after).unwrap().len(), 3, "{values}");
+        }
         std::fs::remove_file(before.join("summary.json")).unwrap();
         assert!(differing(&before, &after).is_err());
     }
