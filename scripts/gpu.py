@@ -6,6 +6,7 @@
 
 Every part takes less than 9 minutes, and writes `OUT/PART.json` and `OUT/PART.md` as soon as it has a result:
 
+    agreement   the GPU's kernels beside libtorch's operations in double precision (`sae bench agreement`)
     correct     20 steps of every type, precision and architecture on the GPU and on the CPU; the same bits twice, resumed
                 and in a bank; `sae eval`; the activations that `sae analyze` measures
     table       training steps beside PyTorch (`peer/best.py`; `peer/train.py` where transformer-lens is installed)
@@ -18,6 +19,7 @@ go to docs/gpu.md by hand, with the card, the date and the commit.
 """
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -74,6 +76,7 @@ class Setting:
     precisions: list[str]
     sides: list[str]
     minutes: float
+    active: int | None
 
     def environment(self, precision: str) -> dict[str, str]:
         """Where `sae` finds libtorch, and which products it takes."""
@@ -107,6 +110,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
     lines = [list(columns), ["---"] * len(columns), *([shown(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+# ---- agreement
+
+
+def agreement(setting: Setting) -> None:
+    """In f32 without TF32; what is lowered is lowered to bf16."""
+    command = [str(setting.sae), "--device", setting.device, "bench", "agreement"]
+    done = subprocess.run(
+        command, check=False, cwd=ROOT, env=setting.environment("f32"), capture_output=True, text=True
+    )  # fmt: skip
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    text = "".join(f"{row['difference']:.1e}  {row['what']}\n" for row in rows)
+    save(setting, "agreement", rows, text + done.stderr[-800:])
 
 
 # ---- correct
@@ -155,21 +172,26 @@ class Case:
         return setting.out / "runs" / f"{self.name}-{self.device}-{self.precision}".replace(":", "")
 
 
-def train(setting: Setting, case: Case) -> str | None:
-    """Trains; the error, where there is one."""
+def train(setting: Setting, case: Case, limit: float | None = None) -> str | None:
+    """Trains; the error, where there is one. After `limit` seconds it is ended."""
     folder = case.folder(setting)
     folder.mkdir(parents=True, exist_ok=True)
     config = folder.with_suffix(".toml")
     config.write_text("\n".join(f"{key} = {toml(value)}" for key, value in case.config.items()) + "\n")
-    return sae(setting, case, ["train", str(config), "--out", str(folder)])
+    return sae(setting, case, ["train", str(config), "--out", str(folder)], limit)
 
 
-def sae(setting: Setting, case: Case, arguments: list[str]) -> str | None:
+def sae(setting: Setting, case: Case, arguments: list[str], limit: float | None = None) -> str | None:
     command = [str(setting.sae), *arguments, "--device", case.device, "--quiet"]
     environment = {**setting.environment(case.precision), "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+    try:
+        done = subprocess.run(
+            command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"ended after {limit} s"
     if done.returncode != 0:
-        return (done.stderr or done.stdout).strip()[-600:]
+        return (done.stderr or done.stdout).strip()[-1500:]
     case.folder(setting).parent.mkdir(parents=True, exist_ok=True)
     case.folder(setting).with_suffix(".out").write_text(done.stdout)
     return None
@@ -221,6 +243,12 @@ def correct(setting: Setting) -> None:
         "recomputed": {"train__recompute": True},
         "accumulated": {"train__batch_size": 8, "train__effective_batch_size": 16},
         "p-half": {"loss__sparsity": {"coeff": 0.1, "p": 0.5}},
+        # So few active features that they are worked on one by one.
+        "few": {"sae__architecture": {"topk": {"k": 8}}},
+        "few-sites": {
+            "sae__architecture": {"topk": {"k": 8}}, "loss__sparsity": {"coeff": 0.1, "p": 0.5},
+            "sae__sites": ["blocks.1.hook_resid_pre", "blocks.3.hook_mlp_out", "blocks.4.hook_resid_pre"],
+        },
     }  # fmt: skip
     for name, more in variants.items():
         loss = dict(TYPES["e2e+ds"])
@@ -443,6 +471,8 @@ class Side:
 def measured(setting: Setting, shape: str, kind: str, precision: str) -> list[dict[str, Any]]:
     """All sides of a row. They set up at the same time, and are measured one after the other."""
     settings = {**SHAPES[shape], "type": kind, "precision": precision, "warmup_steps": 3, "lr": 1e-5}
+    if setting.active is not None:
+        settings["active"] = setting.active
     chosen = [(name, int(members or 1)) for name, _, members in (side.partition(":") for side in setting.sides)]
     logs = setting.out / "logs"
     logs.mkdir(exist_ok=True)
@@ -541,6 +571,17 @@ def paper(setting: Setting) -> None:
         "eval": {"data": str(data.with_name("validation")), "n_samples": 64, "alive_tokens": 1_000_000},
         "log": {"every_n_steps": 20, "checkpoint_every_n_steps": 500},
     }  # fmt: skip
+    rows = [{"precision": setting.precisions[0], **timed(setting, config, sizes["context"])}]
+    save(setting, "paper", rows, json.dumps(rows[0], indent=1) + "\n")
+    # What is said where memory runs out: 1 024 windows a step.
+    config["train"]["batch_size"] = 4 if setting.smoke else 1024
+    case = Case("too-large", setting.device, setting.precisions[0], config)
+    rows[0]["too_large"] = train(setting, case, limit=0.0 if setting.smoke else 25.0)
+    save(setting, "paper", rows, json.dumps(rows[0], indent=1) + "\n")
+
+
+def timed(setting: Setting, config: dict[str, Any], context: int) -> dict[str, Any]:
+    """A run of `sae train` that is ended after some minutes: its rate from the first line of its log to the last."""
     case = Case("paper", setting.device, setting.precisions[0], config)
     run = case.folder(setting)
     run.mkdir(parents=True, exist_ok=True)
@@ -550,25 +591,29 @@ def paper(setting: Setting) -> None:
     began = time.time()
     with run.with_suffix(".log").open("w") as log:
         process = subprocess.Popen(
-            [*command, "--progress", "json"], cwd=ROOT, env=setting.environment(setting.precisions[0]), stdout=log,
+            [*command, "--progress", "lines"], cwd=ROOT, env=setting.environment(setting.precisions[0]), stdout=log,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
-        seen: list[tuple[float, int]] = []
+        seen: list[tuple[float, dict[str, float]]] = []
         while process.poll() is None and time.time() - began < 60 * setting.minutes:
             time.sleep(0.5)
-            lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
-            if lines and (not seen or json.loads(lines[-1])["samples"] != seen[-1][1]):
-                seen.append((time.time(), json.loads(lines[-1])["samples"]))
+            lines = metrics(run) if (run / "metrics.jsonl").exists() else []
+            if lines and (not seen or lines[-1]["samples"] != seen[-1][1]["samples"]):
+                seen.append((time.time(), lines[-1]))
         process.terminate()
         process.wait()
-    tokens = (seen[-1][1] - seen[0][1]) * sizes["context"] if len(seen) > 1 else 0
-    rate = tokens / (seen[-1][0] - seen[0][0]) if tokens else math.nan
-    rows = [{
-        "precision": setting.precisions[0], "tokens": tokens, "tokens_per_second": rate,
-        "first_line_s": seen[0][0] - began if seen else math.nan, "minutes_for_410M": 410e6 / rate / 60,
+    if len(seen) < 2:
+        return {"error": run.with_suffix(".log").read_text()[-800:]}
+
+    def rate(lines: list[tuple[float, dict[str, float]]]) -> float:
+        return (lines[-1][1]["samples"] - lines[0][1]["samples"]) * context / (lines[-1][0] - lines[0][0])
+
+    return {
+        "tokens": seen[-1][1]["samples"] * context, "seconds": seen[-1][0] - seen[0][0], "tokens_per_second": rate(seen),
+        "last_quarter": rate(seen[-max(2, len(seen) // 4) :]), "l0": seen[-1][1]["l0"],
+        "first_line_s": seen[0][0] - began, "minutes_for_410M": 410e6 / rate(seen) / 60,
         "end": run.with_suffix(".log").read_text()[-600:],
-    }]  # fmt: skip
-    save(setting, "paper", rows, json.dumps(rows[0], indent=1) + "\n")
+    }  # fmt: skip
 
 
 def windows(setting: Setting) -> int:
@@ -635,19 +680,69 @@ def random_windows(setting: Setting, folder: Path) -> Path:
 
 
 def kernels(setting: Setting) -> None:
-    """The peer's kernels by PyTorch's profiler."""
+    """Ours by Nsight Compute, which times one kernel after the other; the peer's by PyTorch's profiler."""
     for shape in setting.shapes:
         for kind in setting.types:
             settings = {**SHAPES[shape], "type": kind, "precision": setting.precisions[0], "warmup_steps": 3}
-            settings |= {"lr": 1e-5, "device": setting.device, "measured_steps": 3}
-            found = setting.out / f"kernels-{shape}-{kind}.txt"
-            script = ROOT / "scripts/peer/best.py"
-            command = [setting.python, "-B", str(script), json.dumps(settings), "--kernels", str(found)]
-            done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
-            print(found.read_text() if found.exists() else done.stderr[-800:], flush=True)
+            settings |= {"lr": 1e-5}
+            if any(side.startswith("sae") for side in setting.sides):
+                own_kernels(setting, shape, kind, settings)
+            if "best" in setting.sides:
+                found = setting.out / f"kernels-{shape}-{kind}.txt"
+                peer = {**settings, "device": setting.device, "measured_steps": 3}
+                script = ROOT / "scripts/peer/best.py"
+                command = [setting.python, "-B", str(script), json.dumps(peer), "--kernels", str(found)]
+                done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+                print(found.read_text() if found.exists() else done.stderr[-800:], flush=True)
+
+
+# Launches that are not timed: of the set-up and of some steps; and those that are, of more than one step.
+SKIPPED_LAUNCHES, TIMED_LAUNCHES = 6000, 1800
+
+
+def own_kernels(setting: Setting, shape: str, kind: str, settings: dict[str, Any]) -> None:
+    precision = settings["precision"]
+    own = {**settings, "precision": lowered(precision)}
+    command = [
+        "ncu", "--clock-control", "none", "--metrics", "gpu__time_duration.sum", "--csv", "--page", "raw",
+        "--print-units", "base", "-s", str(SKIPPED_LAUNCHES), "-c", str(TIMED_LAUNCHES), str(setting.sae), "--device",
+        setting.device, "bench", "train", json.dumps(own),
+    ]  # fmt: skip
+    environment = setting.environment(precision)
+    done = subprocess.run(
+        command, check=False, cwd=ROOT, env=environment, input="40\n", capture_output=True, text=True
+    )  # fmt: skip
+    (setting.out / f"ncu-{shape}-{kind}.csv").write_text(done.stdout)
+    lines = [line for line in done.stdout.splitlines() if line.startswith('"')]
+    found = [
+        (line["Kernel Name"], float(line["gpu__time_duration.sum"].replace(",", "")))
+        for line in csv.DictReader(lines)
+        if line["ID"]
+    ]
+    # Adam begins the end of a step: whole steps lie between the first step's first and the last step's.
+    ends = [
+        at for at, (name, _) in enumerate(found) if name.startswith("adam") and not found[at - 1][0].startswith("adam")
+    ]
+    if len(ends) < 2:
+        print(done.stdout[-600:] + done.stderr[-600:], flush=True)
+        return
+    steps, between = len(ends) - 1, found[ends[0] : ends[-1]]
+    names: dict[str, list[float]] = {}
+    for name, nanoseconds in between:
+        names.setdefault(name, []).append(nanoseconds / 1e6)
+    rows = [
+        {"kernel": name, "launches": len(times) / steps, "ms": sum(times) / steps} for name, times in names.items()
+    ]  # fmt: skip
+    rows.sort(key=lambda row: -row["ms"])
+    total = {"kernel": "all", "launches": len(between) / steps, "ms": sum(row["ms"] for row in rows)}
+    text = table(
+        ["kernel", "launches", "ms"], [[row["kernel"][:150], row["launches"], row["ms"]] for row in [total, *rows]]
+    )
+    save(setting, f"ncu-{shape}-{kind}", [total, *rows], text)
 
 
 PARTS: dict[str, Callable[[Setting], None]] = {
+    "agreement": agreement,
     "correct": correct, "table": steps_table, "limits": limits, "paper": paper, "kernels": kernels,
 }  # fmt: skip
 
@@ -665,13 +760,14 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", choices=list(TYPES), default=list(TYPES))
     parser.add_argument("--precisions", nargs="+", choices=["f32", "tf32", "bf16"], default=["bf16", "tf32", "f32"])
     parser.add_argument("--sides", nargs="+", default=["sae:1", "sae:5", "best", "train"], help="NAME:MEMBERS")
+    parser.add_argument("--active", type=int, help="features a token, instead of the shape's")
     parser.add_argument("--minutes", type=float, default=3.0, help="of the part `paper`")
     own = parser.parse_args()
     out = own.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     setting = Setting(
         own.sae.resolve(), own.python, out, own.device, own.smoke, ["smoke"] if own.smoke else own.shapes, own.types,
-        own.precisions, own.sides, 0.2 if own.smoke else own.minutes,
+        own.precisions, own.sides, 0.2 if own.smoke else own.minutes, own.active,
     )  # fmt: skip
     for part in own.part:
         began = time.monotonic()

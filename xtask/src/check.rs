@@ -16,12 +16,13 @@ pub(crate) struct Arguments {}
 /// The floors: which crates of the workspace a crate may use. What is not listed here is an error, so a new crate is
 /// given its place in this table.
 const FLOORS: &[(&str, &[&str])] = &[
+    ("sae-cuda", &[]),
     ("sae-kernels", &[]),
     ("sae-config", &[]),
     ("sae-tensors", &[]),
     ("sae-record", &["sae-config"]),
     ("sae-data", &["sae-config"]),
-    ("sae-nn", &["sae-config", "sae-kernels", "sae-tensors"]),
+    ("sae-nn", &["sae-config", "sae-cuda", "sae-kernels", "sae-tensors"]),
     ("sae-model", &["sae-config", "sae-tensors"]),
     ("sae-splice", &["sae-config", "sae-model", "sae-nn"]),
     ("sae-eval", &["sae-config", "sae-model", "sae-nn", "sae-record", "sae-splice"]),
@@ -57,7 +58,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 
 /// Crates that must build without libtorch.
 pub(crate) const WITHOUT_TORCH: &[&str] =
-    &["sae-kernels", "sae-config", "sae-record", "sae-data", "sae-analysis", "xtask"];
+    &["sae-cuda", "sae-kernels", "sae-config", "sae-record", "sae-data", "sae-analysis", "xtask"];
 
 pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> {
     tool::say("formatting");

@@ -9,6 +9,7 @@ use sae_analysis::matrix::Matrix;
 use sae_analysis::similarity::{across, within};
 use sae_data::{ColumnKind, ShardSet, StreamOptions, TextTokenizer, TokenStream};
 use sae_model::device::DeviceChoice;
+use sae_train::agreement;
 use sae_train::bench::{Bench, Floor, Shape, peak_bytes};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -27,6 +28,10 @@ enum What {
     /// Measure what a step of a shape cannot be faster than
     Floor(Train),
     Cosines(Cosines),
+    /// Compare the fast paths of a device with plain operations in double precision
+    ///
+    /// Prints a line of JSON for each: what, difference (of norms, relative).
+    Agreement,
 }
 
 /// The largest cosines within two dictionaries of random numbers, and across them
@@ -83,6 +88,12 @@ pub(crate) fn run(arguments: &Arguments, device: DeviceChoice) -> anyhow::Result
         What::Data(data) => read(data),
         What::Train(train) => serve(train, device),
         What::Cosines(size) => cosines(size),
+        What::Agreement => {
+            for found in agreement::measure(device.resolve()?)? {
+                crate::print(&serde_json::to_string(&found)?)?;
+            }
+            Ok(())
+        }
         What::Floor(train) => {
             let floor = Floor::measure(&shape(train)?, device.resolve()?)?;
             crate::print(&serde_json::to_string(&floor)?)

@@ -214,7 +214,8 @@ fn kl_after_change(
     };
     let changed = model.hidden(&last)?;
     let Unembedding { weight, bias } = model.model().unembedding();
-    let terms = loss::kl_without_logits(&changed, &[original], weight, bias, model.chunk())?;
+    let terms =
+        loss::kl_without_logits(&changed, &[original], weight, bias, model.chunk(), weight.kind())?;
     Ok(terms[0].value.f_double_value(&[])?)
 }
 

@@ -47,14 +47,17 @@ impl Attention {
     /// `x: [B, T, D]` → `[B, T, H · d_head]`.
     pub fn mixed(&self, x: &Tensor, angles: Option<&Angles>) -> Result<Tensor, TchError> {
         let (b, t, _) = x.size3()?;
-        let all = self.qkv.forward(x)?;
-        let heads = |first: i64, count: i64| {
-            all.f_narrow(2, first * self.d_head, count * self.d_head)?
-                .f_view([b, t, count, self.d_head])?
-                .f_transpose(1, 2)
-        };
         let (h, kv) = (self.n_heads, self.n_kv_heads);
-        let (mut queries, mut keys, values) = (heads(0, h)?, heads(h, kv)?, heads(h + kv, kv)?);
+        // One split, whose backward pass puts the three gradients side by side in one pass.
+        let widths = [h, kv, kv].map(|heads| heads * self.d_head);
+        let parts = self.qkv.forward(x)?.f_split_with_sizes(widths, 2)?;
+        let [queries, keys, values] = &parts[..] else {
+            return Err(TchError::Shape("queries, keys and values are three".to_owned()));
+        };
+        let heads =
+            |part: &Tensor, count: i64| part.f_view([b, t, count, self.d_head])?.f_transpose(1, 2);
+        let (mut queries, mut keys, values) =
+            (heads(queries, h)?, heads(keys, kv)?, heads(values, kv)?);
         if let Some(angles) = angles {
             queries = angles.rotate(&queries)?;
             keys = angles.rotate(&keys)?;

@@ -18,7 +18,7 @@ fn randn(shape: &[i64]) -> Tensor {
 fn kl(c: &mut Criterion) {
     let (original, spliced, w_u) = (randn(&[N, D]), randn(&[N, D]), randn(&[V, D]) * 0.1);
     c.bench_function("kl_without_logits", |b| {
-        b.iter(|| kl_without_logits(&original, &[&spliced], &w_u, None, 128).unwrap());
+        b.iter(|| kl_without_logits(&original, &[&spliced], &w_u, None, 128, Kind::Float).unwrap());
     });
     if std::env::var_os("CHUNKS").is_some() {
         for (n, d) in [(2048, 64), (128, 768)] {
@@ -26,7 +26,8 @@ fn kl(c: &mut Criterion) {
             for chunk in [32, 64, 128, 256] {
                 c.bench_function(&format!("kl n {n} d {d} chunk {chunk}"), |b| {
                     b.iter(|| {
-                        kl_without_logits(&original, &[&spliced], &w_u, None, chunk).unwrap()
+                        kl_without_logits(&original, &[&spliced], &w_u, None, chunk, Kind::Float)
+                            .unwrap()
                     });
                 });
             }

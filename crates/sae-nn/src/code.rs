@@ -10,11 +10,14 @@ use sae_kernels::{RowSums, SparseCode};
 use tch::{Kind, Tensor};
 
 use crate::dictionary::{MIN_NORM, norms};
+use crate::kernels::gpu::{self, ParameterInputs};
 use crate::{Penalty, SaeError, kernels, loss};
 
 /// Where fewer of the features are active than this share, they are worked on one by one. (Both ways take the same time
 /// at about 1/10 with F = 2 048, D = 128, and 1/16 with F = 3 200, D = 64, on two cores with AVX-512.)
 const FEW: f64 = 1.0 / 16.0;
+/// The same on a GPU, whose products of matrices are that much faster beside its memory.
+const FEW_ON_GPU: f64 = 1.0 / 128.0;
 
 /// Feature activations.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(crate) enum Code {
     Counted { features: Tensor, sums: Vec<RowSums> },
     /// The active ones alone.
     Sparse(SparseCode),
+    /// The same on a GPU, of a whole dictionary.
+    OnGpu(gpu::SparseCode),
 }
 
 /// A code on a part of the dictionary.
@@ -59,7 +64,7 @@ pub(crate) enum Base<'a> {
 pub(crate) enum Penalties {
     /// The same for all.
     Constant(f64),
-    /// Of a dense code: `weight · factor_n · c^(p − 1)`, factors `[N, 1]`.
+    /// Of a dense code or one on a GPU: `weight · factor_n · c^(p − 1)`, factors `[N, 1]`.
     OfNorms { factors: Tensor, p: f64, weight: f64 },
     /// Of a sparse code: one an active feature.
     OfActive(Vec<f32>),
@@ -105,6 +110,23 @@ impl Code {
         Ok(Self::Counted { features, sums })
     }
 
+    /// The code of the features that are above 0 where these are few, on a GPU with kernels; none elsewhere, and of a
+    /// dictionary in parts.
+    ///
+    /// # Shapes
+    /// `features: [N, F]`, `w_enc: [F, D]`, `w_dec: [F, E]`.
+    pub fn of_few_on_gpu(
+        features: &Tensor,
+        weights: [&Tensor; 2],
+        is_in_parts: bool,
+    ) -> Result<Option<Self>, SaeError> {
+        if is_in_parts {
+            return Ok(None);
+        }
+        let code = gpu::SparseCode::of_few(features, weights, FEW_ON_GPU)?;
+        Ok(code.map(Self::OnGpu))
+    }
+
     /// Active features per token of N, a scalar in f64.
     pub fn l0(&self, n: i64) -> Result<Tensor, SaeError> {
         let n = n as f64;
@@ -117,6 +139,9 @@ impl Code {
                 Tensor::from(active as f64 / n)
             }
             Self::Sparse(code) => Tensor::from(code.len() as f64 / n),
+            Self::OnGpu(code) => {
+                Tensor::f_full([], code.len() as f64 / n, (Kind::Double, code.device()))?
+            }
         })
     }
 
@@ -132,6 +157,7 @@ impl Code {
                 loss::sparsity(features, p, d as usize)
             }
             Self::Sparse(code) => Ok(Tensor::from(code.mean_norm(p) / d as f64)),
+            Self::OnGpu(code) => Ok(code.norms(p)?.f_mean(None)?.f_div_scalar(d as f64)?),
         }
     }
 
@@ -143,15 +169,20 @@ impl Code {
             Penalty { p: 0.0, .. } => Penalty { p: 1.0, weight: 0.0 },
             other => other,
         };
-        let features = match self {
-            Self::Sparse(code) => return Ok(Penalties::OfActive(code.penalties(p, weight))),
-            Self::Dense(features) | Self::Counted { features, .. } => features,
-        };
+        if let Self::Sparse(code) = self {
+            return Ok(Penalties::OfActive(code.penalties(p, weight)));
+        }
         let weight = weight / n as f64;
         if p == 1.0 {
             return Ok(Penalties::Constant(weight));
         }
-        let norms = features.f_norm_scalaropt_dim(p, [-1], true)?;
+        let norms = match self {
+            Self::Dense(features) | Self::Counted { features, .. } => {
+                features.f_norm_scalaropt_dim(p, [-1], true)?
+            }
+            Self::OnGpu(code) => code.norms(p)?.f_unsqueeze(-1)?,
+            Self::Sparse(_) => unreachable!("above"),
+        };
         Ok(Penalties::OfNorms { factors: norms.f_pow_tensor_scalar(1.0 - p)?, p, weight })
     }
 
@@ -167,6 +198,7 @@ impl Code {
             Self::Counted { features: all, .. } => {
                 (Self::Counted { features: narrow(all)?, sums: Vec::new() }, Vec::new())
             }
+            Self::OnGpu(_) => unreachable!("a code on a GPU is of a whole dictionary"),
             Self::Sparse(code) => {
                 let (part, places) = code.part(features.start as usize..features.end as usize);
                 (Self::Sparse(part), places)
@@ -187,15 +219,23 @@ impl PartOf<'_> {
     /// The part's reconstruction, added to `base`, and the rows that it was made with.
     ///
     /// # Shapes
-    /// `w_dec: [F, E]` → `[N, E]`, in the precision of the code.
-    pub fn decode(&self, w_dec: &Tensor, base: Base<'_>) -> Result<(Tensor, UnitRows), SaeError> {
+    /// `w_dec: [F, E]` → `[N, E]`, in this precision, which is the code's.
+    pub fn decode(
+        &self,
+        w_dec: &Tensor,
+        base: Base<'_>,
+        kind: Kind,
+    ) -> Result<(Tensor, UnitRows), SaeError> {
         match self.code() {
-            Code::Dense(features) => {
-                let kind = features.kind();
+            code @ (Code::Dense(_) | Code::OnGpu(_)) => {
                 let norms = norms(w_dec)?;
                 let elements = w_dec.f_detach()?.f_div(&norms)?.f_to_kind(kind)?;
                 let base = base.tensor().f_detach()?.f_to_kind(kind)?;
-                let reconstruction = base.f_addmm(features, &elements)?;
+                let reconstruction = match code {
+                    Code::Dense(features) => base.f_addmm(features, &elements)?,
+                    Code::OnGpu(code) => code.decode(&elements, &base)?,
+                    _ => unreachable!("above"),
+                };
                 Ok((reconstruction, UnitRows::Divided { elements, norms }))
             }
             Code::Counted { features, .. } => {
@@ -226,6 +266,9 @@ impl PartOf<'_> {
             (Code::Sparse(code), UnitRows::Scaled { scales, .. }) => {
                 self.backward_sparse(code, scales, inputs)
             }
+            (Code::OnGpu(code), UnitRows::Divided { elements, norms }) => {
+                Self::backward_on_gpu(code, elements, norms, inputs)
+            }
             (
                 Code::Dense(features) | Code::Counted { features, .. },
                 UnitRows::Divided { elements, .. }
@@ -255,6 +298,37 @@ impl PartOf<'_> {
         let by_parameters =
             || kernels::parameter_gradients(code, &pre, input, gradient, w_dec, scales);
         let parameters = inputs.wants_parameters.then(by_parameters).transpose()?;
+        Ok(PartGradients { input: by_input, parameters })
+    }
+
+    fn backward_on_gpu(
+        code: &gpu::SparseCode,
+        elements: &Tensor,
+        norms: &Tensor,
+        inputs: &PartInputs<'_>,
+    ) -> Result<PartGradients, SaeError> {
+        let PartInputs { w_enc, w_dec, input, gradient, .. } = *inputs;
+        let penalty = match inputs.penalties {
+            Penalties::Constant(weight) => (None, *weight, 1.0),
+            Penalties::OfNorms { factors, p, weight } => (Some(factors), *weight, *p),
+            Penalties::OfActive(_) => unreachable!("a code on a GPU has factors of its norms"),
+        };
+        let pre = code.feature_gradients(gradient, elements, penalty)?;
+        let lowered = || w_enc.f_to_kind(gradient.kind());
+        let by_input =
+            inputs.wants_input.then(|| code.input_gradient(&pre, &lowered()?)).transpose()?;
+        let of_parameters = ParameterInputs {
+            input: &input.f_contiguous()?,
+            gradient,
+            pre: &pre,
+            w_dec,
+            norms,
+            min_norm: MIN_NORM,
+        };
+        let parameters = inputs
+            .wants_parameters
+            .then(|| code.parameter_gradients(&of_parameters))
+            .transpose()?;
         Ok(PartGradients { input: by_input, parameters })
     }
 

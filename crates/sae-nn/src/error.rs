@@ -55,6 +55,9 @@ pub enum SaeError {
     /// Sizes that a kernel cannot work on.
     #[error("a kernel was given sizes that do not belong together: {0}")]
     Kernel(#[from] sae_kernels::ShapeError),
+    /// A kernel on a GPU that could not be started.
+    #[error(transparent)]
+    Cuda(#[from] sae_cuda::CudaError),
     /// libtorch failed.
     #[error("libtorch failed: {}", without_frames(.0))]
     Torch(#[from] TchError),

@@ -7,6 +7,8 @@
 //! borrow ends inside of a function of this file.
 #![allow(unsafe_code)]
 
+pub mod gpu;
+
 pub use sae_kernels::AdamStep;
 use sae_kernels::{
     Kept, ParameterGradients, RowSums, Rows, RowsMut, SoftmaxSums, SparseCode, SparseInputs,

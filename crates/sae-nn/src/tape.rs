@@ -125,27 +125,35 @@ impl Tape {
             // A frozen dictionary computes what it computes in use.
             let mode = if dictionary.is_trained() { Mode::Training } else { Mode::Inference };
             let counted = mode == Mode::Training || algorithm.buffers().is_empty();
+            let all = dictionary.n_features();
+            let prefixes = dictionary.options().prefixes(all);
             let fast = counted && kernels::applies(&[&features, w_enc, w_dec, b_dec]);
+            let few_on_gpu = |features: &Tensor| {
+                Code::of_few_on_gpu(features, [w_enc, w_dec], prefixes.len() > 1)
+            };
             let (code, observed) = if fast {
                 let sums = kernels::relu(&mut features)?;
                 let kept = algorithm.keep_counted(&mut features, sums, buffers)?;
                 (Code::counted(features, kept.features)?, kept.observed)
+            } else if algorithm.keeps_all() {
+                let code = few_on_gpu(&features)?;
+                (code.map_or_else(|| features.f_relu_().map(Code::Dense), Ok)?, Vec::new())
             } else {
                 let kept = algorithm.keep(features.f_relu_()?, buffers, mode)?;
-                (Code::Dense(kept.features), kept.observed)
+                let code = few_on_gpu(&kept.features)?;
+                (code.unwrap_or(Code::Dense(kept.features)), kept.observed)
             };
-            let all = dictionary.n_features();
             let (mut reconstructions, mut parts) = (Vec::<Tensor>::new(), Vec::new());
             let mut start = 0;
-            for end in dictionary.options().prefixes(all) {
+            for end in prefixes {
                 let features = start..end as i64;
                 start = features.end;
                 let w_dec = narrow(w_dec, &features)?;
                 let part = code.part(&features, all as i64)?;
                 let (reconstruction, rows) = if let Some(before) = reconstructions.last() {
-                    part.decode(&w_dec, Base::Before(before))?
+                    part.decode(&w_dec, Base::Before(before), kind)?
                 } else {
-                    let (first, rows) = part.decode(&w_dec, Base::Bias(b_dec))?;
+                    let (first, rows) = part.decode(&w_dec, Base::Bias(b_dec), kind)?;
                     (dictionary.with_skip(&input, first)?, rows)
                 };
                 reconstructions.push(reconstruction);

@@ -98,7 +98,8 @@ fn kl_by_hand() {
     let logs = |p: [f64; 3]| Tensor::from_slice(&p.map(f64::ln)).view([1, 3]);
     let (original, spliced) = (logs([0.5, 0.25, 0.25]), logs([0.25, 0.25, 0.5]));
     let identity = Tensor::eye(3, (Kind::Double, Device::Cpu));
-    let terms = loss::kl_without_logits(&original, &[&spliced], &identity, None, 8).unwrap();
+    let terms =
+        loss::kl_without_logits(&original, &[&spliced], &identity, None, 8, Kind::Double).unwrap();
     close(&terms[0].value, &Tensor::from(0.25 * 2_f64.ln()), 1e-12);
     close(&terms[0].gradient, &Tensor::from_slice(&[-0.25, 0.0, 0.25]).view([1, 3]), 1e-12);
 }
@@ -117,8 +118,15 @@ fn kl_without_logits_is_the_plain_formula() {
     let gradient = Tensor::run_backward(&[&plain], &[&spliced], false, false).remove(0);
     close(&(&gradient * 0.5), &fixture["grad_h_spliced"], 1e-12);
     for chunk in [1, 3, 10, 100] {
-        let terms =
-            loss::kl_without_logits(original, &[original, &spliced], w_u, None, chunk).unwrap();
+        let terms = loss::kl_without_logits(
+            original,
+            &[original, &spliced],
+            w_u,
+            None,
+            chunk,
+            Kind::Double,
+        )
+        .unwrap();
         assert!(terms[0].value.double_value(&[]).abs() < 1e-12);
         close(&terms[1].value, &plain, 1e-12);
         close(&terms[1].gradient, &gradient, 1e-12);
@@ -139,7 +147,9 @@ fn the_fused_kl_is_the_plain_one() {
         let single = |tensor: &Tensor| tensor.to_kind(Kind::Float);
         assert!(sae_nn::kernels::applies(&[&single(&original)]), "a CPU without AVX2");
         for bias in [None, Some(&bias)] {
-            let plain = loss::kl_without_logits(&original, &[&spliced], &w_u, bias, 16).unwrap();
+            let plain =
+                loss::kl_without_logits(&original, &[&spliced], &w_u, bias, 16, Kind::Double)
+                    .unwrap();
             let bias = bias.map(single);
             let fused = loss::kl_without_logits(
                 &single(&original),
@@ -147,6 +157,7 @@ fn the_fused_kl_is_the_plain_one() {
                 &single(&w_u),
                 bias.as_ref(),
                 16,
+                Kind::Float,
             )
             .unwrap();
             let (a, b) = (plain[0].value.double_value(&[]), fused[0].value.double_value(&[]));
@@ -164,7 +175,7 @@ fn a_kl_that_is_not_finite_says_so() {
     let hidden = Tensor::from_slice(&[1.0_f32, f32::NAN]).view([2, 1]);
     let w_u = Tensor::from_slice(&[1.0_f32, 2.0, 3.0]).view([3, 1]);
     let ones = Tensor::ones([2, 1], (Kind::Float, Device::Cpu));
-    let terms = loss::kl_without_logits(&ones, &[&hidden], &w_u, None, 8).unwrap();
+    let terms = loss::kl_without_logits(&ones, &[&hidden], &w_u, None, 8, Kind::Double).unwrap();
     assert!(!terms[0].value.double_value(&[]).is_finite());
 }
 

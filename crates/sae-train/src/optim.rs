@@ -1,6 +1,6 @@
 //! Adam and AdamW with the update of PyTorch, the state our own: it is saved in checkpoints and restored exactly.
 
-use sae_nn::kernels::{self, AdamStep};
+use sae_nn::kernels::{self, AdamStep, gpu};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 use crate::TrainError;
@@ -77,7 +77,8 @@ impl Adam {
         for (slot, gradient) in self.slots.iter_mut().zip(gradients) {
             let Slot { parameter, weight_decay, mean, square } = slot;
             let decay = 1.0 - lr * *weight_decay;
-            if kernels::applies(&[parameter, gradient, mean, square]) {
+            let on_cpu = kernels::applies(&[parameter, gradient, mean, square]);
+            if on_cpu || gpu::applies(&[parameter, gradient, mean, square]) {
                 let step = AdamStep {
                     mean_weight: (1.0 - beta_1) as f32,
                     square_weight: (1.0 - beta_2) as f32,
@@ -88,8 +89,13 @@ impl Adam {
                     gradient_scale: scale as f32,
                     decay: decay as f32,
                 };
-                kernels::adam(parameter, gradient, mean, square, step)?;
-                continue;
+                if on_cpu {
+                    kernels::adam(parameter, gradient, mean, square, step)?;
+                    continue;
+                }
+                if gpu::adam(parameter, gradient, mean, square, step)? {
+                    continue;
+                }
             }
             no_grad(|| {
                 let gradient = gradient.f_mul_scalar(scale)?;

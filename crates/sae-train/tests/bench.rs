@@ -1,4 +1,5 @@
-//! Steps at a given shape, as the benchmark takes them: every type, both precisions, alone and as a bank.
+//! Steps at a given shape, as the benchmark takes them: every type, both precisions, alone and as a bank; and whether a
+//! device's fast paths compute what plain operations do.
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 use sae_train::bench::{Bench, Floor, Shape};
@@ -31,4 +32,14 @@ fn a_shape_is_measured() {
     }
     let unknown = shape("other", "f32", 1);
     assert!(Bench::new(&unknown, Device::Cpu).unwrap_err().to_string().contains("e2e+ds"));
+}
+
+#[test]
+fn fast_paths_agree_with_plain_operations() {
+    let all = sae_train::agreement::measure(Device::Cpu).unwrap();
+    assert_eq!(all.len(), 12 * 8 + 2 * 8 + 1);
+    for found in all {
+        let bound = if found.what.contains("BFloat16") { 0.3 } else { 1e-4 };
+        assert!(found.difference < bound, "{}: {}", found.what, found.difference);
+    }
 }

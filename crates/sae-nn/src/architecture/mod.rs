@@ -93,6 +93,11 @@ pub(crate) trait Algorithm: Debug + Send + Sync {
         Ok(Kept::all(features))
     }
 
+    /// Whether [`Algorithm::keep`] keeps all, so that features need not be made before they are counted.
+    fn keeps_all(&self) -> bool {
+        false
+    }
+
     /// The same in training, in the memory of f32 features on a CPU, with the sums of every token.
     ///
     /// # Shapes

@@ -11,6 +11,10 @@ use crate::{Dictionary, SaeError};
 pub(super) struct Relu;
 
 impl Algorithm for Relu {
+    fn keeps_all(&self) -> bool {
+        true
+    }
+
     fn keep_counted(
         &self,
         _: &mut Tensor,

@@ -5,10 +5,12 @@
 use std::sync::Once;
 
 use rayon::prelude::*;
+use sae_cuda::Kernels;
 use sae_kernels::SoftmaxSums;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::{SaeError, kernels};
+use crate::SaeError;
+use crate::kernels::{self, gpu};
 
 /// KL of one spliced model.
 #[derive(Debug)]
@@ -29,7 +31,9 @@ const PARTS: usize = 16;
 /// docstring names the other direction).
 ///
 /// Works through `chunk` tokens at a time: a chunk's logits are all that ever stands in memory, and the original's
-/// distribution is computed once for all. Each model's numbers do not depend on the others.
+/// distribution is computed once for all. Each model's numbers do not depend on the others. `gradient` is the precision in
+/// which a GPU takes the product `(p_spliced − p_orig) · W_U`; what it is a product of is computed in that of the hidden
+/// states.
 ///
 /// # Shapes
 /// `original: [N, D]`, each of `spliced: [N, D]`, `unembedding: [V, D]`, its bias, where it has one, `[V]`.
@@ -39,10 +43,12 @@ pub fn kl_without_logits(
     unembedding: &Tensor,
     bias: Option<&Tensor>,
     chunk: usize,
+    gradient: Kind,
 ) -> Result<Vec<KlTerm>, SaeError> {
     no_grad(|| {
         let n = original.size2()?.0;
         let chunk = (chunk.max(1) as i64).min(n.max(1));
+        let on_gpu = OnGpu::of(original, spliced, unembedding, bias, gradient)?;
         let mut tiles = kernels::applies(&[original, unembedding])
             .then(|| Tile::all(unembedding, bias, spliced.len(), chunk))
             .transpose()?;
@@ -56,9 +62,11 @@ pub fn kl_without_logits(
             let rows = |tensor: &Tensor| tensor.f_narrow(0, start, chunk.min(n - start));
             let hidden =
                 spliced.iter().map(|hidden| rows(hidden)).collect::<Result<Vec<_>, _>>()?;
-            let found = match &mut tiles {
-                Some(tiles) => tiled_terms(tiles, &rows(original)?, &hidden)?,
-                None => plain_terms(&rows(original)?, &hidden, unembedding, bias)?,
+            let original = rows(original)?;
+            let found = match (&mut tiles, &on_gpu) {
+                (Some(tiles), _) => tiled_terms(tiles, &original, &hidden)?,
+                (None, Some(on_gpu)) => on_gpu.terms(&original, &hidden)?,
+                (None, None) => plain_terms(&original, &hidden, unembedding, bias)?,
             };
             for ((found, sum), gradient) in found.into_iter().zip(&mut sums).zip(&gradients) {
                 let _ = sum.f_add_(&found.value)?;
@@ -74,6 +82,54 @@ pub fn kl_without_logits(
             })
             .collect()
     })
+}
+
+/// What a GPU's kernels work with.
+struct OnGpu {
+    kernels: &'static Kernels,
+    /// Words of the vocabulary.
+    v: i64,
+    /// `[W, D]`, the words padded.
+    weight: Tensor,
+    /// The same in the precision of the gradient's product.
+    lowered: Tensor,
+    /// `[W]`.
+    bias: Option<Tensor>,
+}
+
+impl OnGpu {
+    /// Where all is on one GPU with kernels, in single precision.
+    fn of(
+        original: &Tensor,
+        spliced: &[&Tensor],
+        unembedding: &Tensor,
+        bias: Option<&Tensor>,
+        gradient: Kind,
+    ) -> Result<Option<Self>, SaeError> {
+        let mut all = vec![original, unembedding];
+        all.extend(spliced);
+        let is_single = all.iter().all(|tensor| tensor.kind() == Kind::Float);
+        let Some(kernels) = gpu::of(&all).filter(|_| is_single) else { return Ok(None) };
+        let v = unembedding.size2()?.0;
+        let (weight, bias) = (gpu::padded(unembedding)?, bias.map(gpu::padded).transpose()?);
+        let lowered = weight.f_to_kind(gradient)?;
+        Ok(Some(Self { kernels, v, weight, lowered, bias }))
+    }
+
+    /// The sums over a chunk's tokens: one pass over both models' logits, and one more for the gradient, which takes the
+    /// place of the spliced model's where it is not lowered.
+    fn terms(&self, original: &Tensor, spliced: &[Tensor]) -> Result<Vec<KlTerm>, SaeError> {
+        let p = original.f_linear(&self.weight, self.bias.as_ref())?;
+        spliced
+            .iter()
+            .map(|hidden| {
+                let q = hidden.f_linear(&self.weight, self.bias.as_ref())?;
+                let found = gpu::kl_rows(self.kernels, &p, q, self.v, self.lowered.kind())?;
+                let gradient = found.difference.f_mm(&self.lowered)?;
+                Ok(KlTerm { value: found.values.f_sum(Kind::Double)?, gradient })
+            })
+            .collect()
+    }
 }
 
 /// The sums over a chunk's tokens, with libtorch's operations.

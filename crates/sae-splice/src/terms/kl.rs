@@ -24,7 +24,8 @@ fn divergence(
     spliced: &[&Tensor],
 ) -> Result<Vec<OutputValue>, SpliceError> {
     let Unembedding { weight, bias } = model.model().unembedding();
-    let found = loss::kl_without_logits(original, spliced, weight, bias, model.chunk())?;
+    let (chunk, lowered) = (model.chunk(), model.model().kind());
+    let found = loss::kl_without_logits(original, spliced, weight, bias, chunk, lowered)?;
     Ok(found
         .into_iter()
         .map(|loss::KlTerm { value, gradient }| OutputValue { value, gradient })
