@@ -16,7 +16,8 @@ use crate::{Penalty, SaeError, kernels, loss};
 /// Where fewer of the features are active than this share, they are worked on one by one. (Both ways take the same time
 /// at about 1/10 with F = 2 048, D = 128, and 1/16 with F = 3 200, D = 64, on two cores with AVX-512.)
 const FEW: f64 = 1.0 / 16.0;
-/// The same on a GPU, whose products of matrices are that much faster beside its memory.
+/// The same on a GPU, whose products of matrices are that much faster beside its memory. (Both ways take the same time at
+/// about 1/110 with F = 46 080, D = 768, bf16, on an H200.)
 const FEW_ON_GPU: f64 = 1.0 / 128.0;
 
 /// Feature activations.

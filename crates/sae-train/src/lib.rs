@@ -61,12 +61,7 @@ pub fn made_with(commit: &str) -> Versions {
 /// A batch's tokens, `[B, T]`, on a device.
 pub(crate) fn batch_tensor(batch: &Batch, device: Device) -> Result<Tensor, TrainError> {
     let shape = [batch.rows as i64, batch.context_length as i64];
-    let tokens = Tensor::f_from_slice(&batch.tokens)?.f_view(shape)?;
-    if !device.is_cuda() {
-        return Ok(tokens);
-    }
-    // From pinned memory the copy runs while the host goes on.
-    Ok(tokens.f_pin_memory(device)?.f_to_device_(device, tokens.kind(), true, false)?)
+    Ok(Tensor::f_from_slice(&batch.tokens)?.f_view(shape)?.f_to_device(device)?)
 }
 
 /// Writes a file whole or not at all.

@@ -217,7 +217,7 @@ impl SparseCode {
 pub(crate) fn kl_rows(
     kernels: &Kernels,
     p: &Tensor,
-    q: Tensor,
+    q: &Tensor,
     v: i64,
     kind: Kind,
 ) -> Result<Divergence, SaeError> {
@@ -226,7 +226,7 @@ pub(crate) fn kl_rows(
         Kind::BFloat16 => Tensor::f_empty(q.size(), (kind, q.device()))?,
         _ => q.shallow_clone(),
     };
-    kernels.kl_rows(rows(p)?, rows(&q)?, rows(&difference)?, span(&values)?, v as usize)?;
+    kernels.kl_rows(rows(p)?, rows(q)?, rows(&difference)?, span(&values)?, v as usize)?;
     Ok(Divergence { values, difference })
 }
 

@@ -124,7 +124,7 @@ impl OnGpu {
             .iter()
             .map(|hidden| {
                 let q = hidden.f_linear(&self.weight, self.bias.as_ref())?;
-                let found = gpu::kl_rows(self.kernels, &p, q, self.v, self.lowered.kind())?;
+                let found = gpu::kl_rows(self.kernels, &p, &q, self.v, self.lowered.kind())?;
                 let gradient = found.difference.f_mm(&self.lowered)?;
                 Ok(KlTerm { value: found.values.f_sum(Kind::Double)?, gradient })
             })
