@@ -122,8 +122,13 @@ def agreement(setting: Setting) -> None:
         command, check=False, cwd=ROOT, env=setting.environment("f32"), capture_output=True, text=True
     )  # fmt: skip
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    text = "".join(f"{row['difference']:.1e}  {row['what']}\n" for row in rows)
-    save(setting, "agreement", rows, text + done.stderr[-800:])
+    text = "".join(f"{row['difference']:.1e} <= {row['bound']:.0e}  {row['what']}\n" for row in rows)
+    save(
+        setting,
+        "agreement",
+        rows,
+        text + done.stderr[-800:] + ("" if done.returncode == 0 else "\nNOT WITHIN BOUNDS\n"),
+    )
 
 
 # ---- correct

@@ -3,8 +3,8 @@
     python3 scripts/ptx.py            # writes crates/sae-cuda/kernels/kernels.ptx
     python3 scripts/ptx.py --check    # exit code 1 where that file is not what the source gives
 
-Needs pip and no GPU: NVRTC, NVIDIA's compiler as a library, is installed into `target/nvrtc/` in the version that libtorch
-has. The file begins with the SHA-256 of the source; a test of the crate compares the two.
+Needs pip and no GPU: NVRTC, NVIDIA's compiler as a library, is installed into `target/nvrtc/` in the version that
+libtorch has, and so is the oldest driver that knows its PTX. The file begins with the SHA-256 of the source; a test of the crate compares the two.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ARCHITECTURE = "compute_80"
 
 def library() -> ctypes.CDLL:
     folder = ROOT / "target/nvrtc" / VERSION
-    if not folder.exists():
+    if not (folder / "nvidia/cu13/lib/libnvrtc.so.13").exists():
         command = [
             "-m",
             "pip",

@@ -30,7 +30,7 @@ enum What {
     Cosines(Cosines),
     /// Compare the fast paths of a device with plain operations in double precision
     ///
-    /// Prints a line of JSON for each: what, difference (of norms, relative).
+    /// Prints a line of JSON for each: what, difference (of norms, relative), bound. Fails where one is beyond its bound.
     Agreement,
 }
 
@@ -89,9 +89,17 @@ pub(crate) fn run(arguments: &Arguments, device: DeviceChoice) -> anyhow::Result
         What::Train(train) => serve(train, device),
         What::Cosines(size) => cosines(size),
         What::Agreement => {
-            for found in agreement::measure(device.resolve()?)? {
-                crate::print(&serde_json::to_string(&found)?)?;
+            let all = agreement::measure(device.resolve()?)?;
+            for found in &all {
+                crate::print(&serde_json::to_string(found)?)?;
             }
+            let bad = all.iter().filter(|found| !found.is_good()).count();
+            anyhow::ensure!(
+                bad == 0,
+                "{bad} of {} differences are beyond their bounds (on a GPU, TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=0 takes \
+                 products of single precision as such)",
+                all.len()
+            );
             Ok(())
         }
         What::Floor(train) => {

@@ -161,8 +161,8 @@ pub enum Precision {
     F32,
     /// Double: for comparisons of implementations; twice the memory and slower.
     F64,
-    /// For GPUs: the language model and the SAEs' products in bfloat16; the SAEs' parameters, the optimiser, the
-    /// unembedding and the KL divergence in single precision.
+    /// For GPUs: the language model, the SAEs' products and that of KL's gradient in bfloat16; the SAEs' parameters, the
+    /// optimiser, logits and the KL divergence in single precision.
     Bf16,
 }
 

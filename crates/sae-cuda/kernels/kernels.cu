@@ -149,7 +149,10 @@ extern "C" __global__ void kl_rows_bf16(const float* p, const float* q, bf16* to
 
 // ---- A sparse code: of each token the active features, in order
 
-// How many features of a row of [N, F] are above 0, and their sum. A block a row.
+// A NaN is active, so that it is not lost.
+__device__ __forceinline__ bool is_active(float x) { return !(x <= 0); }
+
+// How many features of a row of [N, F] are active, and their sum. A block a row.
 template <typename T> __device__ void count_rows(const T* features, i64 f, int* counts, float* sums) {
     const T* own = features + (i64)blockIdx.x * f;
     int count = 0;
@@ -161,12 +164,12 @@ template <typename T> __device__ void count_rows(const T* features, i64 f, int* 
         load(own + i * P, x);
 #pragma unroll
         for (int k = 0; k < P; k++) {
-            if (x[k] > 0) { count++; sum += x[k]; }
+            if (is_active(x[k])) { count++; sum += x[k]; }
         }
     }
     for (i64 i = packs * P + threadIdx.x; i < f; i += blockDim.x) {
         float x = wide(own[i]);
-        if (x > 0) { count++; sum += x; }
+        if (is_active(x)) { count++; sum += x; }
     }
     count = reduce<Sum>(count);
     sum = reduce<Sum>(sum);
@@ -199,7 +202,7 @@ __device__ void collect(const T* features, i64 f, const i64* ends, const int* co
             x[0] = first < f ? wide(own[first]) : 0;
         }
 #pragma unroll
-        for (int k = 0; k < P; k++) own_count += x[k] > 0;
+        for (int k = 0; k < P; k++) own_count += is_active(x[k]);
         // Most tiles have no active feature or few.
         int total = __syncthreads_count(own_count > 0);
         if (total == 0) continue;
@@ -219,7 +222,7 @@ __device__ void collect(const T* features, i64 f, const i64* ends, const int* co
         i64 at = place + warp_starts[warp] + before - own_count;
 #pragma unroll
         for (int k = 0; k < P; k++) {
-            if (x[k] > 0) {
+            if (is_active(x[k])) {
                 index[at] = (int)(first + k);
                 token[at] = (int)row;
                 value[at] = x[k];
@@ -400,7 +403,7 @@ __device__ void parameter_gradients(
     }
 }
 #define PARAMETER_GRADIENTS(name, T, PD, PE)                                                                             \
-    extern "C" __global__ void name(                                                                                     \
+    extern "C" __global__ void __launch_bounds__(1024) name(                                                                                     \
         const T* input, i64 d, const T* gradient, i64 e, const i64* order, const i64* starts, const int* token,          \
         const float* value, const float* pre, const float* w_dec, const float* norms, float min_norm, float* w_enc_out,  \
         float* b_enc_out, float* w_dec_out, int groups                                                                   \

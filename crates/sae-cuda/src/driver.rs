@@ -1,13 +1,13 @@
 //! CUDA's driver, opened where there is one: modules of kernels, and their launches.
 //!
-//! With `sae-model::device` and the file of `sae-nn` that borrows tensors' memory, one of the few with unsafe code: the
-//! driver is C.
+//! Unsafe code stands here, because the driver is C; in this crate's other files, where memory is lent; in `sae-nn`'s
+//! `kernels`, which lend it; in `sae-model::device`, which opens libtorch's CUDA library; and in `sae-kernels`.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
 
-use libloading::os::unix::Library;
+use libloading::Library;
 
 use crate::CudaError;
 
@@ -22,6 +22,7 @@ const CAPABILITY: c_int = 75;
 
 /// The functions of the driver that are used (CUDA Driver API). They return 0 where they succeed.
 struct Driver {
+    device_count: unsafe extern "C" fn(*mut c_int) -> Code,
     device_get: unsafe extern "C" fn(*mut c_int, c_int) -> Code,
     device_get_attribute: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> Code,
     primary_context_retain: unsafe extern "C" fn(*mut Handle, c_int) -> Code,
@@ -88,7 +89,13 @@ impl Driver {
         // functions with their types (CUDA Driver API; `_v2` is what its header makes of the names).
         unsafe {
             let library = Library::new("libcuda.so.1").ok()?;
+            let init: unsafe extern "C" fn(c_uint) -> Code = *library.get(b"cuInit\0").ok()?;
+            // Fails where there is a driver and no device.
+            if init(0) != 0 {
+                return None;
+            }
             let driver = Self {
+                device_count: *library.get(b"cuDeviceGetCount\0").ok()?,
                 device_get: *library.get(b"cuDeviceGet\0").ok()?,
                 device_get_attribute: *library.get(b"cuDeviceGetAttribute\0").ok()?,
                 primary_context_retain: *library.get(b"cuDevicePrimaryCtxRetain\0").ok()?,
@@ -134,10 +141,19 @@ impl Module {
         let index = c_int::try_from(index).map_err(|_| CudaError::of("finding a device"))?;
         // SAFETY: every function writes to the place that it is given, and keeps no pointer.
         unsafe {
+            let mut count = 0;
+            driver.check("counting devices", (driver.device_count)(&raw mut count))?;
+            if index >= count {
+                return Ok(None);
+            }
             driver.check("finding a device", (driver.device_get)(&raw mut device, index))?;
             let code = (driver.device_get_attribute)(&raw mut major, CAPABILITY, device);
             driver.check("asking for a device's compute capability", code)?;
             if major < OLDEST {
+                tracing::warn!(
+                    "the kernels for GPUs need compute capability {OLDEST}.0 or newer, and GPU {index} has {major}.x: \
+                     libtorch's slower operations are used"
+                );
                 return Ok(None);
             }
             let code = (driver.primary_context_retain)(&raw mut context, device);

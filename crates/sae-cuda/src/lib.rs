@@ -105,16 +105,11 @@ impl ByPrecision {
 /// A sparse code: which features of each token are active, and how much.
 #[derive(Debug, Clone, Copy)]
 pub struct Active<'a> {
-    /// `[N]`: where a token's active features end.
-    pub ends: Span<'a, i64>,
-    /// `[N]`: how many there are.
-    pub counts: Span<'a, i32>,
-    /// `[M]`: their numbers, below F.
-    pub index: Span<'a, i32>,
-    /// `[M]`: their tokens.
-    pub token: Span<'a, i32>,
-    /// `[M]`: their values.
-    pub value: Span<'a, f32>,
+    ends: Span<'a, i64>,
+    counts: Span<'a, i32>,
+    index: Span<'a, i32>,
+    token: Span<'a, i32>,
+    value: Span<'a, f32>,
 }
 
 /// What the gradients of a dictionary's parameters are computed from.
@@ -182,7 +177,8 @@ impl Kernels {
         let load = || {
             Self::load(device).unwrap_or_else(|error| {
                 tracing::warn!(
-                    "the kernels for GPUs cannot be used, and libtorch's slower operations are instead: {error}"
+                    "the kernels for GPUs cannot be used ({error}), so libtorch's slower operations are; they need \
+                     NVIDIA's driver 580 or newer"
                 );
                 None
             })
@@ -240,7 +236,7 @@ impl Kernels {
         self.launch(function, grid, arguments![from, with, to, value, words, stride])
     }
 
-    /// How many features of every token are above 0, and their sum.
+    /// How many features of every token are active, above 0 or NaN, and their sum.
     ///
     /// # Shapes
     /// `features: [N, F]`, `counts, sums: [N]`.
@@ -251,6 +247,7 @@ impl Kernels {
         sums: Span<'_, f32>,
     ) -> Result<(), CudaError> {
         let n = features.rows();
+        features.check_aligned()?;
         check("sizing counts", n, counts.len())?;
         check("sizing sums", n, sums.len())?;
         let f = features.width as i64;
@@ -340,6 +337,7 @@ impl Kernels {
     ) -> Result<(), CudaError> {
         let n = gradient.rows();
         active.check(n)?;
+        rows.check_aligned()?;
         check("sizing rows", rows.width, gradient.width)?;
         check("sizing gradients", active.index.len(), out.len())?;
         if let Some(factors) = factors {
@@ -363,7 +361,11 @@ impl Kernels {
     ///
     /// # Shapes
     /// As the fields say.
-    pub fn parameter_gradients(
+    ///
+    /// # Safety
+    /// `order` has numbers below M, and `starts` rising ones from 0 to M.
+    #[allow(unsafe_code)]
+    pub unsafe fn parameter_gradients(
         &self,
         active: Active<'_>,
         inputs: &GradientInputs<'_>,
@@ -448,12 +450,26 @@ impl Kernels {
         arguments: &mut [*mut c_void],
     ) -> Result<(), CudaError> {
         // SAFETY: the methods above give every kernel the arguments of its signature in kernels.cu, in order: spans, which
-        // are addresses, and numbers. They have compared the spans' lengths; indices are of `collect`'s making.
+        // are addresses, and numbers. They have compared the spans' lengths; what is an index was promised to be one.
         unsafe { self.module.launch(function, grid, arguments) }
     }
 }
 
-impl Active<'_> {
+impl<'a> Active<'a> {
+    /// A code of N tokens and M active features: where each token's end and how many it has, `[N]`; the features' numbers,
+    /// tokens and values, `[M]`.
+    ///
+    /// # Safety
+    /// `counts` are of [`Kernels::count_rows`], and `ends` their running sums, the last of which is M. `index`, `token` and
+    /// `value` are of [`Kernels::collect`] with the same features, or are room for it.
+    #[allow(unsafe_code)]
+    pub unsafe fn new(
+        (ends, counts): (Span<'a, i64>, Span<'a, i32>),
+        (index, token, value): (Span<'a, i32>, Span<'a, i32>, Span<'a, f32>),
+    ) -> Self {
+        Self { ends, counts, index, token, value }
+    }
+
     fn check(&self, n: usize) -> Result<(), CudaError> {
         check("sizing a code", n, self.ends.len())?;
         check("sizing a code", n, self.counts.len())?;

@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use crate::CudaError;
+
 /// A number in bfloat16: the upper half of an f32.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
@@ -28,8 +30,8 @@ impl<T> Span<'_, T> {
     /// `len` numbers from an address on.
     ///
     /// # Safety
-    /// They lie in the memory of the GPU that the kernels are on, for as long as the span lives, and whatever a kernel writes
-    /// to them is behind everything that reads or writes them otherwise, by the order of the default stream.
+    /// They lie in the memory of the GPU that the kernels are on until the work that they are lent to is done, which is in the
+    /// order of the device's default stream: whatever else reads, writes or frees them keeps to that order.
     #[allow(unsafe_code)]
     pub unsafe fn new(address: u64, len: usize) -> Self {
         Self { address, len, owner: PhantomData }
@@ -111,6 +113,14 @@ impl Rows<'_> {
     /// How many rows.
     pub fn rows(self) -> usize {
         self.numbers.len() / self.width.max(1)
+    }
+
+    /// Refuses rows that a kernel would read 16 bytes at a time for their width, and whose first does not lie so.
+    pub(crate) fn check_aligned(self) -> Result<(), CudaError> {
+        if self.width.is_multiple_of(self.numbers.pack()) && !self.has_packs() {
+            return Err(CudaError::of("reading rows that are not aligned"));
+        }
+        Ok(())
     }
 
     /// Whether rows can be read 16 bytes at a time.

@@ -1,6 +1,6 @@
 //! What has to happen before the first call into libtorch, and the choice of the device.
 //!
-//! The only file of the workspace with unsafe code: opening a library runs its initialisers, and `mallopt` is C.
+//! The only file of this crate with unsafe code: opening a library runs its initialisers, and `mallopt` is C.
 #![allow(unsafe_code)]
 
 use std::str::FromStr;

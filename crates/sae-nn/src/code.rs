@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use sae_kernels::{RowSums, SparseCode};
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::dictionary::{MIN_NORM, norms};
 use crate::kernels::gpu::{self, ParameterInputs};
@@ -199,7 +199,10 @@ impl Code {
             Self::Counted { features: all, .. } => {
                 (Self::Counted { features: narrow(all)?, sums: Vec::new() }, Vec::new())
             }
-            Self::OnGpu(_) => unreachable!("a code on a GPU is of a whole dictionary"),
+            Self::OnGpu(_) => {
+                let message = format!("{all} features, of which a code on a GPU has others");
+                return Err(TchError::Shape(message).into());
+            }
             Self::Sparse(code) => {
                 let (part, places) = code.part(features.start as usize..features.end as usize);
                 (Self::Sparse(part), places)

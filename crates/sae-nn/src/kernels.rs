@@ -1,8 +1,7 @@
 //! The kernels of `sae-kernels` on tensors: f32, contiguous, on a CPU. Everything else takes the plain path of libtorch's
 //! operations, which the tests hold these to. Callers check with [`applies`] first.
 //!
-//! The one file of the workspace that borrows a tensor's memory, and with `sae-model::device` the only one with unsafe code
-//! outside of `sae-kernels`. A tensor is a handle: another one may share its memory, and an exclusive borrow of the handle
+//! With `gpu.rs` beside it the one place of the workspace that borrows a tensor's memory. A tensor is a handle: another one may share its memory, and an exclusive borrow of the handle
 //! does not exclude that. So whatever is written to is compared with all that is read or written beside it, and every
 //! borrow ends inside of a function of this file.
 #![allow(unsafe_code)]

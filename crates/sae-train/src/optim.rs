@@ -141,7 +141,8 @@ pub fn global_norm(gradients: &[Tensor]) -> Result<Tensor, TchError> {
     Tensor::f_stack(&norms, 0)?.f_norm()
 }
 
-/// The values of scalars, brought from their device together: the one place where a step waits for a GPU.
+/// The values of scalars, brought from their device together: where a step waits for a GPU, beside the counts of active
+/// features.
 pub fn read(scalars: &[Tensor]) -> Result<Vec<f64>, TchError> {
     let Some(device) = scalars.iter().map(Tensor::device).find(|&device| device != Device::Cpu)
     else {

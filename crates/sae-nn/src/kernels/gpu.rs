@@ -1,5 +1,5 @@
 //! The kernels of `sae-cuda` on tensors: contiguous, on one GPU, features in f32 or bfloat16. Everything else takes the plain
-//! path of libtorch's operations, with which `sae bench kernels` compares these on a card.
+//! path of libtorch's operations, with which `sae bench agreement` compares these on a card.
 
 use sae_cuda::{
     Active, GradientInputs, GradientOutputs, Kernels, Low, PADDING, Rows, Span, WIDEST,
@@ -92,14 +92,24 @@ impl SparseCode {
         Ok(Some(code))
     }
 
+    #[allow(unsafe_code)]
     fn active(&self) -> Result<Active<'_>, SaeError> {
-        Ok(Active {
-            ends: span(&self.ends)?,
-            counts: span(&self.counts)?,
-            index: span(&self.index)?,
-            token: span(&self.token)?,
-            value: span(&self.value)?,
-        })
+        let rows = (span(&self.ends)?, span(&self.counts)?);
+        let features = (span(&self.index)?, span(&self.token)?, span(&self.value)?);
+        // SAFETY: `of_few` is the only one to make a code, and fills it so.
+        Ok(unsafe { Active::new(rows, features) })
+    }
+
+    /// Refuses tensors on another device.
+    fn check_device(&self, tensors: &[&Tensor]) -> Result<(), SaeError> {
+        let own = self.device();
+        match tensors.iter().map(|tensor| tensor.device()).find(|device| *device != own) {
+            None => Ok(()),
+            Some(other) => {
+                let message = format!("a tensor on {other:?}, and a code on {own:?}");
+                Err(TchError::Shape(message).into())
+            }
+        }
     }
 
     /// Active features of all tokens.
@@ -145,9 +155,16 @@ impl SparseCode {
         of: &Tensor,
         base: Option<&Tensor>,
     ) -> Result<Tensor, SaeError> {
+        self.check_device(&[coefficient, of])?;
         let size = [self.counts.numel() as i64, of.size2()?.1];
         let out = Tensor::f_empty(size, (of.kind(), of.device()))?;
-        let base = base.map(low).transpose()?;
+        let base = match base {
+            Some(base) => {
+                self.check_device(&[base])?;
+                Some(low(base)?)
+            }
+            None => None,
+        };
         self.kernels.combine(self.active()?, span(coefficient)?, rows(of)?, base, rows(&out)?)?;
         Ok(out)
     }
@@ -163,6 +180,7 @@ impl SparseCode {
         elements: &Tensor,
         (factors, weight, p): (Option<&Tensor>, f64, f64),
     ) -> Result<Tensor, SaeError> {
+        self.check_device(&[gradient, elements, factors.unwrap_or(gradient)])?;
         let out = self.value.f_empty_like()?;
         let factors = factors.map(span).transpose()?;
         self.kernels.feature_gradients(
@@ -179,11 +197,13 @@ impl SparseCode {
     ///
     /// # Shapes
     /// → `[F, D]`, `[F]`, `[F, E]`, in f32.
+    #[allow(unsafe_code)]
     pub fn parameter_gradients(
         &self,
         inputs: &ParameterInputs<'_>,
     ) -> Result<[Tensor; 3], SaeError> {
         let ParameterInputs { input, gradient, pre, w_dec, norms, min_norm } = *inputs;
+        self.check_device(&[input, gradient, pre, w_dec, norms])?;
         let (f, e) = w_dec.size2()?;
         let options = (Kind::Float, w_dec.device());
         // A feature's tokens, one behind the other.
@@ -204,7 +224,8 @@ impl SparseCode {
         };
         let outputs =
             GradientOutputs { w_enc: span(&w_enc)?, b_enc: span(&b_enc)?, w_dec: span(&by_row)? };
-        self.kernels.parameter_gradients(self.active()?, &inputs, &outputs)?;
+        // SAFETY: an order of M features, and where those from each number on begin in it.
+        unsafe { self.kernels.parameter_gradients(self.active()?, &inputs, &outputs) }?;
         Ok([w_enc, b_enc, by_row])
     }
 }
@@ -244,6 +265,9 @@ pub(crate) struct Divergence {
 /// `[V, ...]` → `[W, ...]`.
 pub(crate) fn padded(tensor: &Tensor) -> Result<Tensor, SaeError> {
     let size = tensor.size();
+    if size.first().is_some_and(|v| (*v as usize).is_multiple_of(PADDING)) {
+        return Ok(tensor.shallow_clone());
+    }
     let v = size.first().copied().unwrap_or_default();
     let mut pad = vec![0; 2 * size.len()];
     if let Some(end) = pad.last_mut() {
@@ -268,6 +292,9 @@ pub fn adam(
     if all.iter().any(|tensor| tensor.kind() != Kind::Float) {
         return Ok(false);
     }
+    super::check_disjoint(parameter, &[gradient, mean, square])?;
+    super::check_disjoint(mean, &[gradient, square])?;
+    super::check_disjoint(square, &[gradient])?;
     let AdamStep { mean_weight, square_weight, square_decay, eps, .. } = step;
     let AdamStep { rate, root_scale, gradient_scale, decay, .. } = step;
     let step = sae_cuda::AdamStep {

@@ -31,9 +31,9 @@ const PARTS: usize = 16;
 /// docstring names the other direction).
 ///
 /// Works through `chunk` tokens at a time: a chunk's logits are all that ever stands in memory, and the original's
-/// distribution is computed once for all. Each model's numbers do not depend on the others. `gradient` is the precision in
-/// which a GPU takes the product `(p_spliced − p_orig) · W_U`; what it is a product of is computed in that of the hidden
-/// states.
+/// distribution is computed once for all. Each model's numbers do not depend on the others. Where `gradient` is
+/// bfloat16, a GPU takes the product `(p_spliced − p_orig) · W_U` in it; logits and probabilities stay in the precision of
+/// the hidden states.
 ///
 /// # Shapes
 /// `original: [N, D]`, each of `spliced: [N, D]`, `unembedding: [V, D]`, its bias, where it has one, `[V]`.
@@ -112,7 +112,10 @@ impl OnGpu {
         let Some(kernels) = gpu::of(&all).filter(|_| is_single) else { return Ok(None) };
         let v = unembedding.size2()?.0;
         let (weight, bias) = (gpu::padded(unembedding)?, bias.map(gpu::padded).transpose()?);
-        let lowered = weight.f_to_kind(gradient)?;
+        let lowered = match gradient {
+            Kind::BFloat16 => weight.f_to_kind(gradient)?,
+            _ => weight.shallow_clone(),
+        };
         Ok(Some(Self { kernels, v, weight, lowered, bias }))
     }
 
