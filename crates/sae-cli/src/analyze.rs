@@ -1,11 +1,12 @@
 //! `sae analyze`: a sweep's finished runs → measurements of activations, tables, pictures, report.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::Args;
 use sae_analysis::{AnalysisOptions, SweepRuns, analyse_with, matching::MatchBy};
 use sae_model::device::DeviceChoice;
+use sae_record::{RunFolder, layout};
 use sae_train::progress::Observer;
 use sae_train::{RunSpec, TrainError, measure::measure_activations};
 
@@ -43,12 +44,31 @@ pub(crate) struct Arguments {
     no_activations: bool,
 }
 
+/// Says what a folder is that is no sweep's.
+fn check_sweep(folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    if !folder.exists() {
+        bail!("there is no folder {shown}");
+    }
+    if layout::manifest(folder).exists() {
+        return Ok(());
+    }
+    if RunFolder::new(folder).config().exists() {
+        bail!(
+            "{shown} is a run's folder, and `sae analyze` takes a sweep's, which holds a manifest.json; `sae eval {shown}` \
+             prints the run's metrics"
+        );
+    }
+    bail!("{shown} is no sweep's folder: it holds no manifest.json")
+}
+
 pub(crate) fn run(
     arguments: &Arguments,
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
     let Arguments { sweep, match_by, facets, alive_above, no_activations } = arguments;
+    check_sweep(sweep)?;
     let options = AnalysisOptions {
         match_by: *match_by,
         facets: facets.clone(),

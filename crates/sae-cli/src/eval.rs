@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, requires = "data")]
     column: Option<String>,
     /// Evaluate on so many windows instead
-    #[arg(long, value_name = "WINDOWS")]
+    #[arg(long, value_name = "WINDOWS", value_parser = clap::value_parser!(u64).range(1..))]
     n_samples: Option<u64>,
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(required_unless_present = "manifest", conflicts_with = "manifest")]
     config: Option<PathBuf>,
     /// The run's folder
-    #[arg(long, value_name = "FOLDER", requires = "config", required_unless_present_any = ["manifest", "print_config"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "manifest", required_unless_present_any = ["manifest", "print_config"])]
     out: Option<PathBuf>,
     /// A sweep's manifest
     #[arg(long, value_name = "FILE", requires = "job")]
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     /// The job of the manifest, counted from 0
     #[arg(long, value_name = "INDEX", requires = "manifest")]
     job: Option<usize>,
-    /// Print the checked configuration and stop
+    /// Print the configuration, checked without its model and data, and stop
     #[arg(long)]
     print_config: bool,
     /// Print where a step's time goes, once all are taken
@@ -59,7 +59,11 @@ pub(crate) fn run(
     };
     if arguments.print_config {
         for spec in &specs {
-            crate::print(&format!("# {}\n{}", spec.id, spec.config.to_toml()?))?;
+            let text = spec.config.to_toml()?;
+            // A bank's runs are told apart by their names.
+            let shown =
+                if arguments.manifest.is_some() { format!("# {}\n{text}", spec.id) } else { text };
+            crate::print(&shown)?;
         }
         return Ok(());
     }

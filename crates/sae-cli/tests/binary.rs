@@ -151,7 +151,7 @@ fn bad_input_is_told() {
     let at = place.path();
     fails(&sae(&["train", "nowhere.toml", "--out", "x"], at), &["nowhere.toml", "cannot read"]);
     fails(&sae(&["eval", "nowhere"], at), &["nowhere/config.toml"]);
-    fails(&sae(&["analyze", "nowhere"], at), &["nowhere/manifest.json"]);
+    fails(&sae(&["analyze", "nowhere"], at), &["there is no folder nowhere"]);
     fails(&sae(&["train", "run.toml", "--out", "x", "--device", "cuda:7"], at), &["cuda:7"]);
     let text = std::fs::read_to_string(at.join("run.toml")).unwrap();
     std::fs::write(at.join("bad.toml"), text.replace("expansion", "expansoin")).unwrap();
@@ -159,6 +159,21 @@ fn bad_input_is_told() {
         &sae(&["train", "bad.toml", "--out", "x"], at),
         &["bad.toml", "`expansoin`", "did you mean `expansion`"],
     );
+    // What is missing from [train] is in a section of another name.
+    let whole = include_str!("../../../configs/runs/rust-lm.toml");
+    std::fs::write(at.join("bad.toml"), whole.replace("[train]\n", "[trian]\n")).unwrap();
+    fails(&sae(&["train", "bad.toml", "--out", "x"], at), &["`trian`", "did you mean `train`"]);
+    let named = text.replace(&format!("{:?}", model()), "\"gpt2\"");
+    std::fs::write(at.join("bad.toml"), named).unwrap();
+    fails(&sae(&["train", "bad.toml", "--out", "x"], at), &["gpt2", "no such folder", "hf://"]);
+    std::fs::create_dir(at.join("a-run")).unwrap();
+    std::fs::write(at.join("a-run/config.toml"), &text).unwrap();
+    fails(&sae(&["analyze", "a-run"], at), &["a-run is a run's folder", "sae eval a-run"]);
+    fails(&sae(&["train", "--manifest", "m", "--job", "0", "--out", "x"], at), &["--out"]);
+    // A configuration is printed as it can be read again.
+    let printed = sae(&["train", "run.toml", "--print-config"], at);
+    succeeds(&printed);
+    assert!(String::from_utf8_lossy(&printed.stdout).starts_with('['));
 }
 
 /// A file size limit stands for a full disk: writing fails half way. What was there before stays whole.

@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration, said so that the reader knows which file and key to mend.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// A configuration that could not be read, understood or used.
@@ -35,7 +36,7 @@ pub enum ConfigError {
         /// The file or run.
         origin: String,
         /// The key, dotted.
-        key: &'static str,
+        key: Cow<'static, str>,
         /// What was found.
         found: String,
         /// What was expected, and what to do.
@@ -47,13 +48,13 @@ impl ConfigError {
     /// A value that is possible by itself, but not here.
     pub fn invalid(
         origin: &str,
-        key: &'static str,
+        key: impl Into<Cow<'static, str>>,
         found: impl std::fmt::Display,
         expected: impl Into<String>,
     ) -> Self {
         Self::Invalid {
             origin: origin.to_owned(),
-            key,
+            key: key.into(),
             found: found.to_string(),
             expected: expected.into(),
         }

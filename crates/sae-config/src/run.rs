@@ -166,6 +166,17 @@ pub enum Precision {
     Bf16,
 }
 
+/// The error of a section that no configuration has, where there is one: what is written in a misspelt section is missing from
+/// the one that was meant, and that error would come first.
+fn unknown_section(text: &str) -> Option<String> {
+    let table: toml::Table = toml::from_str(text).ok()?;
+    table.into_iter().find_map(|section| {
+        let alone = toml::Table::from_iter([section]);
+        let error = alone.try_into::<RunConfig>().err()?.message().to_owned();
+        error.starts_with("unknown field").then_some(error)
+    })
+}
+
 /// The shape of the learning rate over the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -325,8 +336,12 @@ impl RunConfig {
 
     /// Reads and checks TOML; `origin` names its source in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let config: Self =
-            toml::from_str(text).map_err(|error| ConfigError::parse(origin, &error))?;
+        let config: Self = toml::from_str(text).map_err(|error| {
+            unknown_section(text).map_or_else(
+                || ConfigError::parse(origin, &error),
+                |own| ConfigError::parse(origin, &own),
+            )
+        })?;
         config.check(origin)?;
         Ok(config)
     }

@@ -26,7 +26,16 @@ pub enum DataError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file is not readable parquet: truncated, corrupt or something else.
+    /// A file is something else.
+    #[error(
+        "{} is no parquet file (it does not begin with PAR1): `sae prepare --file-list` makes shards of files of text",
+        path.display()
+    )]
+    NotParquet {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is not readable parquet: truncated or corrupt.
     #[error("cannot read {} as parquet ({message}): the file is truncated or damaged; fetch or write it again", path.display())]
     Parquet {
         /// The file.

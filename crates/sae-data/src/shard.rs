@@ -1,6 +1,7 @@
 //! Parquet files as one sequence of rows of a column: text, or windows of token ids.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -324,12 +325,18 @@ fn check_kind(
     })
 }
 
+/// What every parquet file begins with.
+const MAGIC: [u8; 4] = *b"PAR1";
+
 fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError> {
-    let file = File::open(path).map_err(|source| DataError::Io {
-        action: "open",
-        path: path.to_owned(),
-        source,
-    })?;
+    let io = |action| move |source| DataError::Io { action, path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(io("open"))?;
+    let mut head = Vec::new();
+    file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut head).map_err(io("read"))?;
+    // An empty file may be one that was never written to its end.
+    if !head.is_empty() && !MAGIC.starts_with(&head) {
+        return Err(DataError::NotParquet { path: path.to_owned() });
+    }
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| parquet_error(path, &error))
 }
 

@@ -328,7 +328,8 @@ fn check_sizes(config: &RunConfig, sizes: &ModelConfig, path: &Path) -> Result<(
     }
     for (reads, _) in config.placements() {
         let n_features = config.n_features(sizes.width(reads.kind));
-        config.check_architecture(&path.display().to_string(), Some(n_features))?;
+        let origin = format!("for the model {}", path.display());
+        config.check_architecture(&origin, Some(n_features))?;
     }
     Ok(())
 }

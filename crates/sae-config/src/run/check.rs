@@ -76,9 +76,8 @@ impl RunConfig {
         let architecture = &self.sae.architecture;
         architecture.check(n_features).map_err(|error| {
             let OptionError { key, found, expected } = error;
-            let name = architecture.name();
-            let found = format!("{found} (sae.architecture.{name}.{key})");
-            ConfigError::invalid(origin, "sae.architecture", found, expected)
+            let key = format!("sae.architecture.{}.{key}", architecture.name());
+            ConfigError::invalid(origin, key, found, expected)
         })
     }
 

@@ -34,6 +34,14 @@ struct Rope {
 impl Json {
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
+        if !folder.exists() {
+            let message = "there is no such folder; a model of the hub is written hf://owner/name, as in \
+                           hf://openai-community/gpt2";
+            return Err(ModelError::Config {
+                path: folder.to_owned(),
+                message: message.to_owned(),
+            });
+        }
         let text = read_text(&path, LONGEST_TEXT).map_err(|source| ModelError::Io {
             action: "read",
             path: path.clone(),
