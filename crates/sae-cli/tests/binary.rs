@@ -157,7 +157,7 @@ fn bad_input_is_told() {
     std::fs::write(at.join("bad.toml"), text.replace("expansion", "expansoin")).unwrap();
     fails(
         &sae(&["train", "bad.toml", "--out", "x"], at),
-        &["bad.toml", "`expansoin`", "did you mean `expansion`"],
+        &["bad.toml", "line 4", "`expansoin`", "did you mean `expansion`"],
     );
     // What is missing from [train] is in a section of another name.
     let whole = include_str!("../../../configs/runs/rust-lm.toml");

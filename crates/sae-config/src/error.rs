@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 /// A configuration that could not be read, understood or used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -79,6 +81,44 @@ impl ConfigError {
     }
 }
 
+/// A configuration of TOML.
+pub(crate) fn from_text<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let table = toml::from_str(text).unwrap_or_default();
+        with_section::<T>(origin, &table, &error)
+    })
+}
+
+/// A configuration of a table that a sweep has put together.
+pub(crate) fn from_table<T: DeserializeOwned>(
+    table: toml::Table,
+    origin: &str,
+) -> Result<T, ConfigError> {
+    let copy = table.clone();
+    table.try_into().map_err(|error| with_section::<T>(origin, &copy, &error))
+}
+
+/// The error of a section that no configuration has, where there is one: what stands in a misspelt section is missing from the
+/// one that was meant, and that error comes first. An error that names an unknown key is as it should be.
+fn with_section<T: DeserializeOwned>(
+    origin: &str,
+    table: &toml::Table,
+    error: &toml::de::Error,
+) -> ConfigError {
+    let unknown = |key: &String| {
+        let alone = toml::Table::from_iter([(key.clone(), toml::Table::new().into())]);
+        let message = alone.try_into::<T>().err()?.message().to_owned();
+        message.starts_with(&format!("unknown field `{key}`")).then_some(message)
+    };
+    if error.message().starts_with("unknown field") {
+        return ConfigError::parse(origin, error);
+    }
+    match table.keys().find_map(unknown) {
+        Some(message) => ConfigError::parse(origin, &message),
+        None => ConfigError::parse(origin, error),
+    }
+}
+
 /// Reads a file of configuration.
 pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
     crate::file::read_text(path, crate::file::LONGEST_TEXT)
@@ -100,7 +140,41 @@ fn nearest_key(message: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest_key;
+    use super::{from_table, from_text, nearest_key};
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Whole {
+        #[allow(dead_code)]
+        train: Train,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Train {
+        #[allow(dead_code)]
+        steps: u64,
+        #[allow(dead_code)]
+        rate: Option<f64>,
+    }
+
+    #[test]
+    fn a_misspelt_section_comes_before_what_is_missing_for_it() {
+        let text = "[trian]\nsteps = 3\n[train]\nrate = 0.1\n";
+        let by_text = from_text::<Whole>(text, "run.toml").unwrap_err().to_string();
+        let table = toml::from_str(text).unwrap();
+        let by_table = from_table::<Whole>(table, "run.toml").unwrap_err().to_string();
+        for error in [by_text, by_table] {
+            assert!(error.contains("`trian`") && error.contains("did you mean `train`"), "{error}");
+        }
+        // A key of a section keeps its line.
+        let error =
+            from_text::<Whole>("[train]\nsteps = 3\nraet = 1\n", "x").unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("did you mean `rate`"), "{error}");
+        // What is missing, where no section is misspelt.
+        let error = from_text::<Whole>("[train]\nrate = 0.1\n", "x").unwrap_err().to_string();
+        assert!(error.contains("missing field `steps`"), "{error}");
+    }
 
     #[test]
     fn the_nearest_known_key_is_named() {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::read;
+use crate::error::{from_text, read};
 use crate::{Coefficient, ConfigError, Fraction, Positive, Source};
 
 /// A pretraining run of a GPT-2 of any size.
@@ -113,8 +113,7 @@ impl PretrainConfig {
 
     /// Reads and checks TOML; `origin` names its source in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let config: Self =
-            toml::from_str(text).map_err(|error| ConfigError::parse(origin, &error))?;
+        let config: Self = from_text(text, origin)?;
         config.check(origin)?;
         Ok(config)
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::read;
+use crate::error::{from_table, from_text, read};
 use crate::loss::{LossConfig, Scope, Term};
 use crate::{Architecture, ConfigError, Fraction, Positive, Site, Source};
 
@@ -164,17 +164,6 @@ pub enum Precision {
     /// For GPUs: the language model, the SAEs' products and that of KL's gradient in bfloat16; the SAEs' parameters, the
     /// optimiser, logits and the KL divergence in single precision.
     Bf16,
-}
-
-/// The error of a section that no configuration has, where there is one: what is written in a misspelt section is missing from
-/// the one that was meant, and that error would come first.
-fn unknown_section(text: &str) -> Option<String> {
-    let table: toml::Table = toml::from_str(text).ok()?;
-    table.into_iter().find_map(|section| {
-        let alone = toml::Table::from_iter([section]);
-        let error = alone.try_into::<RunConfig>().err()?.message().to_owned();
-        error.starts_with("unknown field").then_some(error)
-    })
 }
 
 /// The shape of the learning rate over the run.
@@ -336,19 +325,14 @@ impl RunConfig {
 
     /// Reads and checks TOML; `origin` names its source in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| {
-            unknown_section(text).map_or_else(
-                || ConfigError::parse(origin, &error),
-                |own| ConfigError::parse(origin, &own),
-            )
-        })?;
+        let config: Self = from_text(text, origin)?;
         config.check(origin)?;
         Ok(config)
     }
 
     /// The same, from a table that a sweep has put together.
     pub(crate) fn from_table(table: toml::Table, origin: &str) -> Result<Self, ConfigError> {
-        let config: Self = table.try_into().map_err(|error| ConfigError::parse(origin, &error))?;
+        let config: Self = from_table(table, origin)?;
         config.check(origin)?;
         Ok(config)
     }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::read;
+use crate::error::{from_text, read};
 use crate::fingerprint::Fingerprint;
 use crate::{ConfigError, RunConfig};
 
@@ -107,8 +107,7 @@ impl SweepConfig {
 
     /// Reads TOML; `origin` names its source in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let config: Self =
-            toml::from_str(text).map_err(|error| ConfigError::parse(origin, &error))?;
+        let config: Self = from_text(text, origin)?;
         for name in std::iter::once(&config.name).chain(config.variants.iter().map(|v| &v.name)) {
             if !is_plain(name) || name.len() > LONGEST_NAME {
                 return Err(ConfigError::invalid(

@@ -177,8 +177,8 @@ impl Kernels {
         let load = || {
             Self::load(device).unwrap_or_else(|error| {
                 tracing::warn!(
-                    "the kernels for GPUs cannot be used ({error}), so libtorch's slower operations are; they need \
-                     NVIDIA's driver 580 or newer"
+                    "the kernels for GPUs need NVIDIA's driver 580 or newer and could not be loaded ({error}): libtorch's \
+                     slower operations are used"
                 );
                 None
             })

@@ -77,25 +77,22 @@ impl Adam {
         for (slot, gradient) in self.slots.iter_mut().zip(gradients) {
             let Slot { parameter, weight_decay, mean, square } = slot;
             let decay = 1.0 - lr * *weight_decay;
-            let on_cpu = kernels::applies(&[parameter, gradient, mean, square]);
-            if on_cpu || gpu::applies(&[parameter, gradient, mean, square]) {
-                let step = AdamStep {
-                    mean_weight: (1.0 - beta_1) as f32,
-                    square_weight: (1.0 - beta_2) as f32,
-                    square_decay: beta_2 as f32,
-                    eps: eps as f32,
-                    rate: (lr / correction_1) as f32,
-                    root_scale: (1.0 / correction_2) as f32,
-                    gradient_scale: scale as f32,
-                    decay: decay as f32,
-                };
-                if on_cpu {
-                    kernels::adam(parameter, gradient, mean, square, step)?;
-                    continue;
-                }
-                if gpu::adam(parameter, gradient, mean, square, step)? {
-                    continue;
-                }
+            let step = AdamStep {
+                mean_weight: (1.0 - beta_1) as f32,
+                square_weight: (1.0 - beta_2) as f32,
+                square_decay: beta_2 as f32,
+                eps: eps as f32,
+                rate: (lr / correction_1) as f32,
+                root_scale: (1.0 / correction_2) as f32,
+                gradient_scale: scale as f32,
+                decay: decay as f32,
+            };
+            if kernels::applies(&[parameter, gradient, mean, square]) {
+                kernels::adam(parameter, gradient, mean, square, step)?;
+                continue;
+            }
+            if gpu::adam(parameter, gradient, mean, square, step)? {
+                continue;
             }
             no_grad(|| {
                 let gradient = gradient.f_mul_scalar(scale)?;
