@@ -8,8 +8,8 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sae_analysis::geometry::similarity::{across, within};
 use sae_analysis::matrix::Matrix;
-use sae_analysis::similarity::{across, within};
 
 const ROWS: usize = 5120;
 const COLUMNS: usize = 768;

@@ -8,6 +8,15 @@ pub enum AnalysisError {
     /// A manifest, a summary or a configuration.
     #[error(transparent)]
     Record(#[from] sae_record::RecordError),
+    /// A folder of neither a sweep nor runs.
+    #[error(
+        "{} holds no runs: expected the folder of a sweep (with a manifest.json), of a run (with a config.toml), or of \
+         several runs", path.display()
+    )]
+    NoRuns {
+        /// The folder.
+        path: PathBuf,
+    },
     /// No run is finished.
     #[error(
         "{} has no finished run among its {runs}: {}",
@@ -15,9 +24,9 @@ pub enum AnalysisError {
         unreadable.as_deref().unwrap_or("run the sweep first")
     )]
     NothingFinished {
-        /// The sweep's folder.
+        /// The folder.
         path: PathBuf,
-        /// Runs of its manifest.
+        /// Its runs.
         runs: usize,
         /// Why the first summary that is there cannot be read, if one is.
         unreadable: Option<String>,

@@ -1,80 +1,140 @@
-//! All that an analysis has found, as it stands in `analysis.json` and in the report: numbers and names, no pictures.
+//! All that an analysis has found, as it stands in `analysis.json` and in the report: numbers and names, no figures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sae_config::Site;
-use sae_record::activations::{SaeActivations, SiteActivations};
+use sae_config::{RunConfig, Site};
 use sae_record::metric::Metric;
 use sae_record::summary::Versions;
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::Estimate;
-use crate::embedding::Embedding;
-use crate::features::FeatureStatistics;
+use crate::AnalysisError;
+use crate::activations::SiteEvidence;
+use crate::downstream::Downstream;
+use crate::draw::Looks;
+use crate::embedding::PairEmbedding;
+use crate::features::RunFeatures;
+use crate::frontier::Frontier;
+use crate::geometry::Geometry;
 use crate::matching::{Match, MatchBy};
-use crate::similarity::SimilaritySummary;
-use crate::{Frontier, SaeType};
+use crate::runs::{FinishedRun, Group, SweepRuns};
+use crate::stability::Seeds;
+use crate::study::Study;
+use crate::subject::Subject;
 
-/// A sweep's evidence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// The sweep's name.
-    pub sweep: String,
-    /// What a reader has to know first: runs left out and why, numbers that are none, parts that the sweep has no runs
-    /// for.
-    pub notes: Vec<String>,
-    /// The runs that are in it.
-    pub runs: Vec<RunFacts>,
-    /// What the metrics are.
-    #[serde(default)]
-    pub metrics: Vec<Metric>,
+/// Makes the evidence of its subjects: the key in `analysis.json`, and the type that finds and shows it.
+macro_rules! subjects {
+    ($($(#[doc = $doc:literal])* $key:ident: $Type:ty;)*) => {
+        /// The evidence of a sweep.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub struct Evidence {
+            /// The sweep's name.
+            pub sweep: String,
+            /// What a reader has to know first: runs left out and why, numbers that are none, parts that the sweep has no
+            /// runs for.
+            pub notes: Vec<String>,
+            /// The runs that are in it.
+            pub runs: Vec<RunFacts>,
+            /// What all runs have in common.
+            #[serde(default)]
+            pub about: About,
+            /// What the metrics are.
+            #[serde(default)]
+            pub metrics: Vec<Metric>,
+            /// What the runs are matched in of which `downstream`, `geometry.across`, `embeddings` and `features` tell.
+            /// Where a site has no such match, they tell of a run of each group, and a note says which.
+            pub match_by: MatchBy,
+            /// Alive are features that are active on more than this share of tokens; 0: all that were active once.
+            #[serde(default)]
+            pub alive_above: f64,
+            $($(#[doc = $doc])* pub $key: $Type,)*
+        }
+
+        impl Evidence {
+            /// Finds all subjects, in this order.
+            pub(crate) fn gather(mut study: Study<'_>) -> Result<Self, AnalysisError> {
+                $(let $key = <$Type as Subject>::find(&mut study)?;)*
+                let (runs, options) = (study.runs, study.options);
+                Ok(Self {
+                    sweep: runs.name.clone(),
+                    runs: runs.finished.iter().map(|run| RunFacts::of(runs, run)).collect::<Result<_, _>>()?,
+                    about: About::of(runs),
+                    metrics: runs.metrics(),
+                    match_by: options.match_by,
+                    alive_above: options.alive_above,
+                    notes: study.end(),
+                    $($key,)*
+                })
+            }
+
+            /// Nothing but notes, on a sweep of this name.
+            pub fn none(sweep: String, notes: Vec<String>) -> Self {
+                Self {
+                    sweep,
+                    notes,
+                    runs: Vec::new(),
+                    about: About::default(),
+                    metrics: Vec::new(),
+                    match_by: MatchBy::CeIncrease,
+                    alive_above: 0.0,
+                    $($key: <$Type>::default(),)*
+                }
+            }
+
+            /// The subjects, in the order in which they are shown.
+            pub(crate) fn subjects(&self) -> Vec<&dyn Subject> {
+                vec![$(&self.$key),*]
+            }
+        }
+    };
+}
+
+// One line a subject.
+subjects! {
     /// Points and ratios.
-    pub frontier: Frontier,
+    frontier: Frontier;
     /// Matched runs, by site and by what they are matched in.
-    pub matches: Vec<Match>,
-    /// What the runs are matched in of which `downstream`, `geometry.across`, `embeddings` and `features` tell. Where a
-    /// site has no such match, they tell of a run of each type, and a note says which.
-    pub match_by: MatchBy,
-    /// Alive are features that are active on more than this share of tokens; 0: all that were active once.
-    #[serde(default)]
-    pub alive_above: f64,
+    matches: Vec<Match>;
     /// How close matched runs stay to the original later in the model.
-    pub downstream: Vec<Downstream>,
+    downstream: Vec<Downstream>;
     /// Similarities within dictionaries and between them.
-    pub geometry: Geometry,
+    geometry: Geometry;
     /// Pairs of matched runs in two dimensions.
-    pub embeddings: Vec<PairEmbedding>,
+    embeddings: Vec<PairEmbedding>;
     /// Activations at every site that was measured.
-    pub activations: BTreeMap<Site, SiteEvidence>,
+    activations: BTreeMap<Site, SiteEvidence>;
     /// Runs that differ in nothing but the seed, side by side.
-    pub stability: Vec<Seeds>,
+    stability: Vec<Seeds>;
     /// Features of matched runs.
-    pub features: Vec<RunFeatures>,
+    features: Vec<RunFeatures>;
 }
 
 impl Evidence {
-    /// The types of the runs.
-    pub fn types(&self) -> BTreeSet<SaeType> {
-        self.runs.iter().map(|run| run.variant).collect()
+    /// The groups of the runs.
+    pub fn groups(&self) -> BTreeSet<Group> {
+        self.runs.iter().map(|run| run.group.clone()).collect()
     }
 
-    /// Nothing but notes, on a sweep of this name.
-    pub fn none(sweep: String, notes: Vec<String>) -> Self {
-        Self {
-            sweep,
-            notes,
-            runs: Vec::new(),
-            metrics: Vec::new(),
-            frontier: Frontier::of(&[]),
-            matches: Vec::new(),
-            match_by: MatchBy::CeIncrease,
-            alive_above: 0.0,
-            downstream: Vec::new(),
-            geometry: Geometry { within: Vec::new(), differences: Vec::new(), across: Vec::new() },
-            embeddings: Vec::new(),
-            activations: BTreeMap::new(),
-            stability: Vec::new(),
-            features: Vec::new(),
+    pub(crate) fn looks(&self) -> Looks {
+        Looks::of(self.groups())
+    }
+
+    /// The group of a run.
+    pub(crate) fn group_of(&self, run: &str) -> Option<&Group> {
+        self.runs.iter().find(|facts| facts.run == run).map(|facts| &facts.group)
+    }
+
+    /// Whether a run is one of those that are looked at closely at a site.
+    pub(crate) fn is_chosen(&self, run: &str, site: Site) -> bool {
+        self.features.iter().any(|features| features.site == site && features.run == run)
+    }
+
+    /// Which runs are looked at closely at a site, in words.
+    pub(crate) fn choice(&self, site: Site) -> String {
+        let by = self.match_by;
+        if self.matches.iter().any(|found| found.site == site && found.by == by) {
+            format!("runs matched by {}", by.describe())
+        } else {
+            "one run of each type".to_owned()
         }
     }
 }
@@ -84,9 +144,9 @@ impl Evidence {
 pub struct RunFacts {
     /// Its id.
     pub run: String,
-    /// The type of SAE.
+    /// Its group.
     #[serde(rename = "type")]
-    pub variant: SaeType,
+    pub group: Group,
     /// Its folder, relative to the sweep's.
     pub folder: String,
     /// Its configuration, TOML.
@@ -97,152 +157,54 @@ pub struct RunFacts {
     pub versions: Versions,
 }
 
-/// Reconstruction downstream of a matched run's SAE.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Downstream {
-    /// The run's id.
-    pub run: String,
-    /// The type of SAE.
-    #[serde(rename = "type")]
-    pub variant: SaeType,
-    /// The SAE's site.
-    pub site: Site,
-    /// At every later site, in the order of computation.
-    pub layers: Vec<DownstreamLayer>,
+impl RunFacts {
+    fn of(runs: &SweepRuns, run: &FinishedRun) -> Result<Self, AnalysisError> {
+        // The run's own file has what was resolved when it began; a folder without it has the manifest's.
+        let config = match std::fs::read_to_string(runs.folder_of(run).config()) {
+            Ok(config) => config,
+            Err(_) => run.config.to_toml().map_err(sae_record::RecordError::from)?,
+        };
+        Ok(Self {
+            run: run.id.clone(),
+            group: run.group.clone(),
+            folder: run.folder.display().to_string(),
+            config,
+            facets: run.facets.clone(),
+            versions: run.summary.versions.clone(),
+        })
+    }
 }
 
-/// At one later site. The original activations themselves have MSE 0 and explained variance 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct DownstreamLayer {
-    /// Where.
-    pub site: Site,
-    /// Mean over all elements of `(spliced − original)²`.
-    pub mse: f64,
-    /// Explained variance.
-    pub explained_variance: f64,
+/// What the runs were made of, each value once.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The language model.
+    pub model: Vec<String>,
+    /// The training data.
+    pub data: Vec<String>,
+    /// The evaluation data.
+    pub evaluation: Vec<String>,
+    /// Tokens trained on.
+    pub training_tokens: Vec<u64>,
+    /// Tokens evaluated on.
+    pub evaluation_tokens: Vec<u64>,
+    /// Dictionary elements.
+    pub n_features: Vec<u64>,
 }
 
-/// Similarities of dictionary elements.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Geometry {
-    /// Each alive element to its nearest neighbour in its own dictionary, every run and site.
-    pub within: Vec<Within>,
-    /// Differences of the means of `within` between types, for matched runs.
-    pub differences: Vec<Difference>,
-    /// Each alive element to its nearest in another dictionary: matched runs of two types, runs of two seeds.
-    pub across: Vec<AcrossRuns>,
-}
-
-/// Within a dictionary.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Within {
-    /// The run's id.
-    pub run: String,
-    /// The type of SAE.
-    #[serde(rename = "type")]
-    pub variant: SaeType,
-    /// The site.
-    pub site: Site,
-    /// Alive elements.
-    pub alive: usize,
-    /// Histogram of the largest cosines.
-    pub cosines: SimilaritySummary,
-    /// Their mean with its interval.
-    pub mean: Estimate,
-}
-
-/// The mean of one run less that of another, both matched.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Difference {
-    /// The site.
-    pub site: Site,
-    /// What they are matched in: `ce`, `l0` or `alive`.
-    pub by: MatchBy,
-    /// The first type.
-    pub of: SaeType,
-    /// The type that is taken away.
-    pub less: SaeType,
-    /// The difference with its interval.
-    pub estimate: Estimate,
-}
-
-/// From one dictionary to another.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AcrossRuns {
-    /// The site.
-    pub site: Site,
-    /// The run whose elements look for a neighbour.
-    pub from: String,
-    /// The run in which they do.
-    pub to: String,
-    /// Why these two: `types` or `seeds`.
-    pub what: AcrossWhat,
-    /// Histogram of the largest cosines.
-    pub cosines: SimilaritySummary,
-}
-
-/// Why two runs' dictionaries are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AcrossWhat {
-    /// Matched runs of two types.
-    Types,
-    /// Runs that differ in the seed alone.
-    Seeds,
-}
-
-/// Two runs' dictionaries in two dimensions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PairEmbedding {
-    /// The site.
-    pub site: Site,
-    /// The runs, in the order of the embedding's numbers.
-    pub runs: Vec<String>,
-    /// Their types.
-    pub types: Vec<SaeType>,
-    /// Where each element lies.
-    pub embedding: Embedding,
-}
-
-/// Activations at a site, and what the matched runs' SAEs make of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SiteEvidence {
-    /// The model's.
-    pub model: SiteActivations,
-    /// Every measured run's, by id.
-    pub runs: BTreeMap<String, SaeActivations>,
-}
-
-/// Runs that differ in nothing but their seeds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Seeds {
-    /// The type of SAE.
-    #[serde(rename = "type")]
-    pub variant: SaeType,
-    /// The site.
-    pub site: Site,
-    /// The sparsity coefficient.
-    pub coeff: f64,
-    /// What else tells these runs from others of the type at the site, by key.
-    pub facets: BTreeMap<String, String>,
-    /// The seeds that differ: `sae.seed` of the initialisation, `data.seed` of the order of the data, or both.
-    pub differ_in: Vec<String>,
-    /// The seeds (of the initialisation, unless that of the data differs alone), and the runs' ids.
-    pub runs: Vec<(u64, String)>,
-    /// By name of the metric: every seed's value, in the order of the runs.
-    pub metrics: BTreeMap<String, Vec<f64>>,
-}
-
-/// A matched run's features.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunFeatures {
-    /// The run's id.
-    pub run: String,
-    /// The type of SAE.
-    #[serde(rename = "type")]
-    pub variant: SaeType,
-    /// The site.
-    pub site: Site,
-    /// Frequencies, dead and ultra-dense features, what they go with.
-    pub statistics: FeatureStatistics,
+impl About {
+    fn of(runs: &SweepRuns) -> Self {
+        fn each<T: Ord>(runs: &SweepRuns, of: impl Fn(&FinishedRun) -> Vec<T>) -> Vec<T> {
+            runs.finished.iter().flat_map(of).collect::<BTreeSet<T>>().into_iter().collect()
+        }
+        let text = |of: fn(&RunConfig) -> String| each(runs, |run| vec![of(&run.config)]);
+        Self {
+            model: text(|config| config.model.path.to_string()),
+            data: text(|config| config.data.train.to_string()),
+            evaluation: text(|config| config.eval.data.to_string()),
+            training_tokens: each(runs, |run| vec![run.summary.training_tokens]),
+            evaluation_tokens: each(runs, |run| vec![run.summary.evaluation.tokens]),
+            n_features: each(runs, |run| run.summary.n_features.values().copied().collect()),
+        }
+    }
 }

@@ -14,30 +14,28 @@
 //! # let _: Curve = curve;
 //! ```
 
+pub mod activations;
 pub mod bootstrap;
-mod comparable;
 pub mod dictionary;
+pub mod downstream;
+mod draw;
 pub mod embedding;
 mod error;
 pub mod evidence;
-pub mod facets;
 pub mod features;
-mod findings;
 pub mod frontier;
-mod gather;
+pub mod geometry;
 pub mod histogram;
 pub mod matching;
 pub mod matrix;
-mod neighbors;
 mod number;
 mod options;
-mod plot;
-pub mod report;
-mod runs;
-mod sae_type;
-pub mod similarity;
-mod style;
-mod tables;
+pub mod page;
+pub mod runs;
+pub mod stability;
+mod study;
+mod subject;
+mod table;
 mod thin;
 mod write;
 
@@ -46,12 +44,12 @@ use std::path::{Path, PathBuf};
 pub use error::AnalysisError;
 pub use frontier::Frontier;
 pub use options::AnalysisOptions;
-pub use runs::{FinishedRun, Point, SweepRuns};
+pub use runs::{FinishedRun, Group, Point, SweepRuns};
 use sae_record::Event;
 use sae_record::layout;
-pub use sae_type::SaeType;
 
 use crate::evidence::Evidence;
+use crate::study::Study;
 
 /// What [`analyse`] has made.
 #[derive(Debug)]
@@ -101,8 +99,20 @@ pub fn analyse_with(
         }
         runs => runs?,
     };
-    let evidence = gather::evidence(&runs, options, notice)?;
-    let files = write::everything(&runs, &evidence)?;
-    let text = tables::terminal(&evidence);
-    Ok(Analysis { text, report: layout::report(sweep), files, evidence })
+    let evidence = Evidence::gather(Study::begin(&runs, options, notice)?)?;
+    let files = write::everything(sweep, &evidence)?;
+    Ok(Analysis { text: terminal(&evidence), report: layout::report(sweep), files, evidence })
+}
+
+/// The runs, the findings and the notes, for a terminal.
+fn terminal(evidence: &Evidence) -> String {
+    let mut text = frontier::terminal(&evidence.frontier).terminal();
+    let findings = subject::findings(evidence).for_people();
+    if !findings.rows.is_empty() {
+        text.extend(["\n\n", &findings.caption, ":\n", &findings.terminal()]);
+    }
+    for note in &evidence.notes {
+        text.extend(["\n\n", note]);
+    }
+    text
 }

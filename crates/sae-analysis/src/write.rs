@@ -1,97 +1,69 @@
-//! The files that an analysis leaves in the sweep's folder.
+//! The files that an analysis leaves in its folder.
 
 use std::path::{Path, PathBuf};
 
 use sae_config::file::write_atomically;
-use sae_record::{Manifest, layout};
+use sae_record::layout;
 
 use crate::evidence::Evidence;
-use crate::plot::{self, Figure};
-use crate::tables;
-use crate::{AnalysisError, SweepRuns, report};
+use crate::subject::Subject;
+use crate::{AnalysisError, draw, page};
 
 /// Writes everything, the report last. Returns the files in the order in which they were written.
 pub(crate) fn everything(
-    runs: &SweepRuns,
+    folder: &Path,
     evidence: &Evidence,
 ) -> Result<Vec<PathBuf>, AnalysisError> {
-    let mut folder = Folder { sweep: &runs.folder, written: Vec::new() };
-    folder.text("analysis", "json", &serde_json::to_string(evidence)?)?;
-    folder.text("frontier", "json", &evidence.frontier.to_json()?)?;
-    folder.text("frontier", "csv", &tables::csv(&evidence.frontier.points))?;
-    folder.picture(&plot::frontier::figure(&evidence.frontier))?;
-    let matches = &evidence.matches;
-    folder.text("matches", "json", &serde_json::to_string_pretty(matches)?)?;
-    folder.text("matches", "csv", &tables::matches::csv(matches))?;
-    folder.text("matches", "md", &tables::matches::markdown(matches))?;
-    folder.text("matches", "tex", &tables::matches::latex(matches))?;
-    folder.both(&plot::downstream::figure(evidence), &tables::evidence::downstream(evidence))?;
-    let shown =
-        folder.both(&plot::geometry::figure(evidence), &tables::evidence::geometry(evidence))?;
-    let histograms = tables::evidence::geometry_histograms(evidence);
-    folder.table("geometry_histograms", &histograms, shown)?;
-    folder.both(&plot::umap::figure(evidence), &tables::evidence::umap(evidence))?;
-    folder.both(&plot::activations::figure(evidence), &tables::evidence::activations(evidence))?;
-    folder.both(&plot::stability::figure(evidence), &tables::evidence::stability(evidence))?;
-    let shown =
-        folder.both(&plot::features::figure(evidence), &tables::evidence::features(evidence))?;
-    folder.table("unusual_features", &tables::evidence::unusual_features(evidence), shown)?;
-    folder.text("report", "html", &report::html(evidence))?;
+    let mut folder = Folder { folder, written: Vec::new() };
+    folder.write("analysis", "json", serde_json::to_string(evidence)?.as_bytes())?;
+    for subject in evidence.subjects() {
+        folder.subject(subject, evidence)?;
+    }
+    folder.write("report", "html", page::html(evidence).as_bytes())?;
     Ok(folder.written)
 }
 
 /// Writes a report that says why there is nothing else, over an earlier one that would look current.
-pub(crate) fn refusal(sweep: &Path, why: &AnalysisError) -> Result<(), AnalysisError> {
-    let name = Manifest::load(&layout::manifest(sweep))?.sweep;
-    let evidence = Evidence::none(name, vec![format!("Nothing is analysed: {why}.")]);
-    Folder { sweep, written: Vec::new() }.text("report", "html", &report::html(&evidence))
+pub(crate) fn refusal(folder: &Path, why: &AnalysisError) -> Result<(), AnalysisError> {
+    let name = folder.file_name().map_or_else(|| "Nothing".into(), |name| name.to_string_lossy());
+    let evidence = Evidence::none(name.into_owned(), vec![format!("Nothing is analysed: {why}.")]);
+    let page = page::html(&evidence);
+    Folder { folder, written: Vec::new() }.write("report", "html", page.as_bytes())
 }
 
 struct Folder<'a> {
-    sweep: &'a Path,
+    folder: &'a Path,
     written: Vec<PathBuf>,
 }
 
 impl Folder<'_> {
-    fn text(&mut self, name: &str, extension: &str, text: &str) -> Result<(), AnalysisError> {
-        let path = layout::analysis(self.sweep, name, extension);
-        write_atomically(&path, text.as_ref())
+    /// The numbers and the figure of a subject; where there is nothing to show, what an earlier analysis left of them goes.
+    fn subject(&mut self, subject: &dyn Subject, evidence: &Evidence) -> Result<(), AnalysisError> {
+        for file in subject.files(evidence)? {
+            if subject.is_empty() {
+                remove(&layout::analysis(self.folder, file.stem, file.extension))?;
+            } else {
+                self.write(file.stem, file.extension, file.text.as_bytes())?;
+            }
+        }
+        let (name, figure) = (subject.name(), subject.figure(evidence));
+        if figure.is_empty() {
+            for extension in ["svg", "png"] {
+                remove(&layout::analysis(self.folder, name, extension))?;
+            }
+            return Ok(());
+        }
+        let svg = figure.svg();
+        self.write(name, "svg", svg.as_bytes())?;
+        self.write(name, "png", &draw::png(name, &svg)?)
+    }
+
+    fn write(&mut self, stem: &str, extension: &str, bytes: &[u8]) -> Result<(), AnalysisError> {
+        let path = layout::analysis(self.folder, stem, extension);
+        write_atomically(&path, bytes)
             .map_err(|source| AnalysisError::Write { path: path.clone(), source })?;
         self.written.push(path);
         Ok(())
-    }
-
-    /// A CSV, if there is something to show; otherwise an earlier one goes.
-    fn table(&mut self, name: &str, csv: &str, shown: bool) -> Result<(), AnalysisError> {
-        if shown {
-            self.text(name, "csv", csv)
-        } else {
-            remove(&layout::analysis(self.sweep, name, "csv"))
-        }
-    }
-
-    /// A picture as SVG and PNG.
-    fn picture(&mut self, figure: &Figure) -> Result<(), AnalysisError> {
-        self.text(&figure.name, "svg", &figure.svg()?)?;
-        let path = layout::analysis(self.sweep, &figure.name, "png");
-        figure.png(&path)?;
-        self.written.push(path);
-        Ok(())
-    }
-
-    /// A picture and the numbers behind it, if there is something to show; otherwise what an earlier analysis left of
-    /// them goes. Returns whether there is.
-    fn both(&mut self, figure: &Figure, csv: &str) -> Result<bool, AnalysisError> {
-        let shown = !figure.rows.is_empty();
-        self.table(&figure.name, csv, shown)?;
-        if shown {
-            self.picture(figure)?;
-        } else {
-            for extension in ["svg", "png"] {
-                remove(&layout::analysis(self.sweep, &figure.name, extension))?;
-            }
-        }
-        Ok(shown)
     }
 }
 

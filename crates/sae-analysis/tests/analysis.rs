@@ -7,9 +7,10 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use sae_analysis::evidence::{AcrossWhat, Evidence};
+use sae_analysis::evidence::Evidence;
+use sae_analysis::geometry::AcrossWhat;
 use sae_analysis::matching::{Match, MatchBy};
-use sae_analysis::{AnalysisOptions, Frontier, SaeType, analyse_with};
+use sae_analysis::{AnalysisOptions, Frontier, Group, analyse_with};
 use sae_config::Variant;
 use sae_record::activations::{
     Direction, EVALUATION, MODEL, Measured, RunActivations, SaeActivations, SiteActivations,
@@ -169,7 +170,9 @@ fn alive_may_ask_for_more_than_once() {
     assert!(evidence.frontier.points.is_empty());
     assert!(evidence.notes.iter().any(|note| note.contains("features.parquet")));
     let report = std::fs::read_to_string(layout::report(sweep.path())).unwrap();
-    assert!(report.contains("No run has numbers to compare") && !report.contains("All of every"));
+    assert!(
+        report.contains("No run has numbers to compare") && !report.contains("dictionary is alive")
+    );
 }
 
 /// What is drawn of a dictionary is named by the feature's number, not by its place among those alive.
@@ -284,7 +287,7 @@ fn downstream_and_seeds_by_hand() {
     assert_eq!(second.layers.iter().map(|layer| layer.site).collect::<Vec<_>>(), LATER[1..]);
     assert_eq!(evidence.stability.len(), 18);
     let seeds = &evidence.stability[0];
-    assert_eq!((seeds.variant, seeds.site), (SaeType::LOCAL, SITES[0]));
+    assert_eq!((&seeds.group, seeds.site), (&Group::LOCAL, SITES[0]));
     let expected = [(0, "local_sparsity-1_seed-0"), (1, "local_sparsity-1_seed-1")];
     assert_eq!(seeds.runs, expected.map(|(seed, run)| (seed, run.to_owned())));
     for (name, values) in [("l0", [40.0, 40.4]), ("alive", [21.0; 2]), ("kl", [0.15; 2])] {
@@ -315,7 +318,7 @@ fn differences_of_means_by_hand() {
     for by in [MatchBy::CeIncrease, MatchBy::L0, MatchBy::Alive] {
         let mut found = evidence.geometry.differences.iter().filter(|found| found.by == by);
         let found = found.find(|found| found.site == SITES[0]).unwrap();
-        assert_eq!((found.of, found.less), (SaeType::E2E, SaeType::LOCAL));
+        assert_eq!((&found.of, &found.less), (&Group::E2E, &Group::LOCAL));
         assert!((found.estimate.value + 2.2 / 3.0).abs() < 1e-6);
         assert_eq!(found.estimate.options, quick().bootstrap);
     }
@@ -345,9 +348,9 @@ fn facets_split_the_frontier() {
     let facets = vec!["sae.expansion".to_owned()];
     let options = AnalysisOptions { facets, ..quick() };
     let evidence = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap().evidence;
-    let groups = evidence.frontier.groups();
+    let places = evidence.frontier.places();
     let values: Vec<&str> =
-        groups.iter().map(|group| group.facets["sae.expansion"].as_str()).collect();
+        places.iter().map(|place| place.facets["sae.expansion"].as_str()).collect();
     assert_eq!(values, ["4", "16", "4", "16"]);
     assert_eq!(evidence.frontier.summary.len(), 4);
     for comparison in &evidence.frontier.summary {
@@ -361,7 +364,7 @@ fn facets_split_the_frontier() {
     assert!(table[0].contains(&"sae.expansion".to_owned()));
     // Without the facet, one frontier a site.
     let plain = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
-    assert_eq!(plain.frontier.groups().len(), 2);
+    assert_eq!(plain.frontier.places().len(), 2);
     assert!(plain.frontier.points[0].facets.contains_key("sae.expansion"));
     let facets = vec!["sae.expansoin".to_owned()];
     let message = analyse_with(sweep.path(), &AnalysisOptions { facets, ..quick() }, &mut |_| {})
@@ -390,16 +393,16 @@ fn architectures_have_curves_of_their_own() {
     sweep.write();
     let analysis = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap();
     let frontier = &analysis.evidence.frontier;
-    let names: Vec<String> = frontier.variants().iter().map(ToString::to_string).collect();
+    let names: Vec<String> = frontier.groups().iter().map(ToString::to_string).collect();
     assert_eq!(names, ["topk local", "topk e2e"]);
     // Without the paper's `local`, the one that reconstructs locally stands in for it.
     let found = &frontier.summary[0];
     assert_eq!(
-        (found.variant.to_string(), found.base.to_string()),
+        (found.group.to_string(), found.base.to_string()),
         (names[1].clone(), names[0].clone())
     );
     near(found.ce_at_equal_l0.mean.unwrap(), 0.5);
-    assert!(analysis.text.contains("k = 16") && analysis.text.contains("× topk local's L0"));
+    assert!(analysis.text.contains("k = 16") && analysis.text.contains("compared with topk local"));
     let csv = cells(&layout::analysis(sweep.path(), "frontier", "csv"));
     let ks: Vec<&str> = csv[1..4].iter().map(|row| row.last().unwrap().as_str()).collect();
     assert_eq!((csv[1][1].as_str(), ks), ("topk local", vec!["4", "8", "16"]));
@@ -413,8 +416,8 @@ fn architectures_have_curves_of_their_own() {
     sweep.write();
     let analysis = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap();
     let frontier = analysis.evidence.frontier;
-    assert_eq!(frontier.variants().len(), 3);
-    assert!(frontier.summary.iter().all(|found| found.base == SaeType::LOCAL));
+    assert_eq!(frontier.groups().len(), 3);
+    assert!(frontier.summary.iter().all(|found| found.base == Group::LOCAL));
 }
 
 #[test]
@@ -447,4 +450,53 @@ fn norms_and_directions_say_which_they_are() {
     assert!(read("report", "html").contains("decoder norm as trained"));
     assert!(read("features", "csv").lines().next().unwrap().contains("decoder_norm_as_trained"));
     assert!(read("report", "html").contains("KL(resampled ‖ original)"));
+}
+
+/// Without a manifest: a run's folder, or one that holds runs.
+#[test]
+fn runs_need_no_sweep() {
+    let sweep = Sweep::of(&[Variant::Local, Variant::E2e], &[0], &[1.0, 2.0, 4.0]);
+    sweep.write();
+    let whole = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
+    std::fs::remove_file(layout::manifest(sweep.path())).unwrap();
+    let loose = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
+    assert_eq!(loose.frontier.summary, whole.frontier.summary);
+    assert_eq!(loose.runs.len(), 6);
+    // In the order of their names.
+    assert_eq!(loose.runs[0].run, "e2e_sparsity-1_seed-0");
+    let one = sweep.run("local_sparsity-2_seed-0");
+    let found = analyse_with(one.path(), &quick(), &mut |_| {}).unwrap();
+    assert_eq!(found.evidence.runs.len(), 1);
+    assert_eq!(found.evidence.sweep, "local_sparsity-2_seed-0");
+    assert_eq!(found.report, one.path().join("report.html"));
+    assert!(one.path().join("features.csv").is_file());
+    let empty = tempfile::tempdir().unwrap();
+    let message = analyse_with(empty.path(), &quick(), &mut |_| {}).unwrap_err().to_string();
+    assert!(message.contains("holds no runs") && message.contains("manifest.json"), "{message}");
+}
+
+/// Runs of one type whose objectives differ in an option are groups of their own, and matched with the others.
+#[test]
+fn options_of_the_objective_make_groups() {
+    let mut sweep = Sweep::of(&[Variant::Local], &[0], &[1.0, 2.0, 4.0]);
+    for kl in ["0.5", "2.0"] {
+        for coeff in [1.0, 2.0, 4.0] {
+            let text = support::config(Variant::E2e, coeff, 0, 4.0).to_toml().unwrap();
+            let text = text.replace("[loss.kl]\ncoeff = 1.0", &format!("[loss.kl]\ncoeff = {kl}"));
+            let config = sae_config::RunConfig::parse(&text, "by hand").unwrap();
+            sweep.add(&format!("e2e-{kl}-{coeff}"), config);
+        }
+    }
+    sweep.write();
+    let evidence = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
+    let names: Vec<String> = evidence.groups().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["local", "e2e, kl.coeff = 0.5", "e2e, kl.coeff = 2"]);
+    assert!(evidence.matches.iter().all(|found| found.points.len() == 3));
+    let svg = std::fs::read_to_string(layout::analysis(sweep.path(), "frontier", "svg")).unwrap();
+    let colours: BTreeSet<&str> = svg
+        .split("class=\"line\"")
+        .skip(1)
+        .filter_map(|line| line.split("stroke=\"").nth(1)?.split('"').next())
+        .collect();
+    assert_eq!(colours.len(), 3, "{colours:?}");
 }

@@ -1,25 +1,26 @@
-//! `sae analyze`: a sweep's finished runs → measurements of activations, tables, pictures, report.
+//! `sae analyze`: finished runs → measurements of activations, tables, pictures, report.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
 use sae_analysis::{AnalysisOptions, SweepRuns, analyse_with, matching::MatchBy};
 use sae_model::device::DeviceChoice;
-use sae_record::{RunFolder, layout};
 use sae_train::progress::Observer;
 use sae_train::{RunSpec, TrainError, measure::measure_activations};
 
 use crate::telemetry::Telemetry;
 
-/// Make the tables, pictures and report of a sweep's finished runs
+/// Make the tables, figures and report of finished runs: of a sweep, of a single run, or of runs side by side
 ///
 /// Measures the model's and the SAEs' activations where that has not been done, then writes report.html, analysis.json
-/// and a CSV, SVG and PNG of each part (frontier, downstream, geometry, umap, activations, stability, features; matches
-/// also as Markdown and LaTeX) into the sweep's folder, and prints the table.
+/// and a CSV, SVG and PNG of each subject (frontier, downstream, geometry, umap, activations, stability, features; matches
+/// also as Markdown and LaTeX) into the folder, and prints the table of runs and what was found.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sae analyze runs/rust-lm
+  # A single run
+  sae analyze runs/rust-lm/e2e_sparsity-0.3
   # Look closely at runs of equal L0
   sae analyze runs/rust-lm --match l0
   # Frontiers of their own for every dictionary size and learning rate
@@ -27,9 +28,9 @@ use crate::telemetry::Telemetry;
   # Without the features that are hardly ever active
   sae analyze runs/rust-lm --alive-above 1e-4")]
 pub(crate) struct Arguments {
-    /// The sweep's folder
-    #[arg(value_name = "SWEEP")]
-    sweep: PathBuf,
+    /// The folder of a sweep, of a run, or of several runs
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
     /// What the runs that are looked at closely are equal in: ce (CE increase), l0, or alive (features)
     #[arg(long = "match", value_name = "WHAT", default_value_t = MatchBy::CeIncrease)]
     match_by: MatchBy,
@@ -44,31 +45,15 @@ pub(crate) struct Arguments {
     no_activations: bool,
 }
 
-/// Says what a folder is that is no sweep's.
-fn check_sweep(folder: &Path) -> anyhow::Result<()> {
-    let shown = folder.display();
-    if !folder.exists() {
-        bail!("there is no folder {shown}");
-    }
-    if layout::manifest(folder).exists() {
-        return Ok(());
-    }
-    if RunFolder::new(folder).config().exists() {
-        bail!(
-            "{shown} is a run's folder, and `sae analyze` takes a sweep's, which holds a manifest.json; `sae eval {shown}` \
-             prints the run's metrics"
-        );
-    }
-    bail!("{shown} is no sweep's folder: it holds no manifest.json")
-}
-
 pub(crate) fn run(
     arguments: &Arguments,
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
-    let Arguments { sweep, match_by, facets, alive_above, no_activations } = arguments;
-    check_sweep(sweep)?;
+    let Arguments { folder, match_by, facets, alive_above, no_activations } = arguments;
+    if !folder.is_dir() {
+        bail!("there is no folder {}", folder.display());
+    }
     let options = AnalysisOptions {
         match_by: *match_by,
         facets: facets.clone(),
@@ -76,9 +61,9 @@ pub(crate) fn run(
         ..AnalysisOptions::default()
     };
     if !no_activations {
-        measure(&SweepRuns::load(sweep, &options)?, device, telemetry)?;
+        measure(&SweepRuns::load(folder, &options)?, device, telemetry)?;
     }
-    let analysis = analyse_with(sweep, &options, &mut |event| telemetry.notice(event))?;
+    let analysis = analyse_with(folder, &options, &mut |event| telemetry.notice(event))?;
     crate::print(&analysis.text)?;
     tracing::info!(
         "wrote {} files; the report is {}",

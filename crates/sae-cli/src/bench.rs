@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use sae_analysis::geometry::similarity::{across, within};
 use sae_analysis::matrix::Matrix;
-use sae_analysis::similarity::{across, within};
 use sae_data::{ColumnKind, ShardSet, StreamOptions, TextTokenizer, TokenStream};
 use sae_model::device::DeviceChoice;
 use sae_train::agreement;

@@ -109,6 +109,10 @@ fn a_sweep_is_trained_and_analysed() {
         4
     );
     assert!(at.join("runs/small/report.html").is_file());
+    // A single run of it.
+    let run = at.join("runs/small").join(&manifest.runs().next().unwrap().folder);
+    succeeds(&sae(&["analyze", run.to_str().unwrap()], at));
+    assert!(run.join("report.html").is_file() && run.join("activations.csv").is_file());
 
     fails(&sae(&["analyze", "runs/small", "--facet", "sae.sede"], at), &["`sae.sede`", "sae.seed"]);
     let wrong = sae(&["analyze", "runs/small", "--match", "kl"], at);
@@ -168,7 +172,10 @@ fn bad_input_is_told() {
     fails(&sae(&["train", "bad.toml", "--out", "x"], at), &["gpt2", "no such folder", "hf://"]);
     std::fs::create_dir(at.join("a-run")).unwrap();
     std::fs::write(at.join("a-run/config.toml"), &text).unwrap();
-    fails(&sae(&["analyze", "a-run"], at), &["a-run is a run's folder", "sae eval a-run"]);
+    // A run that is not finished, and a folder of nothing.
+    fails(&sae(&["analyze", "a-run"], at), &["a-run has no finished run among its 1"]);
+    std::fs::create_dir(at.join("nothing")).unwrap();
+    fails(&sae(&["analyze", "nothing"], at), &["nothing holds no runs", "manifest.json"]);
     let both = sae(&["train", "--manifest", "m", "--job", "0", "--out", "x"], at);
     assert_eq!(both.status.code(), Some(2));
     // A configuration is printed as it can be read again.

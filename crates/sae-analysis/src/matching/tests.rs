@@ -3,20 +3,20 @@
 use sae_config::Site;
 use sae_record::metric::Values;
 
-use super::{EQUAL, Match, MatchBy, match_types, matches};
-use crate::{Point, SaeType};
+use super::{EQUAL, MOST_CHOICES, Match, MatchBy, match_groups, matches};
+use crate::runs::{Group, Point};
 
 const SITE: Site = Site::resid_pre(6);
 
 /// A point whose other quantities are those of a frontier: CE increase falls as L0 and alive features rise.
-fn point(variant: SaeType, run: &str, by: MatchBy, quantity: f64) -> Point {
+fn point(group: &Group, run: &str, by: MatchBy, quantity: f64) -> Point {
     let (l0, ce_increase, alive) = match by {
         MatchBy::CeIncrease => (1.0 / quantity, quantity, 1.0 / quantity),
         MatchBy::L0 | MatchBy::Alive => (quantity, 1.0 / quantity, quantity),
     };
     Point {
         run: run.to_owned(),
-        variant,
+        group: group.clone(),
         site: SITE,
         seed: 0,
         coeff: 1.0,
@@ -31,17 +31,17 @@ fn point(variant: SaeType, run: &str, by: MatchBy, quantity: f64) -> Point {
         top1_agreement: 0.9,
         training_tokens: 1000,
         metrics: Values::default(),
-        facets: crate::facets::Facets::new(),
+        facets: crate::runs::facets::Facets::new(),
     }
 }
 
 /// Points of the three types with these quantities; a run's name is its type and number.
 fn three(by: MatchBy, local: &[f64], e2e: &[f64], e2e_ds: &[f64]) -> Vec<Point> {
-    let of = |variant, letter: &'static str, quantities: &[f64]| -> Vec<Point> {
+    let of = |group: &Group, letter: &'static str, quantities: &[f64]| -> Vec<Point> {
         let named = quantities.iter().enumerate();
-        named.map(|(i, &q)| point(variant, &format!("{letter}{i}"), by, q)).collect()
+        named.map(|(i, &q)| point(group, &format!("{letter}{i}"), by, q)).collect()
     };
-    [of(SaeType::LOCAL, "l", local), of(SaeType::E2E, "e", e2e), of(SaeType::E2E_DS, "d", e2e_ds)]
+    [of(&Group::LOCAL, "l", local), of(&Group::E2E, "e", e2e), of(&Group::E2E_DS, "d", e2e_ds)]
         .concat()
 }
 
@@ -64,8 +64,8 @@ fn the_smallest_ratio_wins() {
         assert_eq!(names(&found), ["l1", "e1", "d1"], "{by}");
         assert_eq!((found.site, found.by), (SITE, by));
         assert!((found.ratio - 1.5).abs() < 1e-12, "{}", found.ratio);
-        assert_eq!(found.of_type(SaeType::E2E).map(|point| point.run.as_str()), Some("e1"));
-        assert_eq!(found.of_type(SaeType::OTHER), None);
+        assert_eq!(found.of_group(&Group::E2E).map(|point| point.run.as_str()), Some("e1"));
+        assert_eq!(found.of_group(&"topk local".parse().unwrap()), None);
     }
 }
 
@@ -97,23 +97,24 @@ fn a_missing_type_leaves_a_pair_and_a_single_type_nothing() {
     assert_eq!(matches(&points[..2], MatchBy::L0), []);
     assert_eq!(matches(&points[..1], MatchBy::L0), []);
     assert_eq!(matches(&[], MatchBy::L0), []);
-    let pair = |types: &[SaeType]| match_types(&points, SITE, types, MatchBy::L0);
-    assert_eq!(pair(&[SaeType::LOCAL, SaeType::E2E]), None);
-    assert_eq!(pair(&[SaeType::LOCAL]), None);
+    let pair = |groups: &[Group]| match_groups(&points, SITE, groups, MatchBy::L0);
+    assert_eq!(pair(&[Group::LOCAL, Group::E2E]), None);
+    assert_eq!(pair(&[Group::LOCAL]), None);
     assert_eq!(pair(&[]), None);
-    // A type of its own is matched only when asked for.
+    // Whatever the groups are.
     let mut others = points.clone();
-    others.push(point(SaeType::OTHER, "o0", MatchBy::L0, 10.0));
-    assert_eq!(names(&only(&others, MatchBy::L0)), ["l1", "d0"]);
-    let asked = match_types(&others, SITE, &[SaeType::LOCAL, SaeType::OTHER], MatchBy::L0);
-    assert_eq!(names(&asked.unwrap()), ["l0", "o0"]);
+    let topk: Group = "topk local".parse().unwrap();
+    others.push(point(&topk, "t0", MatchBy::L0, 10.0));
+    assert_eq!(only(&others, MatchBy::L0).points.len(), 3);
+    let asked = match_groups(&others, SITE, &[Group::LOCAL, topk], MatchBy::L0);
+    assert_eq!(names(&asked.unwrap()), ["l0", "t0"]);
 }
 
 #[test]
 fn a_pair_may_be_closer_than_the_triple_has_it() {
     let points = three(MatchBy::L0, &[10.0, 20.0], &[10.2, 30.0], &[40.0]);
     assert_eq!(names(&only(&points, MatchBy::L0)), ["l1", "e1", "d0"]);
-    let pair = match_types(&points, SITE, &[SaeType::LOCAL, SaeType::E2E], MatchBy::L0).unwrap();
+    let pair = match_groups(&points, SITE, &[Group::LOCAL, Group::E2E], MatchBy::L0).unwrap();
     assert_eq!(names(&pair), ["l0", "e0"]);
     assert!((pair.ratio - 1.02).abs() < 1e-12, "{}", pair.ratio);
 }
@@ -217,4 +218,37 @@ fn words_round_trip_and_others_are_named() {
     }
     let message = "L0".parse::<MatchBy>().unwrap_err().to_string();
     assert!(message.contains("`L0`") && message.contains("`alive`"), "{message}");
+}
+
+/// Nine groups of ten runs would have a thousand million choices.
+#[test]
+fn many_groups_are_matched_near_the_middle() {
+    let names = [
+        "local",
+        "e2e",
+        "e2e+ds",
+        "topk local",
+        "topk e2e",
+        "topk e2e+ds",
+        "fvu",
+        "kl+output",
+        "transcoder e2e",
+    ];
+    let by = MatchBy::L0;
+    let points: Vec<Point> = names
+        .iter()
+        .enumerate()
+        .flat_map(|(place, name)| {
+            let group: Group = name.parse().unwrap();
+            let apart = 1.0 + 0.004 * place as f64;
+            (0..10).map(move |i| point(&group, &format!("{place}-{i}"), by, apart * 2_f64.powi(i)))
+        })
+        .collect();
+    assert!(10_usize.pow(9) > MOST_CHOICES);
+    let found = only(&points, by);
+    assert_eq!(found.points.len(), 9);
+    let numbers: Vec<char> =
+        found.points.iter().filter_map(|point| point.run.chars().last()).collect();
+    assert!(numbers.iter().all(|number| *number == numbers[0]), "{numbers:?}");
+    assert!(matches!(numbers[0], '4' | '5') && found.ratio < 1.04);
 }

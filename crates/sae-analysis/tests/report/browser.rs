@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -167,19 +167,10 @@ impl Page {
         self.number(&script) as usize
     }
 
-    /// Scrolls to the first element that a selector finds: charts out of sight are drawn when they come near.
+    /// Scrolls to the first element that a selector finds.
     pub fn show(&mut self, selector: &str) {
         let selector = json!(selector);
         self.eval(&format!("document.querySelector({selector}).scrollIntoView()"));
-    }
-
-    /// Waits until JavaScript comes to true.
-    pub fn until(&mut self, script: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.eval(script) != true {
-            assert!(Instant::now() < deadline, "never true: {script}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
     /// Scrolls to the first element that a selector finds and moves the mouse to its middle.

@@ -3,25 +3,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sae_analysis::SaeType;
+use sae_analysis::activations::SiteEvidence;
 use sae_analysis::bootstrap::{BootstrapOptions, Estimate, Interval};
 use sae_analysis::dictionary::Feature;
-use sae_analysis::embedding::{EmbeddedRow, Embedding, EmbeddingOptions};
-use sae_analysis::evidence::{
-    AcrossRuns, AcrossWhat, Difference, Downstream, DownstreamLayer, Evidence, Geometry,
-    PairEmbedding, RunFacts, RunFeatures, Seeds, SiteEvidence, Within,
-};
-use sae_analysis::facets::Facets;
-use sae_analysis::features::{FeatureStatistics, ULTRA_DENSE, log10_frequency_edges};
+use sae_analysis::downstream::{Downstream, DownstreamLayer};
+use sae_analysis::embedding::{EmbeddedRow, Embedding, EmbeddingOptions, PairEmbedding};
+use sae_analysis::evidence::{About, Evidence, RunFacts};
+use sae_analysis::features::{FeatureStatistics, RunFeatures, ULTRA_DENSE, log10_frequency_edges};
+use sae_analysis::geometry::similarity::{SimilaritySummary, summarise};
+use sae_analysis::geometry::{AcrossRuns, AcrossWhat, Difference, Geometry, Within};
 use sae_analysis::histogram::even_edges;
-use sae_analysis::matching::{Match, MatchBy, TYPES, matches};
-use sae_analysis::similarity::{SimilaritySummary, summarise};
-use sae_analysis::{Frontier, Point};
+use sae_analysis::matching::{Match, MatchBy, matches};
+use sae_analysis::runs::facets::Facets;
+use sae_analysis::stability::Seeds;
+use sae_analysis::{Frontier, Group, Point};
 use sae_config::Site;
 use sae_record::activations::{Direction, SaeActivations, SiteActivations};
 use sae_record::metric::Values;
 use sae_record::summary::Versions;
 
+const TYPES: [Group; 3] = [Group::LOCAL, Group::E2E, Group::E2E_DS];
 const BLOCKS: usize = 6;
 const N_FEATURES: u64 = 2048;
 const CONTEXT: usize = 128;
@@ -61,6 +62,14 @@ pub fn evidence() -> Evidence {
             "KL of l4-e2e-12-s1 is not a number.".to_owned(),
         ],
         runs: points.iter().map(facts).collect(),
+        about: About {
+            model: vec!["data/rust-lm".to_owned()],
+            data: vec!["data/corpus/train".to_owned()],
+            evaluation: vec!["data/corpus/validation".to_owned()],
+            training_tokens: vec![614_400],
+            evaluation_tokens: vec![65_536],
+            n_features: vec![N_FEATURES],
+        },
         metrics: Vec::new(),
         frontier,
         alive_above: 0.0,
@@ -138,10 +147,10 @@ fn sites() -> [Site; 2] {
 fn points() -> Vec<Point> {
     let mut points = Vec::new();
     for site in sites() {
-        for variant in TYPES {
+        for group in TYPES {
             for (strength, coeff) in STRENGTHS.into_iter().enumerate() {
                 for seed in [0, 1] {
-                    points.push(point(site, variant, (strength, coeff), seed));
+                    points.push(point(site, &group, (strength, coeff), seed));
                 }
             }
         }
@@ -153,13 +162,17 @@ fn points() -> Vec<Point> {
     points
 }
 
-fn point(site: Site, variant: SaeType, (strength, coeff): (usize, f64), seed: u64) -> Point {
-    let place =
-        site.block * 1000 + variant.objective as usize * 100 + strength * 10 + seed as usize;
+/// The group's place in [`TYPES`].
+fn place_of(group: &Group) -> usize {
+    TYPES.iter().position(|known| known == group).unwrap()
+}
+
+fn point(site: Site, group: &Group, (strength, coeff): (usize, f64), seed: u64) -> Point {
+    let place = site.block * 1000 + place_of(group) * 100 + strength * 10 + seed as usize;
     let wobble = 1.0 + 0.06 * (noise(place) - 0.5);
-    let (need, start, dead) = match variant {
-        SaeType::LOCAL => (1.0, 95.0, 0.09),
-        SaeType::E2E => (0.42, 62.0, 0.16),
+    let (need, start, dead) = match place_of(group) {
+        0 => (1.0, 95.0, 0.09),
+        1 => (0.42, 62.0, 0.16),
         _ => (0.45, 66.0, 0.13),
     };
     let l0 = start / coeff.powf(0.62) * wobble;
@@ -168,10 +181,10 @@ fn point(site: Site, variant: SaeType, (strength, coeff): (usize, f64), seed: u6
         depth * 0.9 * (need / l0).powf(0.75) * (1.0 + 0.05 * (noise(place + 7) - 0.5)) + 0.004;
     let alive =
         (N_FEATURES as f64 * (1.0 - dead * (1.0 + strength as f64) * wobble)).round() as u64;
-    let faithful = if variant == SaeType::E2E { 0.35 } else { 0.9 };
+    let faithful = if *group == Group::E2E { 0.35 } else { 0.9 };
     Point {
-        run: format!("l{}-{variant}-{coeff}-s{seed}", site.block),
-        variant,
+        run: format!("l{}-{group}-{coeff}-s{seed}", site.block),
+        group: group.clone(),
         site,
         seed,
         coeff,
@@ -191,10 +204,10 @@ fn point(site: Site, variant: SaeType, (strength, coeff): (usize, f64), seed: u6
 }
 
 fn facts(point: &Point) -> RunFacts {
-    let kl = if point.variant == SaeType::LOCAL { "0.0" } else { "1.0" };
+    let kl = if point.group == Group::LOCAL { "0.0" } else { "1.0" };
     RunFacts {
         run: point.run.clone(),
-        variant: point.variant,
+        group: point.group.clone(),
         folder: point.run.clone(),
         config: format!(
             "[model]\npath = \"data/rust-lm\"\n\n[sae]\nsites = [\"{}\"]\nexpansion = 16\nseed = {}\n\n[loss]\n\
@@ -219,9 +232,9 @@ fn downstream(point: &Point) -> Downstream {
     let later = (point.site.block + 1..BLOCKS).map(Site::resid_pre);
     let layers = later.chain([Site::resid_post(BLOCKS - 1)]).zip(1..).map(|(site, step)| {
         let far = f64::from(step);
-        let kept = match point.variant {
-            SaeType::LOCAL => 0.94 - 0.045 * far,
-            SaeType::E2E => 0.55 - 0.07 * far,
+        let kept = match place_of(&point.group) {
+            0 => 0.94 - 0.045 * far,
+            1 => 0.55 - 0.07 * far,
             _ => 0.92 - 0.02 * far,
         };
         let explained_variance = kept - 0.2 * point.ce_increase;
@@ -229,14 +242,14 @@ fn downstream(point: &Point) -> Downstream {
     });
     Downstream {
         run: point.run.clone(),
-        variant: point.variant,
+        group: point.group.clone(),
         site: point.site,
         layers: layers.collect(),
     }
 }
 
 fn clustering(point: &Point) -> f64 {
-    let base = if point.variant == SaeType::LOCAL { 0.47 } else { 0.33 };
+    let base = if point.group == Group::LOCAL { 0.47 } else { 0.33 };
     base + 0.00004 * point.alive as f64 - 0.05 + 0.02 * noise(point.alive as usize)
 }
 
@@ -268,7 +281,7 @@ fn geometry(points: &[Point], matches: &[Match]) -> Geometry {
             let cosines = cosines(clustering(point), 800, place * 31);
             Within {
                 run: point.run.clone(),
-                variant: point.variant,
+                group: point.group.clone(),
                 site: point.site,
                 alive: point.alive as usize,
                 mean: estimate(cosines.mean.unwrap(), 0.006),
@@ -282,14 +295,14 @@ fn geometry(points: &[Point], matches: &[Match]) -> Geometry {
             [(1, 0), (2, 0), (2, 1)].map(|(of, less)| {
                 let (of, less) = (&found.points[of], &found.points[less]);
                 let mut difference = estimate(clustering(of) - clustering(less), 0.009);
-                if found.by == MatchBy::Alive && of.variant == SaeType::E2E_DS {
+                if found.by == MatchBy::Alive && of.group == Group::E2E_DS {
                     difference.interval = None;
                 }
                 Difference {
                     site: found.site,
                     by: found.by,
-                    of: of.variant,
-                    less: less.variant,
+                    of: of.group.clone(),
+                    less: less.group.clone(),
                     estimate: difference,
                 }
             })
@@ -299,11 +312,8 @@ fn geometry(points: &[Point], matches: &[Match]) -> Geometry {
     for found in matches.iter().filter(|found| found.by == MatchBy::CeIncrease) {
         for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
             let (from, to) = (&found.points[from], &found.points[to]);
-            let near = if from.variant != SaeType::LOCAL && to.variant != SaeType::LOCAL {
-                0.6
-            } else {
-                0.42
-            };
+            let near =
+                if from.group != Group::LOCAL && to.group != Group::LOCAL { 0.6 } else { 0.42 };
             across.push(AcrossRuns {
                 site: found.site,
                 from: from.run.clone(),
@@ -349,7 +359,7 @@ fn embedding(found: &Match, pair: [usize; 2]) -> PairEmbedding {
     PairEmbedding {
         site: found.site,
         runs: pair.iter().map(|&place| found.points[place].run.clone()).collect(),
-        types: pair.iter().map(|&place| found.points[place].variant).collect(),
+        types: pair.iter().map(|&place| found.points[place].group.clone()).collect(),
         embedding: Embedding {
             points: rows.collect(),
             available: 3600,
@@ -375,9 +385,9 @@ fn activations(site: Site, chosen: &[&Point]) -> SiteEvidence {
         }
     });
     let runs = chosen.iter().filter(|point| point.site == site).map(|point| {
-        let faithful = match point.variant {
-            SaeType::LOCAL => 0.95,
-            SaeType::E2E => 0.7,
+        let faithful = match place_of(&point.group) {
+            0 => 0.95,
+            1 => 0.7,
             _ => 0.89,
         };
         let sae = SaeActivations {
@@ -408,7 +418,7 @@ fn stability(points: &[Point]) -> Vec<Seeds> {
         .map(|pair| {
             let values = |metric: fn(&Point) -> f64| pair.iter().map(metric).collect();
             Seeds {
-                variant: pair[0].variant,
+                group: pair[0].group.clone(),
                 site: pair[0].site,
                 coeff: pair[0].coeff,
                 facets: BTreeMap::new(),
@@ -443,7 +453,7 @@ fn features(point: &Point) -> RunFeatures {
         .collect();
     RunFeatures {
         run: point.run.clone(),
-        variant: point.variant,
+        group: point.group.clone(),
         site: point.site,
         statistics: FeatureStatistics::of(&features, log10_frequency_edges(), ULTRA_DENSE).unwrap(),
     }

@@ -1,0 +1,366 @@
+// The page at work: what is hidden and chosen, what is said of a point, sorted tables, details of a run. Charts are drawn
+// already; their elements name group, run and site in attributes.
+
+/** Runs, types and sites; null only if they could not be written. */
+const data = JSON.parse(document.getElementById("data").textContent);
+
+const NONE = "–";
+
+/** An element; attributes `onclick` and the like are listeners. Text only ever becomes text nodes. */
+function element(name, attributes, children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes ?? {})) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value !== undefined && value !== null) node.setAttribute(key, value);
+  }
+  node.append(...[children ?? []].flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const byText = (a, b) => a.localeCompare(b, "en", { numeric: true });
+const runs = new Map((data?.runs ?? []).map((run, place) => [run.run, { ...run, place }]));
+
+// ---- what is shown: sets hold what is hidden, choices what is chosen
+
+const hidden = { types: new Set(), sites: new Set(), facets: new Map() };
+const chosen = new Map();
+
+function hidesRun(name) {
+  const run = runs.get(name);
+  if (!run) return false;
+  return hidden.types.has(run.type) || [...hidden.facets].some(([key, values]) => values.has(run.facets[key] ?? NONE));
+}
+
+/** Everything that names a group, a run or a site follows what is hidden; lines of frontiers follow their points. */
+function update() {
+  for (const node of all("[data-type], [data-run], [data-site]")) {
+    if (node.closest("#filters, dialog")) continue;
+    const { type, site, run, otherRun } = node.dataset;
+    const hides = hidden.types.has(type) || hidden.sites.has(site) || hidesRun(run) || hidesRun(otherRun);
+    node.toggleAttribute("hidden", hides);
+  }
+  for (const figure of all(".chart:not([data-site])")) figure.hidden = false;
+  for (const node of all("[data-choice]")) {
+    const { choice, value } = node.dataset;
+    node.classList.toggle("unchosen", chosen.has(choice) && chosen.get(choice) !== value);
+  }
+  // A chart of nothing but what is hidden is hidden too.
+  for (const figure of all(".chart:not([hidden])")) {
+    const points = all(".point", figure);
+    const marks = points.length > 0 ? points : all(".line, .cloud", figure);
+    figure.toggleAttribute("hidden", marks.length > 0 && marks.every((mark) => mark.closest("[hidden]")));
+  }
+  for (const svg of all("svg[data-frontier]")) redrawFrontiers(svg);
+}
+
+/** The lines of a frontier through the points that are shown: those that no other beats to the left and below. */
+function redrawFrontiers(svg) {
+  for (const line of all(".line", svg)) {
+    const type = line.parentNode.dataset.type;
+    const points = all(".series", svg)
+      .filter((series) => series.dataset.type === type)
+      .flatMap((series) => all(".point:not([hidden])", series))
+      .map((point) => point.dataset.at.split(" ").map(Number))
+      .sort((a, b) => a[0] - b[0] || b[1] - a[1]);
+    let best = -Infinity;
+    const optimal = points.filter(([, y]) => y > best && ((best = y), true));
+    line.setAttribute("d", optimal.map(([x, y], place) => `${place === 0 ? "M" : "L"}${x} ${y}`).join(""));
+  }
+}
+
+function toggle(values, value, content, attributes) {
+  const button = element("button", { type: "button", "aria-pressed": "true", ...attributes }, content);
+  button.addEventListener("click", () => {
+    const show = values.delete(value);
+    if (!show) values.add(value);
+    button.setAttribute("aria-pressed", String(show));
+    update();
+  });
+  return button;
+}
+
+/** Keys in which runs of one type differ; not the coefficient, which makes the frontier, nor the sites, which have toggles. */
+function facets() {
+  const found = new Map();
+  for (const { type, facets } of runs.values()) {
+    for (const [key, value] of Object.entries(facets)) {
+      if (key === "loss.sparsity.coeff" || key === "sae.sites") continue;
+      const byType = found.get(key) ?? new Map();
+      byType.set(type, (byType.get(type) ?? new Set()).add(value));
+      found.set(key, byType);
+    }
+  }
+  return [...found]
+    .filter(([, byType]) => [...byType.values()].some((values) => values.size > 1))
+    .map(([key]) => [key, [...new Set([...runs.values()].map((run) => run.facets[key] ?? NONE))].sort(byText)])
+    // What has a value of its own in every run would be as many buttons as there are points.
+    .filter(([, values]) => values.length <= 8);
+}
+
+function filters() {
+  const bar = document.getElementById("filters");
+  const group = (words, buttons) =>
+    bar.append(element("div", { class: "toggles", role: "group", "aria-label": words }, [element("span", { "aria-hidden": "true" }, words), ...buttons]));
+  const marks = new Map(all("dl.types dt").map((name) => [name.textContent, name.querySelector("svg")]));
+  const mark = (type) => marks.get(type)?.cloneNode(true);
+  group("Types", data.types.map((type) => toggle(hidden.types, type, [mark(type), type], { "data-toggle-type": type })));
+  if (data.sites.length > 1) {
+    group("Sites", data.sites.map((site) => toggle(hidden.sites, site, site, { "data-toggle-site": site })));
+  }
+  for (const [key, values] of facets()) {
+    const own = new Set();
+    hidden.facets.set(key, own);
+    group(key, values.map((value) => toggle(own, value, value, { "data-toggle-facet": key, "data-facet-value": value })));
+  }
+  bar.hidden = data.types.length === 0;
+}
+
+/** Choices of one value of several; all controls of one key stay the same. */
+function choices() {
+  for (const select of all("select[data-choose]")) {
+    const key = select.dataset.choose;
+    chosen.set(key, select.value);
+    select.closest("label").hidden = false;
+    select.addEventListener("change", () => {
+      chosen.set(key, select.value);
+      for (const other of all("select[data-choose]")) if (other.dataset.choose === key) other.value = select.value;
+      update();
+    });
+  }
+}
+
+// ---- charts: what is said of what is pointed at
+
+/** A scale as the chart's attribute has it: from a place in the chart to a number. */
+function scale(text) {
+  const [kind, ...numbers] = text.split(" ");
+  const [low, high, from, to] = numbers.map(Number);
+  if (kind === "none") return null;
+  return (at) => {
+    const place = low + ((at - from) / (to - from)) * (high - low);
+    return kind === "log" ? 10 ** place : place;
+  };
+}
+
+const number = (value) => String(Number(value.toPrecision(4)));
+
+/** What a place in a chart means on its axes, as lines. */
+function means(svg, [x, y]) {
+  const said = [];
+  for (const [axis, at] of [["x", x], ["y", y]]) {
+    const value = scale(svg.dataset[axis]);
+    if (value) said.push(`${svg.dataset[`${axis}Label`]}: ${number(value(at))}`);
+  }
+  return said;
+}
+
+/** The places of a path of lines, or of dots. */
+const placesOf = (path) => [...path.getAttribute("d").matchAll(/[ML](-?[\d.]+) (-?[\d.]+)/g)].map((found) => [Number(found[1]), Number(found[2])]);
+
+/** What is nearest to a place in a chart: a point, a dot, a line; with where it is and what is said of it. */
+function nearest(svg, [x, y]) {
+  let best = { far: Infinity };
+  const offer = (at, far, most, said, node) => {
+    if (far < most && far < best.far) best = { at, far, said, node };
+  };
+  const isShown = (node) => !node.closest("[hidden]");
+  for (const point of all(".point", svg).filter(isShown)) {
+    const at = point.dataset.at.split(" ").map(Number);
+    offer(at, Math.hypot(at[0] - x, at[1] - y), 14, () => point.dataset.tip.split("\n"), point);
+  }
+  if (best.node) return best;
+  for (const cloud of all(".cloud", svg).filter(isShown)) {
+    const features = (cloud.dataset.features ?? "").split(" ");
+    placesOf(cloud).forEach((at, place) => {
+      const feature = features[place] ? [`Feature: ${features[place]}`] : [];
+      const said = () => [cloud.dataset.name ?? cloud.dataset.type, ...feature, ...means(svg, at)];
+      offer(at, Math.hypot(at[0] - x, at[1] - y), 12, said, cloud);
+    });
+  }
+  if (best.node) return best;
+  for (const line of all(".line", svg).filter(isShown)) {
+    const { name } = line.parentNode.dataset;
+    if (!name) continue;
+    for (const at of placesOf(line)) {
+      // The place of a line that stands above or below the pointer.
+      offer(at, Math.abs(at[0] - x) + Math.abs(at[1] - y) / 2, 26, () => [name, ...means(svg, at)], line.parentNode);
+    }
+  }
+  return best.node ? best : null;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function chart(svg) {
+  const ring = document.createElementNS(SVG, "circle");
+  for (const [key, value] of [["r", 8], ["class", "ring"], ["visibility", "hidden"]]) ring.setAttribute(key, value);
+  svg.append(ring);
+  // The browser's own tips would come on top of these.
+  for (const title of all("title", svg)) {
+    const node = title.parentNode;
+    node.dataset.tip = title.textContent;
+    title.remove();
+  }
+  const show = (found) => {
+    ring.setAttribute("visibility", found ? "visible" : "hidden");
+    if (!found) return untip();
+    ring.setAttribute("cx", found.at[0]);
+    ring.setAttribute("cy", found.at[1]);
+    const run = found.node.dataset.run;
+    tip(ring.getBoundingClientRect(), found.said(), runs.has(run) ? "Click or Enter: its configuration" : null);
+  };
+  const at = (event) => {
+    const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    return [x, y];
+  };
+  const open = (found) => runs.has(found?.node.dataset.run) && openRun(found.node.dataset.run);
+  svg.addEventListener("pointermove", (event) => show(nearest(svg, at(event))));
+  svg.addEventListener("pointerleave", () => show(null));
+  svg.addEventListener("click", (event) => open(nearest(svg, at(event))));
+  const points = all(".point", svg);
+  const place = (point) => point.dataset.at.split(" ").map(Number);
+  points.sort((a, b) => place(a)[0] - place(b)[0]);
+  for (const point of points) {
+    const opens = runs.has(point.dataset.run);
+    point.setAttribute("role", opens ? "button" : "img");
+    point.setAttribute("tabindex", point === points[0] ? 0 : -1);
+    point.setAttribute("aria-label", point.dataset.tip.split("\n").join(", "));
+    point.addEventListener("focus", () => show({ at: place(point), node: point, said: () => point.dataset.tip.split("\n") }));
+    point.addEventListener("blur", () => show(null));
+  }
+  // Points are one stop of the tab key; arrows go from one to the next, from left to right.
+  svg.addEventListener("keydown", (event) => {
+    const shown = points.filter((point) => !point.closest("[hidden]"));
+    const from = shown.indexOf(document.activeElement);
+    if (from < 0) return;
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      open({ node: shown[from] });
+      return;
+    }
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const next = shown[(from + step + shown.length) % shown.length];
+    for (const point of points) point.setAttribute("tabindex", point === next ? 0 : -1);
+    next.focus();
+  });
+}
+
+/** Shows a name and lines of `name: value` beside a rectangle of the window. */
+function tip(beside, [name, ...lines], hint) {
+  const box = document.getElementById("tip");
+  const pairs = lines.flatMap((line) => {
+    const [key, ...value] = line.split(": ");
+    return [element("dt", {}, key), element("dd", {}, value.join(": "))];
+  });
+  box.replaceChildren(element("strong", {}, name), element("dl", {}, pairs));
+  if (hint) box.append(element("p", {}, hint));
+  box.hidden = false;
+  const { width, height } = box.getBoundingClientRect();
+  const room = document.documentElement.clientWidth;
+  const left = beside.right + 10 + width < room ? beside.right + 10 : Math.max(4, beside.left - width - 10);
+  const top = Math.min(Math.max(4, (beside.top + beside.bottom) / 2 - height / 2), window.innerHeight - height - 4);
+  box.style.left = `${Math.min(left, Math.max(4, room - width - 4))}px`;
+  box.style.top = `${top}px`;
+}
+
+function untip() {
+  document.getElementById("tip").hidden = true;
+}
+
+// ---- tables: column heads sort, up, then down; cells without a number go last
+
+function sortable(table) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const button = element("button", { type: "button" }, [...head.childNodes]);
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const sign = down ? -1 : 1;
+      const value = (row) => Number(row.cells[column].dataset.value ?? NaN);
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        if (Number.isNaN(x) && Number.isNaN(y)) return sign * byText(a.cells[column].textContent, b.cells[column].textContent);
+        if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
+        return sign * (x - y);
+      });
+      table.tBodies[0].append(...rows);
+    });
+  });
+}
+
+// ---- details of a run: its row of every table of runs, and its configuration
+
+function openRun(name) {
+  const run = runs.get(name);
+  const dialog = document.getElementById("details");
+  const pairs = (entries) =>
+    element("dl", { class: "pairs" }, entries.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, value)]));
+  const tables = all("#runs table").map((table) => {
+    const rows = [...table.tBodies[0].rows].filter((row) => row.dataset.run === name);
+    const heads = [...table.tHead.rows[0].cells].map((head) => head.textContent);
+    return rows.map((row) => pairs(heads.map((head, place) => [head, row.cells[place].textContent]).filter(([head]) => head !== "run")));
+  });
+  const close = element("button", { type: "button", class: "plain", onclick: () => dialog.close() }, "Close");
+  dialog.replaceChildren(
+    element("div", { class: "title" }, [element("h2", { id: "details-title" }, run.run), close]),
+    element("p", {}, `${run.folder} · ${run.made_with}`),
+    ...tables.flat(),
+    element("pre", { tabindex: 0 }, document.querySelector(`#run-${run.place} pre`).textContent),
+  );
+  untip();
+  dialog.showModal();
+}
+
+// ---- theme: the system's until the reader says otherwise
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+function themeButton() {
+  const root = document.documentElement;
+  const button = document.getElementById("theme");
+  const isDark = () => (root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
+  const name = () => (button.textContent = isDark() ? "Light page" : "Dark page");
+  // A page in a file may have no storage.
+  const remember = (theme) => {
+    try {
+      if (theme === undefined) return localStorage.getItem("sae-report-theme");
+      localStorage.setItem("sae-report-theme", theme);
+    } catch {
+      return null;
+    }
+  };
+  const before = remember();
+  if (before === "dark" || before === "light") root.dataset.theme = before;
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    remember(root.dataset.theme);
+    name();
+  });
+  dark.addEventListener("change", name);
+  name();
+}
+
+// ---- the start
+
+themeButton();
+for (const table of all("table")) sortable(table);
+if (data) {
+  filters();
+  choices();
+  for (const svg of all("svg.panel")) chart(svg);
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a.run");
+    const row = link && [...runs.values()].find((run) => link.hash === `#run-${run.place}`);
+    if (!row || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    openRun(row.run);
+  });
+  update();
+}

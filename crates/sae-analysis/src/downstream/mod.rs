@@ -1,0 +1,213 @@
+//! How close matched runs stay to the original model's activations after their dictionaries.
+
+mod figure;
+
+use sae_config::Site;
+use sae_record::metric::name;
+use serde::{Deserialize, Serialize};
+
+use crate::AnalysisError;
+use crate::draw::Figure;
+use crate::evidence::Evidence;
+use crate::matching::Chosen;
+use crate::runs::Group;
+use crate::runs::facets::Facets;
+use crate::study::Study;
+use crate::subject::{Block, Comparison, Finding, Subject, TextFile};
+use crate::table::{Cell, Column, Table};
+
+/// Reconstruction downstream of a matched run's dictionary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Downstream {
+    /// The run's id.
+    pub run: String,
+    /// Its group.
+    #[serde(rename = "type")]
+    pub group: Group,
+    /// The dictionary's site.
+    pub site: Site,
+    /// At every later site, in the order of computation.
+    pub layers: Vec<DownstreamLayer>,
+}
+
+/// At one later site. The original activations themselves have MSE 0 and explained variance 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DownstreamLayer {
+    /// Where.
+    pub site: Site,
+    /// Mean over all elements of `(spliced − original)²`.
+    pub mse: f64,
+    /// Explained variance.
+    pub explained_variance: f64,
+}
+
+impl Subject for Vec<Downstream> {
+    fn name(&self) -> &'static str {
+        "downstream"
+    }
+
+    fn title(&self) -> &'static str {
+        "Downstream reconstruction"
+    }
+
+    fn find(study: &mut Study<'_>) -> Result<Self, AnalysisError> {
+        let mut found = Vec::new();
+        for place in 0..study.chosen.len() {
+            found.extend(at(study, place));
+        }
+        Ok(found)
+    }
+
+    fn is_empty(&self) -> bool {
+        Vec::is_empty(self)
+    }
+
+    fn files(&self, _: &Evidence) -> Result<Vec<TextFile>, AnalysisError> {
+        Ok(vec![TextFile::csv("downstream", &table(self))])
+    }
+
+    fn figure(&self, evidence: &Evidence) -> Figure {
+        figure::figure(self, evidence)
+    }
+
+    fn findings(&self, evidence: &Evidence) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for local in self.iter().filter(|run| run.group == Group::LOCAL) {
+            let others =
+                self.iter().filter(|run| run.site == local.site && run.group != Group::LOCAL);
+            findings.extend(others.filter_map(|run| finding(run, local, evidence)));
+        }
+        findings
+    }
+
+    fn section(&self, evidence: &Evidence) -> Result<Vec<Block>, &'static str> {
+        if Vec::is_empty(self) {
+            return Err("No matched run was evaluated at sites after its dictionary.");
+        }
+        let text = format!(
+            "How close the model's later activations stay to the original ones when a dictionary is spliced in. The original \
+             has explained variance 1 and MSE 0. Runs matched by {}; where a site has none, those that the notes name.",
+            evidence.match_by.describe()
+        );
+        Ok(vec![
+            Block::Text(text),
+            Block::Panels,
+            Block::Folded("The numbers".to_owned(), vec![Block::Table(table(self))]),
+        ])
+    }
+}
+
+/// The chosen runs' reconstruction at every site after theirs.
+fn at(study: &mut Study<'_>, place: usize) -> Vec<Downstream> {
+    let Chosen { site: own, points, .. } = &study.chosen[place];
+    let mut found = Vec::new();
+    for point in points {
+        let Some(run) = study.runs.run(&point.run) else { continue };
+        let later = run.summary.evaluation.downstream.iter().filter(|(at, _)| **at > *own);
+        let mut layers = Vec::new();
+        for (&site, at) in later {
+            let [mse, explained_variance] = [at.get(name::MSE), at.get(name::EXPLAINED_VARIANCE)];
+            if mse.is_finite() && explained_variance.is_finite() {
+                layers.push(DownstreamLayer { site, mse, explained_variance });
+            } else {
+                study.notes.add(format!(
+                    "{} has no finite reconstruction at {site}; it is left out there.",
+                    run.id
+                ));
+            }
+        }
+        if layers.is_empty() {
+            study.notes.add(format!("{} tells of no reconstruction after {own}.", run.id));
+            continue;
+        }
+        found.push(Downstream {
+            run: run.id.clone(),
+            group: point.group.clone(),
+            site: *own,
+            layers,
+        });
+    }
+    found
+}
+
+/// A row a run and later site.
+fn table(found: &[Downstream]) -> Table {
+    let columns = vec![
+        Column::run(),
+        Column::group(),
+        Column::site(),
+        Column::new("later_site", "measured at", "The later site"),
+        Column::new("mse", "MSE", "Mean over all elements of (spliced − original)²"),
+        Column::new(
+            "explained_variance",
+            "expl. var.",
+            "Share of the original activations' variance that is explained",
+        ),
+    ];
+    let rows = found.iter().flat_map(|run| {
+        run.layers.iter().map(|layer| {
+            vec![
+                Cell::Run(run.run.clone()),
+                Cell::Group(run.group.clone()),
+                Cell::Site(run.site),
+                Cell::text(layer.site.to_string()),
+                Cell::significant(layer.mse),
+                Cell::fixed(layer.explained_variance, 4),
+            ]
+        })
+    });
+    Table::new("Reconstruction after the dictionary", columns).with(rows)
+}
+
+/// How far a run's later activations are from the original ones, against `local`'s.
+fn finding(run: &Downstream, local: &Downstream, evidence: &Evidence) -> Option<Finding> {
+    let ratios: Vec<f64> = run
+        .layers
+        .iter()
+        .filter_map(|layer| {
+            let own = local.layers.iter().find(|own| own.site == layer.site)?;
+            Some(layer.mse / own.mse)
+        })
+        .filter(|ratio| ratio.is_finite())
+        .collect();
+    let low = ratios.iter().copied().reduce(f64::min)?;
+    let high = ratios.iter().copied().reduce(f64::max)?;
+    Some(Finding {
+        site: run.site,
+        facets: Facets::new(),
+        group: run.group.clone(),
+        base: Group::LOCAL,
+        what: "MSE to the original activations at later sites".to_owned(),
+        value: Comparison::Ratios(low, high),
+        range: None,
+        on: evidence.choice(run.site),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(group: &Group, mse: [f64; 2]) -> Downstream {
+        let sites = [Site::resid_pre(2), Site::resid_post(2)];
+        let layers = sites.into_iter().zip(mse);
+        let layers =
+            layers.map(|(site, mse)| DownstreamLayer { site, mse, explained_variance: 0.5 });
+        let site = Site::resid_pre(1);
+        Downstream { run: group.to_string(), group: group.clone(), site, layers: layers.collect() }
+    }
+
+    #[test]
+    fn runs_are_set_against_local() {
+        let evidence = Evidence::none("by hand".to_owned(), Vec::new());
+        let mut found = vec![run(&Group::LOCAL, [0.5, 1.0]), run(&Group::E2E, [2.0, 3.0])];
+        let findings = found.findings(&evidence);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].group, Group::E2E);
+        assert_eq!(findings[0].value, Comparison::Ratios(3.0, 4.0));
+        assert_eq!(findings[0].on, "one run of each type");
+        // Without `local` there is nothing to set them against.
+        found.remove(0);
+        assert!(found.findings(&evidence).is_empty());
+    }
+}
