@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{from_text, read};
+use crate::run::{min_lr_factor, positive, shuffle_buffer, text_column};
 use crate::{Coefficient, ConfigError, Fraction, Positive, Source};
 
 /// A pretraining run of a GPT-2 of any size.
@@ -17,6 +18,7 @@ pub struct PretrainConfig {
     /// What it is trained and validated on.
     pub data: PretrainData,
     /// How.
+    #[serde(default)]
     pub train: PretrainSteps,
     /// What the model card says of the data: where it comes from and how to make it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +54,7 @@ pub struct PretrainData {
     #[serde(default, skip_serializing_if = "is_default")]
     pub skip: u64,
     /// The column of both.
+    #[serde(default = "text_column")]
     pub column: String,
     /// The tokeniser's folder, file or hub repository; the model is given as many ids.
     pub tokenizer: Source,
@@ -59,13 +62,14 @@ pub struct PretrainData {
     #[serde(default, skip_serializing_if = "is_default")]
     pub bos: bool,
     /// Windows in the shuffle buffer.
+    #[serde(default = "shuffle_buffer")]
     pub shuffle_buffer: NonZeroUsize,
     /// Seed of the order.
     #[serde(default)]
     pub seed: u64,
 }
 
-/// The optimiser of a pretraining run, and its length: `n_steps` or `n_epochs`, not both.
+/// The optimiser of a pretraining run, and its length: `n_steps` or `n_epochs`, not both; one epoch where both are left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainSteps {
@@ -76,18 +80,50 @@ pub struct PretrainSteps {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_epochs: Option<NonZeroUsize>,
     /// Windows in a step.
+    #[serde(default = "batch_size")]
     pub batch_size: NonZeroUsize,
     /// AdamW's learning rate after warm-up.
+    #[serde(default = "lr")]
     pub lr: Positive,
     /// Steps of warm-up.
+    #[serde(default)]
     pub warmup_steps: usize,
     /// The rate at the end of the cosine, as a fraction of the full one; 1 keeps the rate.
+    #[serde(default = "min_lr_factor")]
     pub min_lr_factor: Fraction,
     /// AdamW's weight decay, on matrices alone.
+    #[serde(default = "weight_decay")]
     pub weight_decay: Coefficient,
     /// Bound of the gradient's norm; none where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<Positive>,
+}
+
+impl Default for PretrainSteps {
+    fn default() -> Self {
+        Self {
+            n_steps: None,
+            n_epochs: None,
+            batch_size: batch_size(),
+            lr: lr(),
+            warmup_steps: 0,
+            min_lr_factor: min_lr_factor(),
+            weight_decay: weight_decay(),
+            max_grad_norm: None,
+        }
+    }
+}
+
+fn batch_size() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(31)
+}
+
+fn lr() -> Positive {
+    positive(1e-3)
+}
+
+fn weight_decay() -> Coefficient {
+    Coefficient::try_from(0.1).unwrap_or_else(|_| unreachable!("0.1 is above 0"))
 }
 
 /// Layers.
@@ -113,7 +149,10 @@ impl PretrainConfig {
 
     /// Reads and checks TOML; `origin` names its source in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let config: Self = from_text(text, origin)?;
+        let mut config: Self = from_text(text, origin)?;
+        if config.train.n_steps.is_none() {
+            config.train.n_epochs.get_or_insert(NonZeroUsize::MIN);
+        }
         config.check(origin)?;
         Ok(config)
     }

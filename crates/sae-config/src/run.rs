@@ -262,13 +262,13 @@ impl Default for LogConfig {
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
-fn text_column() -> String {
+pub(crate) fn text_column() -> String {
     "text".to_owned()
 }
-fn shuffle_buffer() -> NonZeroUsize {
+pub(crate) fn shuffle_buffer() -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(4095)
 }
-fn min_lr_factor() -> Fraction {
+pub(crate) fn min_lr_factor() -> Fraction {
     Fraction::try_from(0.1).unwrap_or_else(|_| unreachable!("0.1 is a fraction"))
 }
 fn alive_tokens() -> u64 {
@@ -284,7 +284,7 @@ fn checkpoint_minutes() -> Positive {
 fn is_checkpoint_minutes(minutes: &Positive) -> bool {
     *minutes == checkpoint_minutes()
 }
-fn positive(value: f64) -> Positive {
+pub(crate) fn positive(value: f64) -> Positive {
     Positive::try_from(value).unwrap_or_else(|_| unreachable!("a constant above 0"))
 }
 
