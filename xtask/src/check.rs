@@ -40,12 +40,14 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("sae-analysis", &["sae-config", "sae-record"]),
+    ("sae-launch", &["sae-config", "sae-record"]),
     (
         "sae-cli",
         &[
             "sae-analysis",
             "sae-config",
             "sae-data",
+            "sae-launch",
             "sae-model",
             "sae-nn",
             "sae-record",
@@ -53,12 +55,20 @@ const FLOORS: &[(&str, &[&str])] = &[
             "sae-train",
         ],
     ),
-    ("xtask", &["sae-config", "sae-record"]),
+    ("xtask", &["sae-config", "sae-launch", "sae-record"]),
 ];
 
 /// Crates that must build without libtorch.
-pub(crate) const WITHOUT_TORCH: &[&str] =
-    &["sae-cuda", "sae-kernels", "sae-config", "sae-record", "sae-data", "sae-analysis", "xtask"];
+pub(crate) const WITHOUT_TORCH: &[&str] = &[
+    "sae-cuda",
+    "sae-kernels",
+    "sae-config",
+    "sae-record",
+    "sae-data",
+    "sae-analysis",
+    "sae-launch",
+    "xtask",
+];
 
 pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> {
     tool::say("formatting");

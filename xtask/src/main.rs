@@ -8,7 +8,6 @@ mod setup;
 mod sweep;
 mod test;
 mod tool;
-mod view;
 
 use std::process::ExitCode;
 

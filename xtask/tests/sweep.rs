@@ -67,12 +67,8 @@ fn write_configs(place: &Path) -> PathBuf {
 }
 
 fn sweep(config: &Path, out: &Path) -> Command {
-    sweep_with(config, out, &sae())
-}
-
-fn sweep_with(config: &Path, out: &Path, sae: &Path) -> Command {
     let mut command = Command::new(XTASK);
-    command.arg("sweep").arg(config).arg("--out").arg(out).arg("--sae").arg(sae);
+    command.arg("sweep").arg(config).arg("--out").arg(out).arg("--sae").arg(sae());
     command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }
@@ -182,100 +178,22 @@ fn a_dry_run_prints_the_manifest_and_makes_nothing() {
 #[test]
 fn a_sweep_of_the_reference_is_taken_as_it_is() {
     let sweep = root().join("crates/sae-config/tests/fixtures/reference/sweep.yaml");
-    let output = Command::new(XTASK).arg("sweep").arg(&sweep).arg("--dry-run").output().unwrap();
+    let dry_run = |config: &Path| {
+        let mut command = Command::new(XTASK);
+        command.arg("sweep").arg(config).arg("--dry-run").arg("--sae").arg(sae()).output().unwrap()
+    };
+    let output = dry_run(&sweep);
     let (shown, told) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}");
     let other = root().join("crates/sae-config/tests/fixtures/reference/tiny_gpt2.yaml");
-    let refused = Command::new(XTASK).arg("sweep").arg(&other).arg("--dry-run").output().unwrap();
+    let refused = dry_run(&other);
     let refused = String::from_utf8_lossy(&refused.stderr);
     assert!(refused.contains("sae pretrain") && !refused.contains("did you mean"), "{refused}");
     for part in ["e2e_seed-0_sparsity-0.8", "e2e_seed-1_sparsity-5", "6 runs in 2 jobs"] {
         assert!(shown.contains(part), "{part} is missing from: {shown}");
     }
     assert!(told.contains("wandb_project") && told.contains("held out"), "{told}");
-}
-
-/// A binary that does for a job what the script says; `$1` is the job.
-fn fake(place: &Path, script: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
-    let path = place.join("sae");
-    let text = format!("#!/bin/sh\nfor last; do :; done\nset -- $last\n{script}\n");
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
-fn is_running(pid: &Path) -> bool {
-    let pid = std::fs::read_to_string(pid).unwrap();
-    Command::new("kill").args(["-0", pid.trim()]).stderr(Stdio::null()).status().unwrap().success()
-}
-
-#[test]
-fn no_job_is_left_running_when_a_later_one_cannot_start() {
-    let place = tempfile::tempdir().unwrap();
-    let config = write_configs(place.path());
-    let pid = place.path().join("pid");
-    // The second job takes the binary away, and the third cannot start.
-    let script = format!(
-        "case $1 in 0) echo $$ > {pid:?}; exec sleep 100;; 1) while ! [ -s {pid:?} ]; do sleep 0.05; done; rm \"$0\";; esac"
-    );
-    let sae = fake(place.path(), &script);
-    let began = std::time::Instant::now();
-    let output = sweep_with(&config, &place.path().join("runs"), &sae)
-        .args(["--jobs", "2"])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("cannot start"), "{said}");
-    assert!(began.elapsed().as_secs() < 60 && !is_running(&pid), "{said}");
-}
-
-#[test]
-fn a_sweep_goes_on_where_nobody_can_read_what_it_says() {
-    let place = tempfile::tempdir().unwrap();
-    let config = write_configs(place.path());
-    let done = place.path().join("done");
-    let sae = fake(place.path(), &format!("echo said; echo told >&2; echo $1 >> {done:?}"));
-    let arguments = format!("sweep {config:?} --out {:?} --sae {sae:?}", place.path().join("runs"));
-    let script = format!("CUDA_VISIBLE_DEVICES= exec {XTASK} {arguments} 2>/dev/full");
-    let status = Command::new("sh").args(["-c", &script]).status().unwrap();
-    // All three jobs, and the analysis of the folder, whose name is its last argument.
-    let done = std::fs::read_to_string(done).unwrap();
-    assert_eq!(done.lines().take(3).collect::<Vec<_>>(), ["0", "1", "2"]);
-    assert!(status.success() && done.lines().nth(3).unwrap().ends_with("rust-lm"), "{done}");
-}
-
-/// Sends SIGTERM to the launcher alone, as a batch system does, while what the condition names is running.
-fn terminated_while(condition: &str) {
-    let place = tempfile::tempdir().unwrap();
-    let config = write_configs(place.path());
-    let pid = place.path().join("pid");
-    let script = format!("case $1 in {condition}) echo $$ > {pid:?}; exec sleep 100;; esac");
-    let sae = fake(place.path(), &script);
-    let mut child = sweep_with(&config, &place.path().join("runs"), &sae)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for(&pid);
-    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-    assert!(!child.wait().unwrap().success() && !is_running(&pid));
-}
-
-#[test]
-fn a_terminated_sweep_ends_its_jobs_or_its_analysis() {
-    // The last argument of a job is its number, that of the analysis the sweep's folder.
-    terminated_while("0");
-    terminated_while("*/rust-lm");
-}
-
-/// Waits until a fake job has written its process's number.
-fn wait_for(pid: &Path) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    while !std::fs::read_to_string(pid).is_ok_and(|text| !text.is_empty()) {
-        assert!(std::time::Instant::now() < deadline, "no job is started");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
 }
 
 #[test]

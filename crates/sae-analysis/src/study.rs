@@ -196,7 +196,11 @@ impl<'a> Progress<'a> {
     }
 
     fn step(&mut self, what: &str) {
-        (self.notice)(Event::Advanced { done: self.begun, message: what.to_owned() });
+        (self.notice)(Event::Advanced {
+            done: self.begun,
+            message: what.to_owned(),
+            runs: Vec::new(),
+        });
         self.begun += 1;
     }
 

@@ -14,8 +14,8 @@ use crate::pretrain::load_pretraining;
 /// Read a configuration of the reference (e2e_sae) and write it as TOML
 ///
 /// What has no meaning here, or another one, is named in a warning. `sae train` takes the YAML of a run itself too, `sae
-/// pretrain` that of a language model. A W&B sweep becomes a manifest, JSON, for `sae train --manifest`; `cargo xtask
-/// sweep` takes its YAML itself.
+/// pretrain` that of a language model. A W&B sweep becomes a manifest, JSON, for `sae train --manifest`; `sae sweep`
+/// takes its YAML itself.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sae import gpt2_e2e.yaml

@@ -11,30 +11,42 @@ mod pin;
 mod prepare;
 mod pretrain;
 mod profile;
+mod sweep;
 mod telemetry;
 mod train;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sae_config::message::{printable, without_frames};
 use sae_model::device::DeviceChoice;
+use tch::Device;
 
 use telemetry::{ProgressMode, Telemetry};
 
 /// Sparse autoencoders trained end to end.
 ///
-/// Exit codes: 0 done; 1 failed, with the reason on stderr; 2 the arguments are wrong; 130 interrupted (train and
+/// Exit codes: 0 done; 1 failed, with the reason on stderr; 2 the arguments are wrong; 130 interrupted (train, sweep and
 /// pretrain have saved what the same command goes on from).
 #[derive(Debug, Parser)]
-#[command(name = "sae", version, propagate_version = true)]
+#[command(name = "sae", version, propagate_version = true, after_help = MAP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
     global: Global,
 }
+
+/// The commands by what one wants to do.
+const MAP: &str = "Where to begin:
+  data      prepare (text → tokens, a tokeniser)   pretrain (a small language model)
+  train     train (one run)   sweep (many, to a frontier)   import (the reference's YAML)   pin (the hub's commits)
+  look      eval (metrics of a run)   analyze (figures and report)   generate (text with SAEs spliced in)
+  share     convert (weights of other formats)
+  machine   bench (speeds)   completions (for a shell)
+
+Every command has its own help with examples: sae train --help";
 
 #[derive(Debug, Args)]
 struct Global {
@@ -57,6 +69,7 @@ enum Command {
     Prepare(prepare::Arguments),
     Pretrain(pretrain::Arguments),
     Train(train::Arguments),
+    Sweep(sweep::Arguments),
     Eval(eval::Arguments),
     Analyze(analyze::Arguments),
     Import(import::Arguments),
@@ -64,18 +77,61 @@ enum Command {
     Convert(convert::Arguments),
     Generate(generate::Arguments),
     Bench(bench::Arguments),
+    Completions(Completions),
+}
+
+/// Print what a shell completes `sae` by
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sae completions bash > ~/.local/share/bash-completion/completions/sae
+  sae completions zsh > ~/.zfunc/_sae
+  sae completions fish > ~/.config/fish/completions/sae.fish")]
+struct Completions {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    fn run(&self) -> anyhow::Result<()> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "sae", &mut script);
+        print(String::from_utf8_lossy(&script).trim_end())
+    }
+}
+
+/// What `--version` says, beside what `-V` does: the commit, and the libraries that are found.
+fn long_version() -> String {
+    let made_with = sae_train::made_with(env!("SAE_COMMIT"));
+    let device = match DeviceChoice::Auto.resolve() {
+        Ok(device @ Device::Cuda(_)) => {
+            format!("{} CUDA devices, the first of them {device:?}", tch::Cuda::device_count())
+        }
+        Ok(_) => "no CUDA device".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    format!(
+        "{} (commit {})\nlibtorch {}, {device}",
+        made_with.sae, made_with.commit, made_with.libtorch
+    )
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut command = Cli::command();
+    // Looking for devices takes a moment, which other commands need not wait.
+    if std::env::args_os().any(|argument| argument == "--version") {
+        command = command.long_version(long_version());
+    }
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     let mut telemetry = Telemetry::start(&cli.global);
     let outcome = match &cli.command {
         Command::Prepare(arguments) => prepare::run(arguments, &mut telemetry),
         Command::Pretrain(arguments) => pretrain::run(arguments, cli.global.device, &mut telemetry),
         Command::Train(arguments) => train::run(arguments, cli.global.device, &mut telemetry),
+        Command::Sweep(arguments) => sweep::run(arguments, cli.global.device),
         Command::Eval(arguments) => eval::run(arguments, cli.global.device, &mut telemetry),
         Command::Analyze(arguments) => analyze::run(arguments, cli.global.device, &mut telemetry),
         Command::Bench(arguments) => bench::run(arguments, cli.global.device),
+        Command::Completions(arguments) => arguments.run(),
         Command::Import(arguments) => import::run(arguments),
         Command::Pin(arguments) => pin::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
@@ -86,7 +142,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", whole(&error));
-            ExitCode::from(if telemetry.was_interrupted() { 130 } else { 1 })
+            let interrupted = telemetry.was_interrupted() || error.is::<sweep::Interrupted>();
+            ExitCode::from(if interrupted { 130 } else { 1 })
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sae_config::signals;
+use sae_record::told;
 use sae_train::progress::{Event, Observer, Phase};
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
@@ -211,7 +212,12 @@ impl Observer for Telemetry {
                     bar,
                 });
             }
-            Event::Advanced { done, message } => self.advance(done, &message),
+            Event::Advanced { done, message, runs } => {
+                let parts = [message, told(&runs)];
+                let parts: Vec<String> =
+                    parts.into_iter().filter(|part| !part.is_empty()).collect();
+                self.advance(done, &parts.join(", "));
+            }
             Event::Ended => {
                 if let Some(shown) = self.shown.take() {
                     if let Some(bar) = shown.bar {

@@ -37,14 +37,31 @@ fn every_command_explains_itself_with_an_example() {
     let here = Path::new(".");
     let help = succeeds(&sae(&["--help"], here));
     assert!(help.contains("Exit codes"), "{help}");
-    for command in
-        ["prepare", "pretrain", "train", "eval", "analyze", "import", "convert", "generate"]
-    {
+    for command in [
+        "prepare",
+        "pretrain",
+        "train",
+        "sweep",
+        "eval",
+        "analyze",
+        "import",
+        "convert",
+        "generate",
+        "completions",
+    ] {
         assert!(help.contains(command), "{command}");
         let help = succeeds(&sae(&[command, "--help"], here));
         assert!(help.contains("Example") && help.contains(&format!("sae {command} ")), "{help}");
     }
     assert_eq!(sae(&["trian"], here).status.code(), Some(2));
+    let version = succeeds(&sae(&["--version"], here));
+    let [first, second] = version.lines().collect::<Vec<_>>()[..] else { panic!("{version}") };
+    assert!(first.starts_with("sae ") && first.contains("(commit "), "{version}");
+    assert!(second.starts_with("libtorch 2.11.0, ") && second.contains("CUDA device"), "{version}");
+    assert_eq!(succeeds(&sae(&["-V"], here)).lines().count(), 1);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(succeeds(&sae(&["completions", shell], here)).contains("print-config"), "{shell}");
+    }
 }
 
 #[test]
@@ -109,6 +126,21 @@ fn a_sweep_is_trained_and_analysed() {
         4
     );
     assert!(at.join("runs/small/report.html").is_file());
+    // The same by one command, and once more, when there is nothing left to train.
+    let elsewhere = at.join("elsewhere");
+    let again = sae(&["sweep", "sweep.toml", "--jobs", "1", "--out", "elsewhere/runs"], at);
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.success() && said.contains("job 0, e2e ×4: done"), "{said}");
+    assert!(elsewhere.join("runs/small/report.html").is_file());
+    let frontier =
+        |place: &Path| std::fs::read_to_string(place.join("runs/small/frontier.json")).unwrap();
+    let points =
+        |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["points"].clone();
+    assert_eq!(points(&frontier(&elsewhere)).as_array().unwrap().len(), 4);
+    let again = sae(&["sweep", "sweep.toml", "--out", "elsewhere/runs"], at);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("finished before, skipped"));
+    let shown = succeeds(&sae(&["sweep", "sweep.toml", "--dry-run"], at));
+    assert!(shown.contains("4 runs in 1 jobs"), "{shown}");
     // A single run of it.
     let run = at.join("runs/small").join(&manifest.runs().next().unwrap().folder);
     succeeds(&sae(&["analyze", run.to_str().unwrap()], at));

@@ -222,7 +222,7 @@ fn what_a_file_describes_is_told() {
     refused(run("mnist.yaml"), "it is for MLPs on MNIST, which this software does not train");
     for (name, expected) in [
         ("tiny_gpt2.yaml", "it describes the training of a language model: `sae pretrain "),
-        ("sweep.yaml", "it describes a sweep of runs: `cargo xtask sweep "),
+        ("sweep.yaml", "it describes a sweep of runs: `sae sweep "),
     ] {
         let error = run(name).to_string();
         assert!(error.contains(expected) && error.contains(name), "{error}");

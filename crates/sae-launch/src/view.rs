@@ -1,15 +1,13 @@
 //! The live view of a sweep: a bar for each running job and one for the whole; lines where there is no terminal.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sae_config::message::printable;
-use sae_record::{Event, Phase};
-use sae_record::{Job, Manifest};
+use sae_record::{Event, Job, Manifest, Phase, told};
 
 use crate::sweep::job_name;
-use crate::tool;
 
 /// A bar for each running job and one for the whole, on a terminal; lines elsewhere.
 pub(crate) struct View {
@@ -34,11 +32,14 @@ struct Pace {
     began: Instant,
     /// Units done when it began: an earlier call's.
     before: Option<u64>,
+    /// What its runs have said last.
+    numbers: String,
 }
 
 impl Pace {
     fn new(phase: Option<Phase>, total: u64, tokens_per_unit: u64) -> Self {
-        Self { phase, total, tokens_per_unit, began: Instant::now(), before: None }
+        let began = Instant::now();
+        Self { phase, total, tokens_per_unit, began, before: None, numbers: String::new() }
     }
 
     /// The phase's name.
@@ -57,8 +58,15 @@ impl Pace {
         let seconds = self.began.elapsed().as_secs_f64();
         let rate = (here * self.tokens_per_unit) as f64 / seconds / 1e3;
         let left = seconds * self.total.saturating_sub(done) as f64 / here as f64;
-        format!("{rate:.1} k tokens/s, {left:.0} s left")
+        let told =
+            if self.numbers.is_empty() { String::new() } else { format!("{} · ", self.numbers) };
+        format!("{told}{rate:.1} k tokens/s, {left:.0} s left")
     }
+}
+
+/// Writes a line to stderr, without what would steer the terminal. Where nobody can read it, that is no reason to stop.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
 }
 
 const SAY_EVERY: Duration = Duration::from_secs(15);
@@ -85,7 +93,7 @@ impl View {
         match &self.bars {
             // A terminal that refuses a line is no reason to stop.
             Some((all, _)) => drop(all.println(printable(line))),
-            None => tool::tell(line),
+            None => tell(line),
         }
     }
 
@@ -138,7 +146,10 @@ impl View {
                 }
                 view.pace = Pace::new(Some(phase), total, tokens_per_unit);
             }
-            Event::Advanced { done, .. } => {
+            Event::Advanced { done, ref runs, .. } => {
+                if !runs.is_empty() {
+                    view.pace.numbers = told(runs);
+                }
                 let pace = view.pace.of(done);
                 if let Some(bar) = &view.bar {
                     bar.set_position(done);
@@ -146,7 +157,7 @@ impl View {
                 } else if view.said.elapsed() > SAY_EVERY {
                     view.said = Instant::now();
                     let (phase, total) = (view.pace.name(), view.pace.total);
-                    tool::tell(&format!("  {}: {phase} {done}/{total}, {pace}", view.name));
+                    tell(&format!("  {}: {phase} {done}/{total}, {pace}", view.name));
                 }
             }
             Event::Ended => {}

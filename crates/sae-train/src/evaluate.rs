@@ -26,10 +26,12 @@ pub(crate) fn log_evaluation(runs: &mut [Run], setup: &Setup, step: u64) -> Resu
     for (run, evaluation) in runs.iter_mut().zip(evaluations) {
         let mut line = Map::new();
         line.insert("step".to_owned(), step.into());
+        let increase = evaluation.values.get(name::CE_INCREASE);
         let value = serde_json::to_value(evaluation)
             .map_err(TrainError::file("write", run.spec.folder.metrics()))?;
         line.insert("evaluation".to_owned(), value);
         run.log_line(&line)?;
+        run.tell(name::CE_INCREASE, increase);
     }
     Ok(())
 }

@@ -17,9 +17,9 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::checkpoint::{self, State};
 use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
-use crate::progress::{Event, Observer, Phase};
+use crate::progress::{Event, Observer, Phase, RunProgress};
 use crate::schedule::Schedule;
-use crate::steps::{self, Trained};
+use crate::steps::{self, Told, Trained};
 use crate::{Sources, TrainError, batch_tensor};
 
 pub use validation::{ValidationLoss, validation_loss};
@@ -314,7 +314,7 @@ struct Pretraining<'a> {
 }
 
 impl Trained for Pretraining<'_> {
-    fn step(&mut self, step: u64) -> Result<String, TrainError> {
+    fn step(&mut self, step: u64) -> Result<Told, TrainError> {
         let batch = next(&mut self.stream, self.training)?;
         let tokens = batch_tensor(&batch, self.model.device())?;
         let loss = next_token_loss(self.model, &tokens, Reduction::Mean)?;
@@ -331,8 +331,12 @@ impl Trained for Pretraining<'_> {
         let lr = train.lr.get() * self.schedule.factor(step);
         let scale = clip_factor(norm, train.max_grad_norm.map(Positive::get));
         self.optimiser.step(&gradients, scale, lr)?;
-        let told = (step - 1).is_multiple_of(20);
-        Ok(if told { format!("loss {loss:.3}, norm {norm:.2}") } else { String::new() })
+        if !(step - 1).is_multiple_of(20) {
+            return Ok(Told::default());
+        }
+        let values = vec![("loss".to_owned(), loss), ("grad_norm".to_owned(), norm)];
+        let runs = vec![RunProgress { run: String::new(), values }];
+        Ok(Told { message: String::new(), runs })
     }
 
     fn is_due(&self, step: u64) -> bool {

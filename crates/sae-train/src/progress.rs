@@ -1,6 +1,6 @@
 //! How long work tells its caller where it is, and learns that it should stop.
 
-pub use sae_record::{Event, Phase};
+pub use sae_record::{Event, Phase, RunProgress};
 
 /// Told of every [`Event`].
 pub trait Observer {

@@ -1,12 +1,12 @@
 //! The loop over optimiser steps, the same for SAEs and for language models: progress, checkpoints, interruption.
 
 use crate::TrainError;
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, RunProgress};
 
 /// What is trained. Steps count from 1.
 pub(crate) trait Trained {
     /// Takes a step; returns what a progress bar says of it, which may be nothing.
-    fn step(&mut self, step: u64) -> Result<String, TrainError>;
+    fn step(&mut self, step: u64) -> Result<Told, TrainError>;
 
     /// Measures what is to be measured after a step that is not the last.
     fn measure(&mut self, _step: u64) -> Result<(), TrainError> {
@@ -25,6 +25,15 @@ pub(crate) trait Trained {
     }
 }
 
+/// What is said of a step.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// In words, beside the numbers.
+    pub message: String,
+    /// Each run's numbers.
+    pub runs: Vec<RunProgress>,
+}
+
 /// Takes the steps after `from` up to `to`. An interruption saves the state and is an error that says so.
 pub(crate) fn take(
     trained: &mut dyn Trained,
@@ -33,8 +42,8 @@ pub(crate) fn take(
 ) -> Result<(), TrainError> {
     observer.notice(Event::advanced(from));
     for step in from + 1..=to {
-        let message = trained.step(step)?;
-        observer.notice(Event::Advanced { done: step, message });
+        let Told { message, runs } = trained.step(step)?;
+        observer.notice(Event::Advanced { done: step, message, runs });
         if step < to {
             trained.measure(step)?;
         }

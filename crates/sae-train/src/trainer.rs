@@ -18,10 +18,10 @@ use tch::{Device, Tensor, no_grad};
 use crate::checkpoint::{Diverged, State, Tensors};
 use crate::gradients::{self, StepGradients};
 use crate::optim::{Adam, AdamOptions, clip_factor};
-use crate::progress::{Event, Observer, Phase};
+use crate::progress::{Event, Observer, Phase, RunProgress};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
-use crate::steps::{self, Trained};
+use crate::steps::{self, Told, Trained};
 use crate::{Sources, TrainError, begun, checkpoint, evaluate, memory};
 
 /// Checkpoints that the clock asks for, of which the last ones stay.
@@ -48,6 +48,8 @@ pub(crate) struct Run {
     optimiser: Adam,
     schedule: Schedule,
     log: MetricsLog,
+    /// What the last logging step, and the last evaluation before the end, have said.
+    told: RunProgress,
 }
 
 /// Trains the runs of a bank that are not finished yet, from where they stand, and returns the summaries of all.
@@ -194,6 +196,7 @@ fn start(spec: &RunSpec, setup: &Setup, inputs: &Inputs, step: u64) -> Result<Ru
         optimiser,
         schedule: Schedule::of(config),
         log,
+        told: RunProgress { run: spec.id.clone(), values: Vec::new() },
     })
 }
 
@@ -296,7 +299,7 @@ struct Bank<'a> {
 }
 
 impl Trained for Bank<'_> {
-    fn step(&mut self, step: u64) -> Result<String, TrainError> {
+    fn step(&mut self, step: u64) -> Result<Told, TrainError> {
         let every = self.config.log.every_n_steps.get() as u64;
         let logged = step.is_multiple_of(every) || step == self.config.n_steps();
         let before = self.batches.cursor();
@@ -311,7 +314,7 @@ impl Trained for Bank<'_> {
             let configs: Vec<&RunConfig> = self.runs.iter().map(|run| &run.spec.config).collect();
             return Err(memory::explain(error, &configs, self.setup.model.model()));
         }
-        Ok(if logged { message(self.runs) } else { String::new() })
+        Ok(if logged { told(self.runs) } else { Told::default() })
     }
 
     fn measure(&mut self, step: u64) -> Result<(), TrainError> {
@@ -401,12 +404,23 @@ impl Run {
             line.insert("grad_norm".to_owned(), norm.into());
             time(Part::Logging, || {
                 for (name, value) in terms.values()? {
+                    if name != "sparsity" {
+                        self.tell(name, value);
+                    }
                     line.insert(name.to_owned(), value.into());
                 }
                 Ok::<(), TrainError>(self.log.write(&line)?)
             })?;
         }
         Ok(())
+    }
+
+    /// A number for the progress bar, in the place that it has had before.
+    pub fn tell(&mut self, name: &str, value: f64) {
+        match self.told.values.iter_mut().find(|(known, _)| known == name) {
+            Some((_, told)) => *told = value,
+            None => self.told.values.push((name.to_owned(), value)),
+        }
     }
 
     /// Writes an evaluation in the middle of the run.
@@ -458,12 +472,14 @@ fn save_all(
     Ok(())
 }
 
-/// How many runs go on, for the progress bar.
-fn message(runs: &[Run]) -> String {
+/// How many runs go on and where they stand, for the progress bar.
+fn told(runs: &[Run]) -> Told {
     let diverged = runs.iter().filter(|run| run.diverged.is_some()).count();
-    match (runs.len(), diverged) {
+    let message = match (runs.len(), diverged) {
         (1, _) => runs[0].spec.id.clone(),
         (all, 0) => format!("bank of {all}"),
         (all, diverged) => format!("bank of {all}, {diverged} diverged"),
-    }
+    };
+    let going_on = runs.iter().filter(|run| run.diverged.is_none());
+    Told { message, runs: going_on.map(|run| run.told.clone()).collect() }
 }

@@ -55,7 +55,7 @@ impl Kind {
             Self::Run => {
                 format!("it describes the training of SAEs: `sae train {origin} --out FOLDER`")
             }
-            Self::Sweep => format!("it describes a sweep of runs: `cargo xtask sweep {origin}`"),
+            Self::Sweep => format!("it describes a sweep of runs: `sae sweep {origin}`"),
             Self::LanguageModel => format!(
                 "it describes the training of a language model: `sae pretrain {origin} --out FOLDER`"
             ),

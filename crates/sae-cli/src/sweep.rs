@@ -1,0 +1,112 @@
+//! `sae sweep`: a sweep from its configuration to its report.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use sae_config::sweep::MOST_RUNS;
+use sae_config::{SweepConfig, reference};
+use sae_launch::{LAUNCHERS, Outcome, Settings, Sweep, describe, launcher, visible_cuda_devices};
+use sae_model::device::DeviceChoice;
+use sae_record::{Manifest, layout};
+use tch::Device;
+
+use crate::configuration::load_sweep;
+
+/// Run a sweep: expand it, train and evaluate its runs, analyse them
+///
+/// Writes manifest.json and a folder a run into the sweep's folder, and at the end what `sae analyze` does. Jobs run side by
+/// side, one a CUDA device; runs of a job train together. The same command goes on where an earlier one was interrupted, and
+/// skips finished runs.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sae sweep configs/sweeps/rust-lm.toml
+  # What would run, with tokens and memory
+  sae sweep configs/sweeps/gpt2-small.toml --dry-run
+  # For a launcher of one's own: its jobs are `sae train --manifest … --job 0` and so on
+  sae sweep configs/sweeps/gpt2-small.toml --manifest-only
+  # A sweep of the reference
+  sae sweep gpt2_e2e_sweep.yaml --out /scratch/runs")]
+pub(crate) struct Arguments {
+    /// The sweep's TOML, or a Weights & Biases sweep of the reference (YAML)
+    config: PathBuf,
+    /// Print jobs and runs, with tokens and memory, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Write the manifest and stop
+    #[arg(long, conflicts_with = "dry_run")]
+    manifest_only: bool,
+    /// What starts the jobs
+    #[arg(long, value_name = "NAME", default_value = LAUNCHERS[0], value_parser = PossibleValuesParser::new(LAUNCHERS))]
+    launcher: String,
+    /// Jobs at a time [default: one a CUDA device, one on a CPU]
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// The folder that the sweep's own folder is made in
+    #[arg(long, value_name = "FOLDER", default_value = "runs")]
+    out: PathBuf,
+    /// Expand to this many runs at most
+    #[arg(long, value_name = "N", default_value_t = MOST_RUNS)]
+    max_runs: usize,
+}
+
+/// A signal asked for the end; what was trained is saved.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; everything up to there is saved: the same command goes on from it")]
+pub(crate) struct Interrupted;
+
+pub(crate) fn run(arguments: &Arguments, device: DeviceChoice) -> anyhow::Result<()> {
+    let manifest = expand(arguments)?;
+    if arguments.dry_run {
+        return crate::print(&describe(&manifest));
+    }
+    let out = std::path::absolute(&arguments.out).context("cannot tell where the sweep goes")?;
+    let own =
+        std::env::current_exe().context("cannot tell where `sae` is, to start jobs with it")?;
+    let sweep = Sweep::write(manifest, &out, own, &mut |manifest| Ok(crate::pin::pin(manifest)?))?;
+    if arguments.manifest_only {
+        return crate::print(&format!(
+            "{} jobs: sae train --manifest {} --job 0 … {}",
+            sweep.manifest.jobs.len(),
+            sweep.path().display(),
+            sweep.manifest.jobs.len() - 1
+        ));
+    }
+    let settings = Settings { jobs: arguments.jobs, devices: devices(device)? };
+    let launcher = launcher(&arguments.launcher, settings)
+        .with_context(|| format!("there is no launcher {}", arguments.launcher))?;
+    let began = Instant::now();
+    match launcher.launch(&sweep)? {
+        Outcome::Finished => {
+            let report = layout::report(&sweep.folder);
+            tracing::info!("{} s; the report is {}", began.elapsed().as_secs(), report.display());
+            Ok(())
+        }
+        Outcome::Failed(jobs) => bail!(
+            "jobs failed: {}; what they said is above. The same command tries again what is not finished; a run that \
+             diverged is finished, and is trained anew once its folder is removed",
+            jobs.join(", ")
+        ),
+        Outcome::Interrupted => Err(Interrupted.into()),
+    }
+}
+
+fn expand(arguments: &Arguments) -> anyhow::Result<Manifest> {
+    let Arguments { config, max_runs, .. } = arguments;
+    if reference::is_reference(config) {
+        return load_sweep(config, *max_runs);
+    }
+    Ok(SweepConfig::load(config)?.expand(*max_runs)?.into())
+}
+
+/// The CUDA devices that jobs get; none where they run on the CPU.
+fn devices(choice: DeviceChoice) -> anyhow::Result<Vec<String>> {
+    Ok(match (choice, choice.resolve()?) {
+        (DeviceChoice::Auto, Device::Cuda(_)) => visible_cuda_devices(),
+        (_, Device::Cuda(index)) => vec![index.to_string()],
+        _ => Vec::new(),
+    })
+}

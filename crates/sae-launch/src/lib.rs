@@ -1,0 +1,85 @@
+//! A sweep's jobs: written down in a manifest, started by a launcher, shown while they run.
+//!
+//! A job is `sae train --manifest M --job I`, whatever starts it; a [`Launcher`] is one way to start all of a sweep's. This
+//! crate knows no SAE and no language model: it starts the binary `sae`, and reads what that says of itself
+//! ([`sae_record::Event`]).
+//!
+//! ```
+//! use sae_config::SweepConfig;
+//! use sae_config::sweep::MOST_RUNS;
+//! use sae_launch::{Sweep, describe};
+//! use sae_record::Manifest;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
+//! let config = SweepConfig::load("configs/sweeps/rust-lm.toml".as_ref())?;
+//! let manifest: Manifest = config.expand(MOST_RUNS)?.into();
+//! assert!(describe(&manifest).contains("12 runs in 3 jobs"));
+//! # let out = tempfile::tempdir()?;
+//! // Pinned are the hub's branches and tags, of which this sweep has none.
+//! let sweep = Sweep::write(manifest, out.path(), "sae".into(), &mut |_| unreachable!())?;
+//! assert_eq!(sweep.unfinished(), [0, 1, 2]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod describe;
+mod error;
+mod local;
+mod sweep;
+mod view;
+
+pub use self::describe::describe;
+pub use self::error::LaunchError;
+pub use self::local::{Local, visible_cuda_devices};
+pub use self::sweep::Sweep;
+
+/// The names of the launchers, as `sae sweep --launcher` takes them.
+pub const LAUNCHERS: &[&str] = &["local"];
+
+/// What launchers are told beside the sweep.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Jobs at a time; where left out, one a device.
+    pub jobs: Option<std::num::NonZeroUsize>,
+    /// CUDA devices, by what `CUDA_VISIBLE_DEVICES` calls them; none: jobs run on the CPU.
+    pub devices: Vec<String>,
+}
+
+/// The launcher of a name.
+pub fn launcher(name: &str, settings: Settings) -> Option<Box<dyn Launcher>> {
+    match name {
+        "local" => Some(Box::new(Local::new(settings))),
+        _ => None,
+    }
+}
+
+/// A way to start the jobs of a sweep.
+pub trait Launcher {
+    /// Starts all jobs that are not finished.
+    fn launch(&self, sweep: &Sweep) -> Result<Outcome, LaunchError>;
+}
+
+/// How jobs that were started have ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All are finished.
+    Finished,
+    /// These have failed, by their names; the others are finished.
+    Failed(Vec<String>),
+    /// A signal asked for the end; what was trained is saved.
+    Interrupted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LAUNCHERS, Settings, launcher};
+
+    #[test]
+    fn every_name_is_a_launcher() {
+        for name in LAUNCHERS {
+            assert!(launcher(name, Settings::default()).is_some(), "{name}");
+        }
+        assert!(launcher("nothing", Settings::default()).is_none());
+    }
+}
