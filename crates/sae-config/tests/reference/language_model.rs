@@ -1,5 +1,6 @@
 //! The reference's language models, as pretrainings; and what a pretraining may be.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use sae_config::reference::{self, ImportedModel};
@@ -138,7 +139,7 @@ fn pretraining_needs_sizes_and_data_alone() {
                 validation = \"b\"\ntokenizer = \"c\"\n";
     let config = PretrainConfig::parse(text, "lm.toml").unwrap();
     let train = &config.train;
-    assert_eq!((train.n_steps, train.n_epochs.map(|n| n.get())), (None, Some(1)));
+    assert_eq!((train.n_steps, train.n_epochs), (None, Some(NonZeroUsize::MIN)));
     assert_eq!((train.batch_size.get(), train.lr.get(), train.warmup_steps), (32, 1e-3, 0));
     assert_eq!((train.min_lr_factor.get(), train.weight_decay.get()), (0.1, 0.1));
     assert_eq!((config.data.column.as_str(), config.data.shuffle_buffer.get()), ("text", 4096));
