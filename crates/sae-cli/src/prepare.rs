@@ -18,6 +18,9 @@ use crate::telemetry::Telemetry;
 /// --train-tokenizer, windows with --tokenizer and --context-length.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  # Text files, or JSON Lines with the text in a key of its own → data/mine/shard-00000.parquet …
+  sae prepare --files notes.txt book.txt --out data/mine
+  sae prepare --files train.jsonl --column content --out data/mine
   # Text files, listed one a line → data/corpus/train/shard-00000.parquet …
   sae prepare --file-list train.txt --out data/corpus/train
   # A byte-level BPE tokeniser of 4096 ids → data/rust-lm/tokenizer.json
@@ -28,13 +31,11 @@ use crate::telemetry::Telemetry;
   sae prepare --shards hf://roneneldan/TinyStories --split train --tokenizer hf://roneneldan/TinyStories-1M \\
     --context-length 512 --out data/tinystories")]
 pub(crate) struct Arguments {
-    /// A file that names text files, one a line
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with = "shards",
-        required_unless_present = "shards"
-    )]
+    /// Text files, a document each; or JSON Lines (.jsonl, .ndjson), a document a line
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["shards", "file_list"])]
+    files: Vec<PathBuf>,
+    /// A file that names such files, one a line
+    #[arg(long, value_name = "FILE", conflicts_with = "shards", required_unless_present_any = ["shards", "files"])]
     file_list: Option<PathBuf>,
     /// Text shards: a parquet file, a folder of them, a glob, or a data set of the hub (hf://owner/name)
     #[arg(long, value_name = "PATH")]
@@ -42,7 +43,7 @@ pub(crate) struct Arguments {
     /// The split, where the shards are of several
     #[arg(long, requires = "shards")]
     split: Option<String>,
-    /// The column of the shards that holds the text
+    /// The column of the shards, or the key of JSON Lines, that holds the text
     #[arg(long, default_value = "text")]
     column: String,
     /// Train a tokeniser of so many ids on the shards
@@ -64,8 +65,12 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::Result<()> {
     let out = &arguments.out;
+    let column = &arguments.column;
+    if !arguments.files.is_empty() {
+        return text(&arguments.files, column, out);
+    }
     match (&arguments.file_list, &arguments.shards) {
-        (Some(list), _) => text(list, out),
+        (Some(list), _) => text(&listed(list)?, column, out),
         (None, Some(source)) => {
             let sources = Sources::default();
             let shards = sources.shards(source, &arguments.column, arguments.split.as_deref())?;
@@ -102,16 +107,19 @@ pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::R
                 ),
             }
         }
-        (None, None) => bail!("give --file-list or --shards"),
+        (None, None) => bail!("give --files, --file-list or --shards"),
     }
 }
 
-fn text(list: &Path, out: &Path) -> anyhow::Result<()> {
+/// The files that a list names.
+fn listed(list: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let text = std::fs::read_to_string(list)
         .with_context(|| format!("cannot read the list of files {}", list.display()))?;
-    let files: Vec<PathBuf> =
-        text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect();
-    let made = prepare::text_shards(&files, out)?;
+    Ok(text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect())
+}
+
+fn text(files: &[PathBuf], column: &str, out: &Path) -> anyhow::Result<()> {
+    let made = prepare::text_shards(files, column, out)?;
     tracing::info!(
         "wrote {} documents, {:.1} MB of text, in {} shards to {}",
         made.rows,

@@ -283,7 +283,7 @@ fn a_pretraining_keeps_the_commits_that_it_began_with() {
             path
         })
         .collect();
-    sae_data::prepare::text_shards(&files, &at.join("text")).unwrap();
+    sae_data::prepare::text_shards(&files, "text", &at.join("text")).unwrap();
     let shard = std::fs::read(at.join("text/shard-00000.parquet")).unwrap();
     let shelves = vec![Shelf::new("datasets", "lab/text", &[("data/train-0.parquet", &shard)])];
     let server = Server::start(move |request| answer(&shelves, request));

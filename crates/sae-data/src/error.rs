@@ -61,8 +61,18 @@ pub enum DataError {
         /// What the writer said.
         message: String,
     },
+    /// A line of JSON Lines holds no document.
+    #[error("cannot read line {line} of {}: {message}", path.display())]
+    JsonLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What was expected, and what was found.
+        message: String,
+    },
     /// The column is not there.
-    #[error("{} has no column `{column}`; its columns are {}: set data.column", path.display(), columns.join(", "))]
+    #[error("{} has no column `{column}`; its columns are {}: name one of them, in data.column of a configuration or with --column", path.display(), columns.join(", "))]
     NoColumn {
         /// The file.
         path: PathBuf,
@@ -113,8 +123,10 @@ pub enum DataError {
         /// The vocabulary's size.
         vocabulary: usize,
     },
-    /// A row that has to hold tokens is null.
-    #[error("row {row} of {} is null, expected a list of token ids", path.display())]
+    /// A row that has to hold tokens is null, or holds what is no token id.
+    #[error(
+        "row {row} of {} is null, or holds a null or an id above 2^63: expected a list of token ids", path.display()
+    )]
     NullRow {
         /// The file.
         path: PathBuf,
@@ -168,7 +180,10 @@ pub enum DataError {
         purpose: &'static str,
     },
     /// The data holds no text at all.
-    #[error("{} holds no text: all its {rows} documents are empty or null", path.display())]
+    #[error(
+        "{} holds no text: all its {rows} documents are empty or null, or become no token; a tokeniser without a vocabulary \
+         makes none of any text", path.display()
+    )]
     Empty {
         /// The data.
         path: PathBuf,

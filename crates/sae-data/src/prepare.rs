@@ -31,12 +31,18 @@ pub struct Prepared {
 /// Bytes of text in a shard.
 const SHARD_BYTES: usize = 32 << 20;
 
-/// Writes text files, in the order given, as parquet shards with the columns `text` and `source`. A file that is not
-/// UTF-8 is left out, with a warning.
-pub fn text_shards(files: &[PathBuf], out: &Path) -> Result<Prepared, DataError> {
-    let mut writer = ShardWriter::create(out)?;
-    let mut prepared = Prepared::default();
-    let (mut texts, mut sources, mut bytes) = (Vec::new(), Vec::new(), 0);
+/// Writes text files, in the order given, as parquet shards with the columns `text` and `source`. A file of JSON Lines
+/// (`.jsonl`, `.ndjson`) holds a document a line, the text of its key `column`; every other file is one document. A file that
+/// is not UTF-8 is left out, with a warning.
+pub fn text_shards(files: &[PathBuf], column: &str, out: &Path) -> Result<Prepared, DataError> {
+    let mut shards = TextWriter {
+        writer: ShardWriter::create(out)?,
+        out,
+        texts: Vec::new(),
+        sources: Vec::new(),
+        bytes: 0,
+        prepared: Prepared::default(),
+    };
     for path in files {
         let raw = std::fs::read(path).map_err(|source| DataError::Io {
             action: "read",
@@ -47,21 +53,74 @@ pub fn text_shards(files: &[PathBuf], out: &Path) -> Result<Prepared, DataError>
             tracing::warn!("left out {}: not UTF-8", path.display());
             continue;
         };
-        prepared.rows += 1;
-        prepared.units += text.len() as u64;
-        bytes += text.len();
-        texts.push(text);
-        sources.push(path.to_string_lossy().into_owned());
-        if bytes >= SHARD_BYTES {
-            writer.write(&text_batch(&mut texts, &mut sources, out)?)?;
-            bytes = 0;
+        let source = path.to_string_lossy();
+        let is_lines =
+            path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson");
+        if !is_lines {
+            shards.push(text, source.into_owned())?;
+            continue;
+        }
+        for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
+            let document = document(line, column).map_err(|message| DataError::JsonLine {
+                path: path.clone(),
+                line: number,
+                message,
+            })?;
+            shards.push(document, format!("{source}:{number}"))?;
         }
     }
-    if !texts.is_empty() {
-        writer.write(&text_batch(&mut texts, &mut sources, out)?)?;
+    shards.finish()
+}
+
+/// The text of a line of JSON.
+fn document(line: &str, column: &str) -> Result<String, String> {
+    let expected = format!("expected an object with text in `{column}`");
+    let value: serde_json::Value =
+        serde_json::from_str(line).map_err(|error| format!("{expected}: {error}"))?;
+    let Some(object) = value.as_object() else {
+        return Err(format!("{expected}, found no object"));
+    };
+    match object.get(column) {
+        Some(serde_json::Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(format!("{expected}, found {other} there")),
+        None => {
+            let keys: Vec<&str> = object.keys().map(String::as_str).collect();
+            Err(format!("{expected}, found the keys {}: name one with --column", keys.join(", ")))
+        }
     }
-    prepared.shards = writer.finish()?;
-    Ok(prepared)
+}
+
+/// Writes documents, so many bytes of text to a shard.
+struct TextWriter<'a> {
+    writer: ShardWriter,
+    out: &'a Path,
+    texts: Vec<String>,
+    sources: Vec<String>,
+    bytes: usize,
+    prepared: Prepared,
+}
+
+impl TextWriter<'_> {
+    fn push(&mut self, text: String, source: String) -> Result<(), DataError> {
+        self.prepared.rows += 1;
+        self.prepared.units += text.len() as u64;
+        self.bytes += text.len();
+        self.texts.push(text);
+        self.sources.push(source);
+        if self.bytes >= SHARD_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), DataError> {
+        self.bytes = 0;
+        self.writer.write(&text_batch(&mut self.texts, &mut self.sources, self.out)?)
+    }
+
+    fn finish(mut self) -> Result<Prepared, DataError> {
+        if !self.texts.is_empty() {
+            self.flush()?;
+        }
+        Ok(Prepared { shards: self.writer.finish()?, ..self.prepared })
+    }
 }
 
 fn text_batch(

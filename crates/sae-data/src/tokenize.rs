@@ -166,6 +166,12 @@ pub fn train_tokenizer(
     let path = folder.join("tokenizer.json");
     let failed =
         |message: String| DataError::Tokenizer { action: "train", path: path.clone(), message };
+    let fewest = ByteLevel::alphabet().len() + 1;
+    if vocabulary < fewest {
+        return Err(failed(format!(
+            "expected {fewest} ids or more, one a byte and one for the end of a text, found {vocabulary}"
+        )));
+    }
     let mut documents = Vec::new();
     shards.for_each_rows(Position::default(), false, |batch| match batch.rows {
         Rows::Text(texts) => {
@@ -174,7 +180,7 @@ pub fn train_tokenizer(
         }
         Rows::Windows { .. } => Err(DataError::ColumnType {
             path: batch.path.to_owned(),
-            column: "data.column".to_owned(),
+            column: shards.column().to_owned(),
             found: "token ids".to_owned(),
             expected: "text to train a tokeniser on",
         }),

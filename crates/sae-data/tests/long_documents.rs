@@ -205,7 +205,7 @@ fn training_counts_the_same_words_in_a_long_document() {
             path
         };
         let files: Vec<PathBuf> = documents.iter().enumerate().map(write).collect();
-        prepare::text_shards(&files, &folder.join("text")).unwrap();
+        prepare::text_shards(&files, "text", &folder.join("text")).unwrap();
         let shards = ShardSet::open(&folder.join("text"), "text").unwrap();
         let trained = train_tokenizer(&shards, 500, &folder).unwrap();
         std::fs::read_to_string(trained.path()).unwrap()

@@ -80,7 +80,7 @@ fn text_shards(place: &Path, name: &str, documents: &[String]) -> ShardSet {
             path
         })
         .collect();
-    prepare::text_shards(&files, &place.join(name)).unwrap();
+    prepare::text_shards(&files, "text", &place.join(name)).unwrap();
     ShardSet::open(&place.join(name), "text").unwrap()
 }
 

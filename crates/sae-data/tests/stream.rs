@@ -236,12 +236,13 @@ fn text_files_become_shards() {
         })
         .collect();
     let out = folder.path().join("shards");
-    let made = prepare::text_shards(&files, &out).unwrap();
+    let made = prepare::text_shards(&files, "text", &out).unwrap();
     assert_eq!((made.rows, made.units, made.shards), (2, 14, 1));
-    let second = prepare::text_shards(&files, &out).unwrap_err().to_string();
+    let second = prepare::text_shards(&files, "text", &out).unwrap_err().to_string();
     says(&second, &["holds parquet files already", "shards"]);
     let failed = folder.path().join("failed");
-    let missing = prepare::text_shards(&[files[0].clone(), folder.path().join("c.rs")], &failed);
+    let missing =
+        prepare::text_shards(&[files[0].clone(), folder.path().join("c.rs")], "text", &failed);
     says(&missing.unwrap_err().to_string(), &["cannot read", "c.rs"]);
     assert!(!failed.exists() && !folder.path().join("failed.partial").exists());
     let trained =

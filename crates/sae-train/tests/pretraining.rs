@@ -28,7 +28,7 @@ fn config(place: &Path) -> PretrainConfig {
                 path
             })
             .collect();
-        prepare::text_shards(&files, &place.join(name)).unwrap();
+        prepare::text_shards(&files, "text", &place.join(name)).unwrap();
     }
     let shards = ShardSet::open(&place.join("train"), "text").unwrap();
     train_tokenizer(&shards, 280, &place.join("tokenizer")).unwrap();
