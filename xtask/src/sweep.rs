@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     /// Expand to this many runs at most
     #[arg(long, value_name = "N", default_value_t = MOST_RUNS)]
     max_runs: usize,
+    /// More for `sae sweep`, after `--`: a launcher, a device
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    rest: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -83,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             command.arg(flag);
         }
     }
+    command.args(&arguments.rest);
     replace(command)
 }
 

@@ -1,5 +1,5 @@
-// The page at work: what is hidden and chosen, what is said of a point, sorted tables, details of a run. Charts are drawn
-// already; their elements name group, run and site in attributes.
+// Runs in the page: hides and chooses what is shown, says the numbers of what is pointed at, sorts tables, opens runs. Charts
+// are drawn already; their elements name group, run and site in attributes.
 
 /** Runs, types and sites; null only if they could not be written. */
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -52,20 +52,30 @@ function update() {
     figure.toggleAttribute("hidden", marks.length > 0 && marks.every((mark) => mark.closest("[hidden]")));
   }
   for (const svg of all("svg[data-frontier]")) redrawFrontiers(svg);
+  // The tab key stops at the first point that is shown.
+  for (const svg of all("svg.panel")) {
+    const points = all(".point", svg);
+    const first = points.filter((point) => !point.closest("[hidden]")).sort((a, b) => placeOf(a)[0] - placeOf(b)[0])[0];
+    for (const point of points) point.setAttribute("tabindex", point === first ? 0 : -1);
+  }
 }
+
+/** Where a point is drawn. */
+const placeOf = (point) => point.dataset.at.split(" ").map(Number);
 
 /** The lines of a frontier through the points that are shown: those that no other beats to the left and below. */
 function redrawFrontiers(svg) {
   for (const line of all(".line", svg)) {
     const type = line.parentNode.dataset.type;
-    const points = all(".series", svg)
-      .filter((series) => series.dataset.type === type)
+    const own = all(".series", svg).filter((series) => series.dataset.type === type);
+    const points = own
       .flatMap((series) => all(".point:not([hidden])", series))
-      .map((point) => point.dataset.at.split(" ").map(Number))
-      .sort((a, b) => a[0] - b[0] || b[1] - a[1]);
+      .sort((a, b) => placeOf(a)[0] - placeOf(b)[0] || placeOf(b)[1] - placeOf(a)[1]);
     let best = -Infinity;
-    const optimal = points.filter(([, y]) => y > best && ((best = y), true));
-    line.setAttribute("d", optimal.map(([x, y], place) => `${place === 0 ? "M" : "L"}${x} ${y}`).join(""));
+    const optimal = points.filter((point) => placeOf(point)[1] > best && ((best = placeOf(point)[1]), true));
+    line.setAttribute("d", optimal.map((point, place) => `${place === 0 ? "M" : "L"}${placeOf(point).join(" ")}`).join(""));
+    for (const series of own) series.removeAttribute("opacity");
+    for (const point of points) point.setAttribute("opacity", optimal.includes(point) ? 1 : 0.35);
   }
 }
 
@@ -94,8 +104,8 @@ function facets() {
   return [...found]
     .filter(([, byType]) => [...byType.values()].some((values) => values.size > 1))
     .map(([key]) => [key, [...new Set([...runs.values()].map((run) => run.facets[key] ?? NONE))].sort(byText)])
-    // What has a value of its own in every run would be as many buttons as there are points.
-    .filter(([, values]) => values.length <= 8);
+    // What has a value of its own in every run would be as many buttons as there are runs.
+    .filter(([, values]) => values.length <= 24);
 }
 
 function filters() {
@@ -166,7 +176,7 @@ function nearest(svg, [x, y]) {
   };
   const isShown = (node) => !node.closest("[hidden]");
   for (const point of all(".point", svg).filter(isShown)) {
-    const at = point.dataset.at.split(" ").map(Number);
+    const at = placeOf(point);
     offer(at, Math.hypot(at[0] - x, at[1] - y), 14, () => point.dataset.tip.split("\n"), point);
   }
   if (best.node) return best;
@@ -219,14 +229,12 @@ function chart(svg) {
   svg.addEventListener("pointerleave", () => show(null));
   svg.addEventListener("click", (event) => open(nearest(svg, at(event))));
   const points = all(".point", svg);
-  const place = (point) => point.dataset.at.split(" ").map(Number);
-  points.sort((a, b) => place(a)[0] - place(b)[0]);
+  points.sort((a, b) => placeOf(a)[0] - placeOf(b)[0]);
   for (const point of points) {
     const opens = runs.has(point.dataset.run);
     point.setAttribute("role", opens ? "button" : "img");
-    point.setAttribute("tabindex", point === points[0] ? 0 : -1);
     point.setAttribute("aria-label", point.dataset.tip.split("\n").join(", "));
-    point.addEventListener("focus", () => show({ at: place(point), node: point, said: () => point.dataset.tip.split("\n") }));
+    point.addEventListener("focus", () => show({ at: placeOf(point), node: point, said: () => point.dataset.tip.split("\n") }));
     point.addEventListener("blur", () => show(null));
   }
   // Points are one stop of the tab key; arrows go from one to the next, from left to right.

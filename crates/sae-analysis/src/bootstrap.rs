@@ -67,7 +67,7 @@ pub struct Interval {
     pub acceleration: f64,
 }
 
-/// The mean of a sample. Refused are an empty sample, values that are not finite, and options that are none.
+/// The mean of a sample. Refused are an empty sample, values that are not finite, and options out of range.
 pub fn mean(sample: &[f64], options: BootstrapOptions) -> Result<Estimate, AnalysisError> {
     estimate(&[(1.0, sample)], options)
 }

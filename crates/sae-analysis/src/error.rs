@@ -62,7 +62,7 @@ pub enum AnalysisError {
         /// What is wrong, and what was expected.
         message: String,
     },
-    /// Numbers that an analysis cannot be made of.
+    /// Input out of range.
     #[error("cannot {action}: {message}")]
     Input {
         /// What was being done.

@@ -29,7 +29,7 @@ macro_rules! subjects {
         pub struct Evidence {
             /// The sweep's name.
             pub sweep: String,
-            /// What a reader has to know first: runs left out and why, numbers that are none, parts that the sweep has no
+            /// What a reader has to know first: runs left out and why, numbers that are not finite, parts that the sweep has no
             /// runs for.
             pub notes: Vec<String>,
             /// The runs that are in it.
@@ -46,7 +46,7 @@ macro_rules! subjects {
             /// Alive are features that are active on more than this share of tokens; 0: all that were active once.
             #[serde(default)]
             pub alive_above: f64,
-            $($(#[doc = $doc])* pub $key: $Type,)*
+            $($(#[doc = $doc])* #[serde(default)] pub $key: $Type,)*
         }
 
         impl Evidence {
@@ -125,7 +125,14 @@ impl Evidence {
 
     /// Whether a run is one of those that are looked at closely at a site.
     pub(crate) fn is_chosen(&self, run: &str, site: Site) -> bool {
-        self.features.iter().any(|features| features.site == site && features.run == run)
+        let own = || self.features.iter().filter(|features| features.site == site);
+        // Where no dictionary can be read, there are the matches still.
+        let matched =
+            || self.matches.iter().filter(|found| found.site == site && found.by == self.match_by);
+        match own().next() {
+            Some(_) => own().any(|features| features.run == run),
+            None => matched().flat_map(|found| &found.points).any(|point| point.run == run),
+        }
     }
 
     /// Which runs are looked at closely at a site, in words.

@@ -64,17 +64,16 @@ pub struct Analysis {
     pub evidence: Evidence,
 }
 
-/// Reads a sweep's finished runs and writes what is found into its folder, with the default options: see
-/// [`analyse_with`].
-pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
-    analyse_with(sweep, &AnalysisOptions::default(), &mut |_| {})
+/// Reads finished runs and writes what is found into their folder, with the default options: see [`analyse_with`].
+pub fn analyse(folder: &Path) -> Result<Analysis, AnalysisError> {
+    analyse_with(folder, &AnalysisOptions::default(), &mut |_| {})
 }
 
-/// Reads a sweep's finished runs and writes what is found into its folder:
+/// Reads the finished runs of a sweep's folder, of a run's, or of one that holds runs, and writes what is found into it:
 ///
 /// - `analysis.json`: all of it, an [`Evidence`]
-/// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each type against `local` (or what stands in
-///   for it)
+/// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each group against `local` (or what stands
+///   in for it)
 /// - `matches.{json,csv,md,tex}`: matched runs
 /// - `downstream`, `geometry`, `umap`, `activations`, `stability` and `features`, each as `csv`, `svg` and `png`, where
 ///   the sweep has something to show; and `geometry_histograms.csv`, `unusual_features.csv` (dead and ultra-dense)
@@ -82,26 +81,26 @@ pub fn analyse(sweep: &Path) -> Result<Analysis, AnalysisError> {
 ///
 /// `notice` is told of the progress through the dictionaries, most of the work.
 ///
-/// What is broken or missing does not stop it: it is left out, and said in the notes. Refused are a sweep without a
-/// manifest or without a finished run, runs that cannot be compared, facets that no run has, and options that are none; where
-/// there are runs, but none to compare, the report says so too.
+/// What is broken or missing does not stop it: it is left out, and said in the notes. Refused are a folder
+/// without a finished run, runs that cannot be compared, facets that no run has, and options out of range; where there are
+/// runs, but none to compare, the report says so too.
 pub fn analyse_with(
-    sweep: &Path,
+    folder: &Path,
     options: &AnalysisOptions,
     notice: &mut dyn FnMut(Event),
 ) -> Result<Analysis, AnalysisError> {
-    let runs = match SweepRuns::load(sweep, options) {
+    let runs = match SweepRuns::load(folder, options) {
         Err(
             error @ (AnalysisError::NotComparable { .. } | AnalysisError::NothingFinished { .. }),
         ) => {
-            write::refusal(sweep, &error)?;
+            write::refusal(folder, &error)?;
             return Err(error);
         }
         runs => runs?,
     };
     let evidence = Evidence::gather(Study::begin(&runs, options, notice)?)?;
-    let files = write::everything(sweep, &evidence)?;
-    Ok(Analysis { text: terminal(&evidence), report: layout::report(sweep), files, evidence })
+    let files = write::everything(folder, &evidence)?;
+    Ok(Analysis { text: terminal(&evidence), report: layout::report(folder), files, evidence })
 }
 
 /// The runs, the findings and the notes, for a terminal.

@@ -36,7 +36,7 @@ pub(crate) struct Study<'a> {
     pub pairs: Vec<Pair>,
     pub notes: Notes,
     progress: Progress<'a>,
-    /// Dictionaries that are looked at again; none where one cannot be read.
+    /// Dictionaries of one site that are looked at again; none where one cannot be read.
     kept: BTreeMap<(String, Site), Option<Arc<Dictionary>>>,
 }
 
@@ -51,13 +51,13 @@ pub(crate) struct Pair {
 }
 
 impl<'a> Study<'a> {
-    /// Matches the runs and chooses those that are looked at closely. Refused are options that are none.
+    /// Matches the runs and chooses those that are looked at closely. Refused are options out of range.
     pub fn begin(
         runs: &'a SweepRuns,
         options: &'a AnalysisOptions,
         notice: &'a mut dyn FnMut(Event),
     ) -> Result<Self, AnalysisError> {
-        // Of a single value no interval is computed, but the options are looked at.
+        // Of a single value no interval is computed, but the options are checked.
         bootstrap::mean(&[0.0], options.bootstrap)?;
         let frontier = Frontier::of(&runs.points);
         let sites: Vec<Site> = frontier.sites().into_iter().collect();
@@ -94,8 +94,8 @@ impl<'a> Study<'a> {
         self.progress.step(what);
     }
 
-    /// The dictionary of a run at a site; none, with a note, where it cannot be read. Those of runs that are looked at
-    /// closely are read once and kept.
+    /// The dictionary of a run at a site; none, with a note, where it cannot be read. Those of the runs of this site that are
+    /// looked at closely are kept.
     pub fn dictionary(&mut self, point: &Point) -> Option<Arc<Dictionary>> {
         let key = (point.run.clone(), point.site);
         if let Some(kept) = self.kept.get(&key) {
@@ -112,6 +112,8 @@ impl<'a> Study<'a> {
                 None
             }
         };
+        // Subjects go site by site: those of other sites have been looked at.
+        self.kept.retain(|(_, site), _| *site == point.site);
         if self.is_looked_at_again(point) {
             self.kept.insert(key, found.clone());
         }

@@ -43,6 +43,8 @@ pub(crate) enum Cell {
     Text(String),
     /// A number as it is, by which rows are sorted, and as people are shown it.
     Number(f64, String),
+    /// A whole number, of which every digit counts: a seed may be larger than what `f64` tells apart.
+    Count(u64),
     /// A run's id.
     Run(String),
     Group(Group),
@@ -96,7 +98,7 @@ impl Cell {
     }
 
     pub fn count(value: u64) -> Self {
-        Self::Number(value as f64, value.to_string())
+        Self::Count(value)
     }
 
     pub fn text(text: impl Into<String>) -> Self {
@@ -107,6 +109,7 @@ impl Cell {
     pub fn shown(&self) -> String {
         match self {
             Self::Text(text) | Self::Number(_, text) | Self::Run(text) => text.clone(),
+            Self::Count(value) => value.to_string(),
             Self::Group(group) => group.to_string(),
             Self::Site(site) => site.to_string(),
         }
@@ -122,7 +125,7 @@ impl Cell {
     }
 
     pub fn is_number(&self) -> bool {
-        matches!(self, Self::Number(..))
+        matches!(self, Self::Number(..) | Self::Count(_))
     }
 }
 

@@ -25,7 +25,8 @@ pub(crate) fn everything(
 
 /// Writes a report that says why there is nothing else, over an earlier one that would look current.
 pub(crate) fn refusal(folder: &Path, why: &AnalysisError) -> Result<(), AnalysisError> {
-    let name = folder.file_name().map_or_else(|| "Nothing".into(), |name| name.to_string_lossy());
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let name = whole.file_name().map_or_else(|| "runs".into(), |name| name.to_string_lossy());
     let evidence = Evidence::none(name.into_owned(), vec![format!("Nothing is analysed: {why}.")]);
     let page = page::html(&evidence);
     Folder { folder, written: Vec::new() }.write("report", "html", page.as_bytes())

@@ -127,7 +127,7 @@ fn main() -> ExitCode {
         Command::Prepare(arguments) => prepare::run(arguments, &mut telemetry),
         Command::Pretrain(arguments) => pretrain::run(arguments, cli.global.device, &mut telemetry),
         Command::Train(arguments) => train::run(arguments, cli.global.device, &mut telemetry),
-        Command::Sweep(arguments) => sweep::run(arguments, cli.global.device),
+        Command::Sweep(arguments) => sweep::run(arguments, &cli.global),
         Command::Eval(arguments) => eval::run(arguments, cli.global.device, &mut telemetry),
         Command::Analyze(arguments) => analyze::run(arguments, cli.global.device, &mut telemetry),
         Command::Bench(arguments) => bench::run(arguments, cli.global.device),

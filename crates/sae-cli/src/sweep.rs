@@ -9,12 +9,16 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use sae_config::sweep::MOST_RUNS;
 use sae_config::{SweepConfig, reference};
-use sae_launch::{LAUNCHERS, Outcome, Settings, Sweep, describe, launcher, visible_cuda_devices};
+use sae_launch::{
+    LAUNCHERS, Outcome, Settings, Show, Sweep, describe, launcher, visible_cuda_devices,
+};
 use sae_model::device::DeviceChoice;
 use sae_record::{Manifest, layout};
 use tch::Device;
 
+use crate::Global;
 use crate::configuration::load_sweep;
+use crate::telemetry::ProgressMode;
 
 /// Run a sweep: expand it, train and evaluate its runs, analyse them
 ///
@@ -58,7 +62,7 @@ pub(crate) struct Arguments {
 #[error("interrupted; everything up to there is saved: the same command goes on from it")]
 pub(crate) struct Interrupted;
 
-pub(crate) fn run(arguments: &Arguments, device: DeviceChoice) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<()> {
     let manifest = expand(arguments)?;
     if arguments.dry_run {
         return crate::print(&describe(&manifest));
@@ -75,7 +79,12 @@ pub(crate) fn run(arguments: &Arguments, device: DeviceChoice) -> anyhow::Result
             sweep.manifest.jobs.len() - 1
         ));
     }
-    let settings = Settings { jobs: arguments.jobs, devices: devices(device)? };
+    let settings = Settings {
+        jobs: arguments.jobs,
+        devices: devices(global.device)?,
+        show: show(global),
+        arguments: verbosity(global),
+    };
     let launcher = launcher(&arguments.launcher, settings)
         .with_context(|| format!("there is no launcher {}", arguments.launcher))?;
     let began = Instant::now();
@@ -102,11 +111,32 @@ fn expand(arguments: &Arguments) -> anyhow::Result<Manifest> {
     Ok(SweepConfig::load(config)?.expand(*max_runs)?.into())
 }
 
-/// The CUDA devices that jobs get; none where they run on the CPU.
+/// How the options of all commands would have jobs shown.
+fn show(global: &Global) -> Show {
+    match global.progress {
+        ProgressMode::Json => Show::Json,
+        _ if global.quiet => Show::Quiet,
+        ProgressMode::Auto => Show::Auto,
+        ProgressMode::Bars => Show::Bars,
+        ProgressMode::Lines => Show::Lines,
+    }
+}
+
+/// The same options for jobs.
+fn verbosity(global: &Global) -> Vec<String> {
+    let quiet = global.quiet.then(|| "--quiet".to_owned());
+    quiet.into_iter().chain((0..global.verbose).map(|_| "--verbose".to_owned())).collect()
+}
+
+/// The CUDA devices that jobs get, by what the variable `CUDA_VISIBLE_DEVICES` calls them; none where jobs run on the CPU.
 fn devices(choice: DeviceChoice) -> anyhow::Result<Vec<String>> {
-    Ok(match (choice, choice.resolve()?) {
-        (DeviceChoice::Auto, Device::Cuda(_)) => visible_cuda_devices(),
-        (_, Device::Cuda(index)) => vec![index.to_string()],
-        _ => Vec::new(),
-    })
+    let Device::Cuda(index) = choice.resolve()? else { return Ok(Vec::new()) };
+    let mut visible = visible_cuda_devices();
+    if visible.is_empty() {
+        // A container may have devices and no tool that lists them.
+        visible = (0..tch::Cuda::device_count()).map(|device| device.to_string()).collect();
+    }
+    // libtorch counts among the visible ones.
+    let one = || visible.get(index).cloned().into_iter().collect();
+    Ok(if choice == DeviceChoice::Auto { visible } else { one() })
 }

@@ -103,7 +103,7 @@ impl Default for PretrainSteps {
     fn default() -> Self {
         Self {
             n_steps: None,
-            n_epochs: None,
+            n_epochs: Some(NonZeroUsize::MIN),
             batch_size: batch_size(),
             lr: lr(),
             warmup_steps: 0,
@@ -196,12 +196,11 @@ impl PretrainConfig {
                 format!("it must divide model.d_model, {}", model.d_model),
             ));
         }
-        if train.n_steps.is_some() == train.n_epochs.is_some() {
-            let found = if train.n_steps.is_some() { "given with" } else { "left out, as is" };
+        if train.n_steps.is_some() && train.n_epochs.is_some() {
             return Err(ConfigError::invalid(
                 origin,
                 "train.n_steps",
-                format!("{found} train.n_epochs"),
+                "given with train.n_epochs",
                 "exactly one of the two says how long to train",
             ));
         }

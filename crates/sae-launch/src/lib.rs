@@ -44,9 +44,29 @@ pub struct Settings {
     pub jobs: Option<std::num::NonZeroUsize>,
     /// CUDA devices, by what `CUDA_VISIBLE_DEVICES` calls them; none: jobs run on the CPU.
     pub devices: Vec<String>,
+    /// How jobs that run are shown.
+    pub show: Show,
+    /// Arguments that every job gets, `-q` or `-v`.
+    pub arguments: Vec<String>,
 }
 
-/// The launcher of a name.
+/// How jobs that run are shown, on stderr.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Show {
+    /// Bars on a terminal, lines elsewhere.
+    #[default]
+    Auto,
+    /// Bars.
+    Bars,
+    /// Lines.
+    Lines,
+    /// What jobs say of themselves and how those end that fail.
+    Quiet,
+    /// Lines, and on stdout every event with its job, as JSON: `{"job": 0, "event": "advanced", …}`.
+    Json,
+}
+
+/// The launcher with this name; none for an unknown name.
 pub fn launcher(name: &str, settings: Settings) -> Option<Box<dyn Launcher>> {
     match name {
         "local" => Some(Box::new(Local::new(settings))),
@@ -56,14 +76,14 @@ pub fn launcher(name: &str, settings: Settings) -> Option<Box<dyn Launcher>> {
 
 /// A way to start the jobs of a sweep.
 pub trait Launcher {
-    /// Starts all jobs that are not finished.
+    /// Starts all jobs that are not finished and, when these have ended, the analysis of what is finished.
     fn launch(&self, sweep: &Sweep) -> Result<Outcome, LaunchError>;
 }
 
 /// How jobs that were started have ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// All are finished.
+    /// All are finished and analysed.
     Finished,
     /// These have failed, by their names; the others are finished.
     Failed(Vec<String>),

@@ -13,24 +13,26 @@ use sae_config::signals;
 use sae_record::Event;
 
 use crate::sweep::show;
-use crate::view::View;
-use crate::{LaunchError, Launcher, Outcome, Settings, Sweep};
+use crate::view::{FAILED, View};
+use crate::{LaunchError, Launcher, Outcome, Settings, Show, Sweep};
 
 /// Starts jobs here, and analyses them when all have ended.
 #[derive(Debug, Clone)]
 pub struct Local {
     /// Places to run a job in: a CUDA device each, or the CPU.
     places: Vec<Option<String>>,
+    show: Show,
+    arguments: Vec<String>,
 }
 
 impl Local {
     /// One job a device at a time, or as many as asked for.
     pub fn new(settings: Settings) -> Self {
-        let Settings { jobs, devices } = settings;
+        let Settings { jobs, devices, show, arguments } = settings;
         let count = jobs.map_or(devices.len().max(1), std::num::NonZeroUsize::get);
         let place =
             |job: usize| (!devices.is_empty()).then(|| devices[job % devices.len()].clone());
-        Self { places: (0..count).map(place).collect() }
+        Self { places: (0..count).map(place).collect(), show, arguments }
     }
 }
 
@@ -42,13 +44,17 @@ impl Launcher for Local {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))
                 .map_err(LaunchError::Signals)?;
         }
-        let view = View::new(&sweep.manifest);
-        let failed = Jobs { sweep, view, interrupted: &interrupted }.run(self.places.clone())?;
+        let view = View::new(&sweep.manifest, self.show);
+        let jobs = Jobs { sweep, view, arguments: &self.arguments, interrupted: &interrupted };
+        let failed = jobs.run(self.places.clone())?;
         let is_interrupted = || interrupted.load(Ordering::SeqCst);
         if is_interrupted() {
             return Ok(Outcome::Interrupted);
         }
-        let analysed = run_until(sweep.analysis(), &interrupted);
+        let mut analysis = sweep.analysis();
+        analysis.args(&self.arguments);
+        run_on(&mut analysis, self.places.first().and_then(Option::as_deref));
+        let analysed = run_until(analysis, &interrupted);
         if is_interrupted() {
             return Ok(Outcome::Interrupted);
         }
@@ -58,6 +64,14 @@ impl Launcher for Local {
         analysed?;
         Ok(Outcome::Finished)
     }
+}
+
+/// Gives a command a CUDA device, or the CPU.
+fn run_on(command: &mut Command, place: Option<&str>) {
+    match place {
+        Some(device) => command.env("CUDA_VISIBLE_DEVICES", device),
+        None => command.args(["--device", "cpu"]),
+    };
 }
 
 /// Runs a command with our own output; where a signal asks for the end, it is told so.
@@ -89,6 +103,8 @@ enum News {
 struct Jobs<'a> {
     sweep: &'a Sweep,
     view: View,
+    /// That every job gets.
+    arguments: &'a [String],
     interrupted: &'a AtomicBool,
 }
 
@@ -170,7 +186,7 @@ impl Jobs<'_> {
                 let how = match (status.success(), self.interrupted.load(Ordering::SeqCst)) {
                     (true, _) => "done",
                     (false, true) => "stopped",
-                    (false, false) => "FAILED",
+                    (false, false) => FAILED,
                 };
                 self.view.end(job, how);
                 if !status.success() {
@@ -187,10 +203,8 @@ impl Jobs<'_> {
         sender: &Sender<News>,
     ) -> Result<Running, LaunchError> {
         let mut command = self.sweep.job(job);
-        match &place {
-            Some(device) => command.env("CUDA_VISIBLE_DEVICES", device),
-            None => command.args(["--device", "cpu"]),
-        };
+        command.args(self.arguments);
+        run_on(&mut command, place.as_deref());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -7,10 +7,12 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sae_config::message::printable;
 use sae_record::{Event, Job, Manifest, Phase, told};
 
+use crate::Show;
 use crate::sweep::job_name;
 
 /// A bar for each running job and one for the whole, on a terminal; lines elsewhere.
 pub(crate) struct View {
+    show: Show,
     bars: Option<(MultiProgress, ProgressBar)>,
     jobs: Vec<Option<JobView>>,
 }
@@ -69,12 +71,28 @@ fn tell(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
 }
 
+/// Writes an event with its job to stdout. A reader that has left is no reason to stop.
+fn print(job: usize, event: &Event) {
+    if let Ok(serde_json::Value::Object(mut line)) = serde_json::to_value(event) {
+        line.insert("job".to_owned(), job.into());
+        let _ = writeln!(std::io::stdout().lock(), "{}", serde_json::Value::Object(line));
+    }
+}
+
+/// How a job ends that has failed.
+pub(crate) const FAILED: &str = "FAILED";
+
 const SAY_EVERY: Duration = Duration::from_secs(15);
 
 impl View {
     /// A view of all jobs.
-    pub(crate) fn new(manifest: &Manifest) -> Self {
-        let bars = std::io::stderr().is_terminal().then(|| {
+    pub(crate) fn new(manifest: &Manifest, show: Show) -> Self {
+        let with_bars = match show {
+            Show::Auto => std::io::stderr().is_terminal(),
+            Show::Bars => true,
+            Show::Lines | Show::Quiet | Show::Json => false,
+        };
+        let bars = with_bars.then(|| {
             let all = MultiProgress::new();
             let whole = all.add(ProgressBar::new(manifest.runs().count() as u64));
             if let Ok(style) =
@@ -86,7 +104,7 @@ impl View {
             whole.enable_steady_tick(Duration::from_millis(500));
             (all, whole)
         });
-        Self { bars, jobs: manifest.jobs.iter().map(|_| None).collect() }
+        Self { show, bars, jobs: manifest.jobs.iter().map(|_| None).collect() }
     }
 
     fn say(&self, line: &str) {
@@ -97,9 +115,16 @@ impl View {
         }
     }
 
+    /// Says what goes well.
+    fn step(&self, line: &str) {
+        if self.show != Show::Quiet {
+            self.say(line);
+        }
+    }
+
     /// A job was finished before.
     pub(crate) fn skip(&self, index: usize, job: &Job) {
-        self.say(&format!("▸ job {index}, {}: finished before, skipped", job_name(job)));
+        self.step(&format!("▸ job {index}, {}: finished before, skipped", job_name(job)));
         self.advance(job.runs.len() as u64);
     }
 
@@ -124,7 +149,7 @@ impl View {
             bar
         });
         let now = Instant::now();
-        self.say(&format!("▸ job {job}, {name}: started"));
+        self.step(&format!("▸ job {job}, {name}: started"));
         self.jobs[job] = Some(JobView {
             name: name.to_owned(),
             pace: Pace::new(None, 0, 0),
@@ -136,6 +161,10 @@ impl View {
 
     /// A job has told where it is.
     pub(crate) fn event(&mut self, job: usize, event: &Event) {
+        if self.show == Show::Json {
+            print(job, event);
+        }
+        let is_quiet = self.show == Show::Quiet;
         let Some(view) = &mut self.jobs[job] else { return };
         match *event {
             Event::Began { phase, total, tokens_per_unit } => {
@@ -154,7 +183,7 @@ impl View {
                 if let Some(bar) = &view.bar {
                     bar.set_position(done);
                     bar.set_message(format!("{} {pace}", view.pace.name()));
-                } else if view.said.elapsed() > SAY_EVERY {
+                } else if !is_quiet && view.said.elapsed() > SAY_EVERY {
                     view.said = Instant::now();
                     let (phase, total) = (view.pace.name(), view.pace.total);
                     tell(&format!("  {}: {phase} {done}/{total}, {pace}", view.name));
@@ -178,11 +207,9 @@ impl View {
         if let Some(bar) = view.bar {
             bar.finish_and_clear();
         }
-        self.say(&format!(
-            "▸ job {job}, {}: {how} in {} s",
-            view.name,
-            view.began.elapsed().as_secs()
-        ));
+        let seconds = view.began.elapsed().as_secs();
+        let line = format!("▸ job {job}, {}: {how} in {seconds} s", view.name);
+        if how == FAILED { self.say(&line) } else { self.step(&line) }
     }
 
     /// All is over.

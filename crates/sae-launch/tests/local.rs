@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use sae_config::SweepConfig;
 use sae_config::sweep::MOST_RUNS;
-use sae_launch::{Launcher, Local, Outcome, Settings, Sweep};
+use sae_launch::{Launcher, Local, Outcome, Settings, Show, Sweep};
 
 /// The launcher in a process of its own, so that signals reach it alone: this very binary, as [`as_a_process`].
 fn launch(place: &Path, sae: &Path) -> Command {
@@ -22,6 +22,7 @@ fn launch(place: &Path, sae: &Path) -> Command {
 const OUT: &str = "LAUNCH_OUT";
 const SAE: &str = "LAUNCH_SAE";
 const JOBS: &str = "LAUNCH_JOBS";
+const QUIET: &str = "LAUNCH_QUIET";
 
 /// Launches a sweep and ends with a code that says how that went, where the environment asks for it.
 #[test]
@@ -30,8 +31,10 @@ fn as_a_process() {
     let manifest = SweepConfig::load(&config()).unwrap().expand(MOST_RUNS).unwrap().into();
     let pin = &mut |_: &mut _| Err("no run of it is of the hub".into());
     let jobs = std::env::var(JOBS).ok().map(|jobs| jobs.parse().unwrap());
-    let launched = Sweep::write(manifest, Path::new(&out), sae.into(), pin)
-        .and_then(|sweep| Local::new(Settings { jobs, devices: Vec::new() }).launch(&sweep));
+    let show = if std::env::var(QUIET).is_ok() { Show::Quiet } else { Show::Json };
+    let launched = Sweep::write(manifest, Path::new(&out), sae.into(), pin).and_then(|sweep| {
+        Local::new(Settings { jobs, show, ..Settings::default() }).launch(&sweep)
+    });
     let code = match launched {
         Ok(Outcome::Finished) => 0,
         Ok(Outcome::Failed(_)) => 1,
@@ -131,6 +134,26 @@ fn progress_is_told_with_its_numbers() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("local ×4: a line of its own"), "{said}");
     assert!(said.contains("train 50/100, loss 0.500, L0 12.0 · "), "{said}");
+    let events = String::from_utf8_lossy(&output.stdout);
+    let advanced = events.lines().rfind(|line| line.contains("advanced")).unwrap();
+    let advanced: serde_json::Value = serde_json::from_str(advanced).unwrap();
+    assert_eq!((&advanced["job"], &advanced["done"]), (&0.into(), &50.into()));
+    assert_eq!(advanced["runs"][0]["values"], serde_json::json!([["loss", 0.5], ["l0", 12.0]]));
+}
+
+/// Without a word but those of jobs and of failures.
+#[test]
+fn a_quiet_launcher_says_what_fails() {
+    let place = tempfile::tempdir().unwrap();
+    let sae = fake(place.path(), "case $1 in 1) exit 3;; 2) echo a warning >&2;; esac");
+    let output = launch(place.path(), &sae).env(QUIET, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(
+        lines[0].starts_with("▸ job 1, e2e ×4: FAILED") && lines[1].ends_with("a warning"),
+        "{said}"
+    );
 }
 
 /// Sends SIGTERM to the launcher alone, as a batch system does, while what the condition names is running.

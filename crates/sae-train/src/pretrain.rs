@@ -335,7 +335,7 @@ impl Trained for Pretraining<'_> {
             return Ok(Told::default());
         }
         let values = vec![("loss".to_owned(), loss), ("grad_norm".to_owned(), norm)];
-        let runs = vec![RunProgress { run: String::new(), values }];
+        let runs = vec![RunProgress { run: "language model".to_owned(), values }];
         Ok(Told { message: String::new(), runs })
     }
 

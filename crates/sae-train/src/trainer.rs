@@ -415,8 +415,12 @@ impl Run {
         Ok(())
     }
 
-    /// A number for the progress bar, in the place that it has had before.
+    /// A number for the progress bar, in the place that it has had before; what is not finite has none in JSON.
     pub fn tell(&mut self, name: &str, value: f64) {
+        if !value.is_finite() {
+            self.told.values.retain(|(known, _)| known != name);
+            return;
+        }
         match self.told.values.iter_mut().find(|(known, _)| known == name) {
             Some((_, told)) => *told = value,
             None => self.told.values.push((name.to_owned(), value)),

@@ -20,13 +20,15 @@ pub(super) fn figure(all: &BTreeMap<Site, SiteEvidence>, evidence: &Evidence) ->
         let runs = shown(evidence, *site, found);
         let rows = [
             vec![
-                norms(*site, found),
+                norms(found),
                 by_position(&runs, &looks, "‖SAE(x)‖ / ‖x‖", |run| &run.norm_ratio),
                 by_position(&runs, &looks, "Cosine of x and SAE(x)", |run| &run.cosine),
             ],
             vec![directions(found), resampling(found), explained(&runs, &looks)],
         ];
-        figure.rows.extend(rows.map(|row| row.into_iter().map(|panel| panel.at(*site)).collect()));
+        let at =
+            |panel: Panel| Panel { title: format!("{site}: {}", panel.title), ..panel.at(*site) };
+        figure.rows.extend(rows.map(|row| row.into_iter().map(at).collect()));
     }
     figure
 }
@@ -67,11 +69,11 @@ fn direction() -> Axis {
     Axis::new("Principal direction, the one of most variance first")
 }
 
-fn norms(site: Site, found: &SiteEvidence) -> Panel {
+fn norms(found: &SiteEvidence) -> Panel {
     let points = over_index(&found.model.norm, 0);
     let series = vec![Series::new("original", Look::neutral().solid(), Draw::Line, points)];
     // The first position's norm is often a hundred times the others'.
-    Panel::new(format!("{site}: norm"), position(), Axis::new("Mean of ‖x‖").logarithmic(), series)
+    Panel::new("norm by position", position(), Axis::new("Mean of ‖x‖").logarithmic(), series)
 }
 
 fn by_position(

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::AnalysisError;
 use crate::draw::Figure;
 use crate::evidence::Evidence;
+use crate::frontier::base;
 use crate::matching::Chosen;
 use crate::runs::Group;
 use crate::runs::facets::Facets;
@@ -72,10 +73,12 @@ impl Subject for Vec<Downstream> {
 
     fn findings(&self, evidence: &Evidence) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for local in self.iter().filter(|run| run.group == Group::LOCAL) {
-            let others =
-                self.iter().filter(|run| run.site == local.site && run.group != Group::LOCAL);
-            findings.extend(others.filter_map(|run| finding(run, local, evidence)));
+        for site in evidence.frontier.sites() {
+            let own = || self.iter().filter(|run| run.site == site);
+            let Some(base) = base(own().map(|run| &run.group)) else { continue };
+            let Some(base) = own().find(|run| run.group == *base) else { continue };
+            let others = own().filter(|run| run.group != base.group);
+            findings.extend(others.filter_map(|run| finding(run, base, evidence)));
         }
         findings
     }
@@ -159,13 +162,13 @@ fn table(found: &[Downstream]) -> Table {
     Table::new("Reconstruction after the dictionary", columns).with(rows)
 }
 
-/// How far a run's later activations are from the original ones, against `local`'s.
-fn finding(run: &Downstream, local: &Downstream, evidence: &Evidence) -> Option<Finding> {
+/// How far a run's later activations are from the original ones, against those of the run that it is compared with.
+fn finding(run: &Downstream, base: &Downstream, evidence: &Evidence) -> Option<Finding> {
     let ratios: Vec<f64> = run
         .layers
         .iter()
         .filter_map(|layer| {
-            let own = local.layers.iter().find(|own| own.site == layer.site)?;
+            let own = base.layers.iter().find(|own| own.site == layer.site)?;
             Some(layer.mse / own.mse)
         })
         .filter(|ratio| ratio.is_finite())
@@ -176,7 +179,7 @@ fn finding(run: &Downstream, local: &Downstream, evidence: &Evidence) -> Option<
         site: run.site,
         facets: Facets::new(),
         group: run.group.clone(),
-        base: Group::LOCAL,
+        base: base.group.clone(),
         what: "MSE to the original activations at later sites".to_owned(),
         value: Comparison::Ratios(low, high),
         range: None,
@@ -187,6 +190,7 @@ fn finding(run: &Downstream, local: &Downstream, evidence: &Evidence) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runs::Point;
 
     fn run(group: &Group, mse: [f64; 2]) -> Downstream {
         let sites = [Site::resid_pre(2), Site::resid_post(2)];
@@ -197,16 +201,30 @@ mod tests {
         Downstream { run: group.to_string(), group: group.clone(), site, layers: layers.collect() }
     }
 
+    fn point() -> Point {
+        let point = serde_json::json!({
+            "run": "e2e", "type": "e2e", "site": "blocks.1.hook_resid_pre", "seed": 0, "coeff": 1.0, "l0": 10.0, "alive": 5,
+            "n_features": 10, "ce_increase": 0.1, "kl": 0.1, "explained_variance": 0.5, "mse": 0.5, "ce_recovered": 0.9,
+            "top1_agreement": 0.8, "training_tokens": 100,
+        });
+        serde_json::from_value(point).unwrap()
+    }
+
     #[test]
     fn runs_are_set_against_local() {
-        let evidence = Evidence::none("by hand".to_owned(), Vec::new());
+        let mut evidence = Evidence::none("by hand".to_owned(), Vec::new());
+        evidence.frontier.points = vec![point()];
         let mut found = vec![run(&Group::LOCAL, [0.5, 1.0]), run(&Group::E2E, [2.0, 3.0])];
         let findings = found.findings(&evidence);
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].group, Group::E2E);
         assert_eq!(findings[0].value, Comparison::Ratios(3.0, 4.0));
         assert_eq!(findings[0].on, "one run of each type");
-        // Without `local` there is nothing to set them against.
+        // Another one that reconstructs locally stands in for it.
+        let fvu: Group = "local, sparsity.p = 2".parse().unwrap();
+        found[0].group = fvu.clone();
+        assert_eq!(found.findings(&evidence)[0].base, fvu);
+        // Without one there is nothing to set them against.
         found.remove(0);
         assert!(found.findings(&evidence).is_empty());
     }

@@ -113,7 +113,12 @@ impl Series {
             return String::new();
         }
         let mut body = String::new();
-        let is_line = matches!(self.draw, Draw::Line | Draw::MarkedLine) && shown.len() > 1;
+        // A line through one marker is nothing to see, but the page may draw it through others.
+        let is_line = match self.draw {
+            Draw::Line => shown.len() > 1,
+            Draw::MarkedLine => true,
+            Draw::Points | Draw::Dots => false,
+        };
         if is_line {
             let name = self.name.as_deref().unwrap_or_default();
             let title =

@@ -9,6 +9,15 @@ pub(crate) fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
+            // No XML holds these, not even escaped.
+            '\u{0}'..='\u{8}'
+            | '\u{b}'
+            | '\u{c}'
+            | '\u{e}'..='\u{1f}'
+            | '\u{fffe}'
+            | '\u{ffff}' => {
+                out.push('\u{fffd}');
+            }
             c => out.push(c),
         }
         out
@@ -110,6 +119,7 @@ mod tests {
     #[test]
     fn text_from_data_is_escaped() {
         assert_eq!(escape("<a href='x'>&\""), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;");
+        assert_eq!(escape("a\u{1}\n\u{b}"), "a\u{fffd}\n\u{fffd}");
         assert_eq!(attribute("x", Some("a\"b")), " x=\"a&quot;b\"");
         assert_eq!(attribute("x", None), "");
         let found = element("g", &[("class", "a"), ("id", ""), ("x", "<")], "b");

@@ -45,6 +45,6 @@ fn row(pair: &PairEmbedding, looks: &Looks) -> Vec<Panel> {
     };
     let together = panel(format!("{}: both", pair.site), clouds.clone());
     let alone = clouds.into_iter().zip(&pair.runs);
-    let alone = alone.map(|(cloud, run)| panel(format!("{run} alone"), vec![cloud]));
+    let alone = alone.map(|(cloud, run)| panel(format!("{}: {run} alone", pair.site), vec![cloud]));
     std::iter::once(together).chain(alone).collect()
 }

@@ -77,7 +77,7 @@ pub const FEWEST_ROWS: usize = 4;
 /// Embeds the rows of all `dictionaries` together. The same input and seed give the same result, to the bit on one
 /// machine, whatever the number of threads. Rows of zeros have no direction and are left out.
 ///
-/// Refused are dictionaries of different widths, fewer than [`FEWEST_ROWS`] rows, and options that are none.
+/// Refused are dictionaries of different widths, fewer than [`FEWEST_ROWS`] rows, and options out of range.
 ///
 /// # Shapes
 /// `dictionaries`: `[R_i, D]` each.

@@ -38,7 +38,9 @@ pub(super) fn figure(found: &[RunFeatures], evidence: &Evidence) -> Figure {
             let panel = density(&runs, &looks, size).chosen(SIZE, size.0, size.0 != "encoder_norm");
             row.push(panel);
         }
-        figure.rows.push(row.into_iter().map(|panel| panel.at(site)).collect());
+        let at =
+            |panel: Panel| Panel { title: format!("{site}: {}", panel.title), ..panel.at(site) };
+        figure.rows.push(row.into_iter().map(at).collect());
     }
     figure
 }

@@ -155,6 +155,11 @@ pub fn ratio(curve: &Curve, base: &Curve) -> Ratio {
     }
 }
 
+/// The group that others are compared with: `local`, or where there is none the first that reconstructs locally.
+pub(crate) fn base<'a>(groups: impl IntoIterator<Item = &'a Group>) -> Option<&'a Group> {
+    groups.into_iter().filter(|group| group.objective == Objective::Local).min()
+}
+
 impl Frontier {
     /// The frontiers of these points, and each group's comparison with one that reconstructs locally.
     pub fn of(points: &[Point]) -> Self {
@@ -169,10 +174,7 @@ impl Frontier {
         let mut summary = Vec::new();
         for place in frontier.places() {
             let is_there = |group: &&Group| frontier.at(&place, group).next().is_some();
-            // `local`, or where there is none the first that reconstructs locally.
-            let base =
-                groups.iter().filter(is_there).find(|group| group.objective == Objective::Local);
-            let Some(base) = base else { continue };
+            let Some(base) = base(groups.iter().filter(is_there)) else { continue };
             for group in groups.iter().filter(is_there).filter(|group| *group != base) {
                 let l0 = |group| frontier.curve(&place, group, |point| point.l0);
                 let alive = |group| frontier.curve(&place, group, |point| point.alive as f64);

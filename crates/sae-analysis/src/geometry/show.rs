@@ -1,13 +1,13 @@
 //! Geometry as a subject: tables, findings, section.
 
-use super::{AcrossWhat, Geometry, figure, find};
+use super::{AcrossWhat, Difference, Geometry, figure, find};
 use crate::AnalysisError;
 use crate::bootstrap::Estimate;
 use crate::draw::Figure;
 use crate::evidence::Evidence;
+use crate::frontier::base;
 use crate::histogram::Histogram;
 use crate::matching;
-use crate::runs::Group;
 use crate::runs::facets::Facets;
 use crate::study::Study;
 use crate::subject::{Block, Comparison, Finding, Subject, TextFile};
@@ -42,10 +42,12 @@ impl Subject for Geometry {
     }
 
     fn findings(&self, evidence: &Evidence) -> Vec<Finding> {
-        let told = self
-            .differences
-            .iter()
-            .filter(|found| found.by == evidence.match_by && found.less == Group::LOCAL);
+        let of_match = || self.differences.iter().filter(|found| found.by == evidence.match_by);
+        let is_base = |found: &&Difference| {
+            let own = of_match().filter(|other| other.site == found.site);
+            base(own.flat_map(|other| [&other.less, &other.of])) == Some(&found.less)
+        };
+        let told = of_match().filter(is_base);
         told.map(|found| Finding {
             site: found.site,
             facets: Facets::new(),
@@ -190,7 +192,7 @@ fn means(found: &Geometry) -> Table {
             Cell::significant(ends[1]),
             Cell::significant(estimate.options.confidence),
             Cell::count(estimate.options.n_resamples as u64),
-            Cell::text(estimate.options.seed.to_string()),
+            Cell::count(estimate.options.seed),
         ]
     };
     let run = |run: &str| Cell::Run(run.to_owned());

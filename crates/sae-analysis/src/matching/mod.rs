@@ -43,7 +43,7 @@ use crate::runs::{Group, Point};
 pub const EQUAL: f64 = 1.05;
 
 /// The most choices that are looked at.
-pub const MOST_CHOICES: usize = 1_000_000;
+pub const MOST_CHOICES: usize = 100_000;
 
 /// What matched runs are to be equal in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -64,6 +64,7 @@ impl<'a> Context<'a> {
                 format!("<td class=\"n\" data-value=\"{value}\">{}</td>", escape(shown))
             }
             Cell::Number(_, shown) => format!("<td class=\"n\">{}</td>", escape(shown)),
+            Cell::Count(value) => format!("<td class=\"n\" data-value=\"{value}\">{value}</td>"),
             Cell::Run(run) => format!("<td>{}</td>", self.run(run)),
             Cell::Group(group) => format!("<td class=\"type\">{}</td>", self.group(group)),
             Cell::Site(site) => format!("<td>{site}</td>"),
@@ -103,7 +104,7 @@ fn attributes(row: &[Cell]) -> String {
             Cell::Run(run) => {
                 found += &runs.next().map(|name| attribute(name, run)).unwrap_or_default();
             }
-            Cell::Text(_) | Cell::Number(..) | Cell::Group(_) => {}
+            Cell::Text(_) | Cell::Number(..) | Cell::Count(_) | Cell::Group(_) => {}
         }
     }
     found

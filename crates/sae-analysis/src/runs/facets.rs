@@ -45,8 +45,8 @@ fn collect(key: &str, value: &Value, facets: &mut Facets) {
 }
 
 /// The keys whose values are not the same in all of these; a key that some have and others have not is one of them.
-pub fn differing(all: &[Facets]) -> BTreeSet<String> {
-    let keys: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
+pub fn differing(all: &[&Facets]) -> BTreeSet<String> {
+    let keys: BTreeSet<&String> = all.iter().flat_map(|facets| facets.keys()).collect();
     keys.into_iter()
         .filter(|key| all.iter().any(|facets| facets.get(*key) != all[0].get(*key)))
         .cloned()
@@ -92,9 +92,9 @@ mod tests {
     fn keys_that_differ_or_are_missing_are_told() {
         let a = facets(&[("sae.expansion", "8"), ("train.lr", "0.1"), ("loss.kl.coeff", "1")]);
         let b = facets(&[("sae.expansion", "16"), ("train.lr", "0.1")]);
-        let keys = differing(&[a.clone(), b.clone()]);
+        let keys = differing(&[&a, &b]);
         assert_eq!(keys.iter().collect::<Vec<_>>(), ["loss.kl.coeff", "sae.expansion"]);
-        assert!(differing(&[]).is_empty() && differing(std::slice::from_ref(&a)).is_empty());
+        assert!(differing(&[]).is_empty() && differing(&[&a]).is_empty());
         let own = select(&b, &keys);
         assert_eq!(describe(&own), format!("loss.kl.coeff = {ABSENT}, sae.expansion = 16"));
         // By size, not by the alphabet.

@@ -4,12 +4,12 @@
 //! the placement, and the objective. The paper's three types are groups by their names; the others are named after what
 //! tells them apart from those: `topk e2e`, `transcoder local`, `e2e, kl.coeff = 2`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use sae_config::loss::{LossConfig, Term};
-use sae_config::{Architecture, RunConfig, Variant};
+use sae_config::{Architecture, RunConfig, Site, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::FinishedRun;
@@ -163,18 +163,19 @@ impl fmt::Display for Objective {
 pub(super) fn groups(runs: &[FinishedRun]) -> Vec<Group> {
     let mut groups: Vec<Group> = runs.iter().map(|run| Group::of(&run.config)).collect();
     let bases = groups.clone();
+    let mut keys: BTreeMap<(&Group, &[Site]), BTreeSet<String>> = BTreeMap::new();
     for (place, run) in runs.iter().enumerate() {
-        let alike: Vec<Facets> = runs
-            .iter()
-            .zip(&bases)
-            .filter(|(other, base)| {
-                **base == bases[place] && other.config.sae.sites == run.config.sae.sites
-            })
-            .map(|(other, _)| other.all_facets.clone())
-            .collect();
-        let keys: BTreeSet<String> =
-            differing(&alike).into_iter().filter(|key| is_option(key)).collect();
-        let told = select(&run.all_facets, &keys);
+        let own = (&bases[place], run.config.sae.sites.as_slice());
+        let keys = keys.entry(own).or_insert_with(|| {
+            let alike: Vec<&Facets> = runs
+                .iter()
+                .zip(&bases)
+                .filter(|(other, base)| (*base, other.config.sae.sites.as_slice()) == own)
+                .map(|(other, _)| &other.all_facets)
+                .collect();
+            differing(&alike).into_iter().filter(|key| is_option(key)).collect()
+        });
+        let told = select(&run.all_facets, &*keys);
         let told: Facets =
             told.into_iter().map(|(key, value)| (short(&key).to_owned(), value)).collect();
         groups[place].detail = describe(&told);

@@ -61,9 +61,10 @@ pub struct FinishedRun {
 }
 
 impl SweepRuns {
-    /// Reads the folder of a sweep, of one run, or of runs side by side. Runs that are not finished, that diverged, or whose summary cannot be read are listed.
+    /// Reads the folder of a sweep, of one run, or of runs side by side. Runs that are not finished, that diverged, or whose
+    /// summary cannot be read are listed.
     /// Refused are runs that are not of one model, one evaluation set and one text of the same name; no finished run at
-    /// all; facets that no run has; and a share of tokens that is none.
+    /// all; facets that no run has; and a share of tokens outside 0 to 1.
     pub fn load(folder: &Path, options: &AnalysisOptions) -> Result<Self, AnalysisError> {
         let AnalysisOptions { facets, alive_above, .. } = options;
         if !(0.0..1.0).contains(alive_above) {
@@ -218,7 +219,7 @@ impl SweepRuns {
     }
 
     fn tell_facets(&mut self, wanted: &[String]) -> Result<(), AnalysisError> {
-        let all: Vec<Facets> = self.finished.iter().map(|run| run.all_facets.clone()).collect();
+        let all: Vec<&Facets> = self.finished.iter().map(|run| &run.all_facets).collect();
         let keys = differing(&all);
         for key in wanted {
             if !all.iter().any(|facets| facets.contains_key(key)) {

@@ -163,7 +163,7 @@ fn further(run: &Values, site: &Values) -> Values {
     values
 }
 
-/// The names of a point's numbers that are none.
+/// The names of a point's numbers that are not finite.
 fn not_finite(point: &Point) -> Vec<&'static str> {
     let numbers = [
         ("L0", point.l0),

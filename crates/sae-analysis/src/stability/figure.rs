@@ -32,7 +32,8 @@ fn panel(site: Site, found: &[&Seeds], looks: &Looks, name: &str, label: &str) -
         let (mut points, mut told) = (Vec::new(), Vec::new());
         for seeds in found.iter().filter(|seeds| seeds.group == *group) {
             let Some(values) = seeds.metrics.get(name) else { continue };
-            let own: Vec<(f64, f64)> = values.iter().map(|&value| (seeds.coeff, value)).collect();
+            let own: Vec<(f64, f64)> =
+                values.iter().map(|&value| (seeds.strength, value)).collect();
             // A line joins the seeds of a coefficient: its length is what the seed makes.
             let line = Series::new("", look.solid(), Draw::Line, own.clone()).unnamed();
             series.push(line.of(group));
@@ -51,9 +52,9 @@ fn panel(site: Site, found: &[&Seeds], looks: &Looks, name: &str, label: &str) -
             series.push(points.of(group).telling(Told::Runs(told)));
         }
     }
-    let x = Axis::new("Sparsity coefficient");
-    // An architecture that keeps k features may have none.
-    let x = if found.iter().all(|seeds| seeds.coeff > 0.0) { x.logarithmic() } else { x };
+    let by_k = found.iter().any(|seeds| seeds.strength.to_bits() != seeds.coeff.to_bits());
+    let x = Axis::new(if by_k { "Sparsity coefficient, or k" } else { "Sparsity coefficient" });
+    let x = if found.iter().all(|seeds| seeds.strength > 0.0) { x.logarithmic() } else { x };
     let name = label.split(" (").next().unwrap_or(label);
     Panel::new(format!("{site}: {name}, every seed"), x, Axis::new(label), series).at(site)
 }

@@ -22,6 +22,9 @@ pub struct Seeds {
     pub site: Site,
     /// The sparsity coefficient.
     pub coeff: f64,
+    /// What sets the number of active features: the k of an architecture that keeps k features, or the coefficient.
+    #[serde(default)]
+    pub strength: f64,
     /// What else tells these runs from others of the group at the site, by key.
     pub facets: BTreeMap<String, String>,
     /// The seeds that differ: `sae.seed` of the initialisation, `data.seed` of the order of the data, or both.
@@ -68,6 +71,7 @@ pub(crate) fn side_by_side(runs: &SweepRuns) -> Vec<Seeds> {
                 group: group[0].group.clone(),
                 site,
                 coeff: group[0].coeff,
+                strength: group[0].strength(),
                 facets,
                 differ_in: differ_in.iter().map(|&place| SEEDS[place].to_owned()).collect(),
                 runs: group
@@ -90,7 +94,7 @@ pub(crate) fn side_by_side(runs: &SweepRuns) -> Vec<Seeds> {
 /// The keys in which the runs of a group at a site differ.
 fn telling(all: &[Seeds], own: &Seeds) -> BTreeSet<String> {
     let alike = all.iter().filter(|other| (other.site, &other.group) == (own.site, &own.group));
-    let facets: Vec<Facets> = alike.map(|other| other.facets.clone()).collect();
+    let facets: Vec<&Facets> = alike.map(|other| &other.facets).collect();
     differing(&facets)
 }
 

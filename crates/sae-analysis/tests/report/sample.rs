@@ -421,6 +421,7 @@ fn stability(points: &[Point]) -> Vec<Seeds> {
                 group: pair[0].group.clone(),
                 site: pair[0].site,
                 coeff: pair[0].coeff,
+                strength: pair[0].strength(),
                 facets: BTreeMap::new(),
                 differ_in: vec!["sae.seed".to_owned()],
                 runs: pair.iter().map(|point| (point.seed, point.run.clone())).collect(),
