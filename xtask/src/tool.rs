@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 use sae_config::message::printable;
+pub(crate) use sae_launch::show;
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
@@ -46,15 +47,6 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
         bail!("{shown} failed ({status})");
     }
     Ok(())
-}
-
-/// A command as one would type it.
-pub(crate) fn show(command: &Command) -> String {
-    let program = Path::new(command.get_program());
-    let program = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
-    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
-    let words: Vec<String> = std::iter::once(program).chain(arguments).collect();
-    format!("`{}`", words.join(" "))
 }
 
 /// The binary `sae`: the one given, else built in release mode (after libtorch is set up).

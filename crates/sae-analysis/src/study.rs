@@ -10,14 +10,14 @@ use sae_config::Site;
 use sae_record::{Event, Phase};
 
 use crate::dictionary::Dictionary;
-use crate::frontier::Frontier;
+use crate::frontier::{Frontier, base};
 use crate::matching::{self, Chosen, Match, MatchBy};
 use crate::options::AnalysisOptions;
 use crate::runs::{Point, SweepRuns};
 use crate::stability::{self, Seeds};
 use crate::{AnalysisError, bootstrap};
 
-/// The most groups at a site of which every two are compared; of more, each is compared with the first.
+/// The most groups at a site of which every two are compared; of more, each is compared with `local` or what stands in for it.
 const ALL_PAIRS: usize = 4;
 
 /// What the subjects share.
@@ -164,12 +164,20 @@ fn pairs(chosen: &Chosen, seeds: &[Seeds], points: &[Point]) -> Vec<Pair> {
     groups.chain(others).collect()
 }
 
-/// Every two of a few groups' points; of more than a few, the first with each of the others.
+/// Every two of a few groups' points; of more than a few, the one that the others are compared with and each of them.
 pub(crate) fn pairs_of(points: &[Point]) -> Vec<(&Point, &Point)> {
-    let firsts = if points.len() <= ALL_PAIRS { points.len() } else { 1 };
-    (0..firsts)
-        .flat_map(|first| points[first + 1..].iter().map(move |second| (&points[first], second)))
-        .collect()
+    if points.len() > ALL_PAIRS {
+        let base = base(points.iter().map(|point| &point.group));
+        let base = points.iter().find(|point| Some(&point.group) == base).unwrap_or(&points[0]);
+        return points
+            .iter()
+            .filter(|other| other.group != base.group)
+            .map(|other| (base, other))
+            .collect();
+    }
+    let later =
+        |first: usize| points[first + 1..].iter().map(move |second| (&points[first], second));
+    (0..points.len()).flat_map(later).collect()
 }
 
 /// What a reader has to know, each once.
@@ -208,5 +216,36 @@ impl<'a> Progress<'a> {
 
     fn end(&mut self) {
         (self.notice)(Event::Ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL_PAIRS, pairs_of};
+    use crate::runs::Point;
+
+    fn point(group: &str) -> Point {
+        let point = serde_json::json!({
+            "run": group, "type": group, "site": "blocks.1.hook_resid_pre", "seed": 0, "coeff": 1.0, "l0": 1.0, "alive": 1,
+            "n_features": 2, "ce_increase": 0.1, "kl": 0.1, "explained_variance": 0.5, "mse": 0.5, "ce_recovered": 0.9,
+            "top1_agreement": 0.8, "training_tokens": 1,
+        });
+        serde_json::from_value(point).unwrap()
+    }
+
+    #[test]
+    fn many_groups_are_compared_with_the_one_that_stands_for_local() {
+        let few: Vec<Point> = ["local", "e2e", "e2e+ds"].map(point).into();
+        let names = |points: &[Point]| -> Vec<[String; 2]> {
+            pairs_of(points).iter().map(|(a, b)| [a.run.clone(), b.run.clone()]).collect()
+        };
+        assert_eq!(names(&few), [["local", "e2e"], ["local", "e2e+ds"], ["e2e", "e2e+ds"]]);
+        assert!(names(&[]).is_empty() && names(&few[..1]).is_empty());
+        let groups = ["e2e", "e2e+ds", "topk local", "topk e2e", "matryoshka e2e"];
+        let many: Vec<Point> = groups.map(point).into();
+        assert!(many.len() > ALL_PAIRS);
+        let pairs = names(&many);
+        assert_eq!(pairs.len(), 4);
+        assert!(pairs.iter().all(|[base, other]| base == "topk local" && other != base));
     }
 }

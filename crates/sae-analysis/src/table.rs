@@ -25,14 +25,14 @@ pub(crate) struct Column {
     pub head: String,
     /// What it says, for those who do not know.
     pub meaning: String,
-    place: Place,
+    audience: Audience,
     varies: bool,
 }
 
-/// In which tables a column stands.
+/// Whom a column is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Everywhere,
+enum Audience {
+    All,
     Csv,
     People,
 }
@@ -54,17 +54,17 @@ pub(crate) enum Cell {
 impl Column {
     pub fn new(key: &str, head: &str, meaning: &str) -> Self {
         let [key, head, meaning] = [key, head, meaning].map(str::to_owned);
-        Self { key, head, meaning, place: Place::Everywhere, varies: true }
+        Self { key, head, meaning, audience: Audience::All, varies: true }
     }
 
     /// A column of the CSV alone.
     pub fn csv(key: &str) -> Self {
-        Self { place: Place::Csv, ..Self::new(key, "", "") }
+        Self { audience: Audience::Csv, ..Self::new(key, "", "") }
     }
 
     /// A column of the tables for people alone.
     pub fn people(head: &str, meaning: &str) -> Self {
-        Self { place: Place::People, ..Self::new("", head, meaning) }
+        Self { audience: Audience::People, ..Self::new("", head, meaning) }
     }
 
     /// The same; where all its cells are equal, the caption says it for people, and the column goes.
@@ -147,7 +147,7 @@ impl Table {
         let same =
             |place: usize| several && self.rows.iter().all(|row| row[place] == self.rows[0][place]);
         let is_said = |place: usize| !self.columns[place].varies && same(place);
-        let shown = |place: &usize| self.columns[*place].place != Place::Csv;
+        let shown = |place: &usize| self.columns[*place].audience != Audience::Csv;
         let all = || (0..self.columns.len()).filter(shown);
         let kept: Vec<usize> = all().filter(|place| !is_said(*place)).collect();
         let said: Vec<String> = all()
@@ -172,7 +172,7 @@ impl Table {
     /// Text with commas: cells that hold a comma, a quote or a line break are quoted (RFC 4180).
     pub fn csv(&self) -> String {
         let places: Vec<usize> = (0..self.columns.len())
-            .filter(|place| self.columns[*place].place != Place::People)
+            .filter(|place| self.columns[*place].audience != Audience::People)
             .collect();
         let line = |cells: Vec<String>| format!("{}\n", cells.join(","));
         let mut text = line(places.iter().map(|place| quoted(&self.columns[*place].key)).collect());

@@ -348,9 +348,9 @@ fn facets_split_the_frontier() {
     let facets = vec!["sae.expansion".to_owned()];
     let options = AnalysisOptions { facets, ..quick() };
     let evidence = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap().evidence;
-    let places = evidence.frontier.places();
+    let subsets = evidence.frontier.subsets();
     let values: Vec<&str> =
-        places.iter().map(|place| place.facets["sae.expansion"].as_str()).collect();
+        subsets.iter().map(|subset| subset.facets["sae.expansion"].as_str()).collect();
     assert_eq!(values, ["4", "16", "4", "16"]);
     assert_eq!(evidence.frontier.summary.len(), 4);
     for comparison in &evidence.frontier.summary {
@@ -364,7 +364,7 @@ fn facets_split_the_frontier() {
     assert!(table[0].contains(&"sae.expansion".to_owned()));
     // Without the facet, one frontier a site.
     let plain = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
-    assert_eq!(plain.frontier.places().len(), 2);
+    assert_eq!(plain.frontier.subsets().len(), 2);
     assert!(plain.frontier.points[0].facets.contains_key("sae.expansion"));
     let facets = vec!["sae.expansoin".to_owned()];
     let message = analyse_with(sweep.path(), &AnalysisOptions { facets, ..quick() }, &mut |_| {})

@@ -10,7 +10,7 @@ use clap::builder::PossibleValuesParser;
 use sae_config::sweep::MOST_RUNS;
 use sae_config::{SweepConfig, reference};
 use sae_launch::{
-    LAUNCHERS, Outcome, Settings, Show, Sweep, describe, launcher, visible_cuda_devices,
+    Outcome, Settings, Show, Sweep, describe, launcher, launchers, visible_cuda_devices,
 };
 use sae_model::device::DeviceChoice;
 use sae_record::{Manifest, layout};
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "dry_run")]
     manifest_only: bool,
     /// What starts the jobs
-    #[arg(long, value_name = "NAME", default_value = LAUNCHERS[0], value_parser = PossibleValuesParser::new(LAUNCHERS))]
+    #[arg(long, value_name = "NAME", default_value = launchers().next(), value_parser = PossibleValuesParser::new(launchers()))]
     launcher: String,
     /// Jobs at a time [default: one a CUDA device, one on a CPU]
     #[arg(long, short, value_name = "N")]

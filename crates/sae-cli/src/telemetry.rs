@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sae_config::signals;
-use sae_record::told;
+use sae_record::progress_text;
 use sae_train::progress::{Event, Observer, Phase};
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
@@ -213,7 +213,7 @@ impl Observer for Telemetry {
                 });
             }
             Event::Advanced { done, message, runs } => {
-                let parts = [message, told(&runs)];
+                let parts = [message, progress_text(&runs)];
                 let parts: Vec<String> =
                     parts.into_iter().filter(|part| !part.is_empty()).collect();
                 self.advance(done, &parts.join(", "));

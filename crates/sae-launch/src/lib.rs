@@ -32,10 +32,18 @@ mod view;
 pub use self::describe::describe;
 pub use self::error::LaunchError;
 pub use self::local::{Local, visible_cuda_devices};
-pub use self::sweep::Sweep;
+pub use self::sweep::{Sweep, show};
 
-/// The names of the launchers, as `sae sweep --launcher` takes them.
-pub const LAUNCHERS: &[&str] = &["local"];
+/// A launcher's name, as `sae sweep --launcher` takes it, and how it is made.
+type Entry = (&'static str, fn(Settings) -> Box<dyn Launcher>);
+
+// One line a launcher; the first is the one where none is named.
+const LAUNCHERS: &[Entry] = &[("local", |settings| Box::new(Local::new(settings)))];
+
+/// The names of the launchers, that of the default first.
+pub fn launchers() -> impl Iterator<Item = &'static str> {
+    LAUNCHERS.iter().map(|(name, _)| *name)
+}
 
 /// What launchers are told beside the sweep.
 #[derive(Debug, Clone, Default)]
@@ -68,10 +76,8 @@ pub enum Show {
 
 /// The launcher with this name; none for an unknown name.
 pub fn launcher(name: &str, settings: Settings) -> Option<Box<dyn Launcher>> {
-    match name {
-        "local" => Some(Box::new(Local::new(settings))),
-        _ => None,
-    }
+    let (_, make) = LAUNCHERS.iter().find(|(known, _)| *known == name)?;
+    Some(make(settings))
 }
 
 /// A way to start the jobs of a sweep.
@@ -93,11 +99,12 @@ pub enum Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{LAUNCHERS, Settings, launcher};
+    use super::{Settings, launcher, launchers};
 
     #[test]
     fn every_name_is_a_launcher() {
-        for name in LAUNCHERS {
+        assert_eq!(launchers().next(), Some("local"));
+        for name in launchers() {
             assert!(launcher(name, Settings::default()).is_some(), "{name}");
         }
         assert!(launcher("nothing", Settings::default()).is_none());

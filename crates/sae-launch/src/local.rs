@@ -1,4 +1,4 @@
-//! Jobs on this machine, as many at a time as there are places for them, with a live view.
+//! Jobs on this machine, as many at a time as there are slots for them, with a live view.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -19,8 +19,8 @@ use crate::{LaunchError, Launcher, Outcome, Settings, Show, Sweep};
 /// Starts jobs here, and analyses them when all have ended.
 #[derive(Debug, Clone)]
 pub struct Local {
-    /// Places to run a job in: a CUDA device each, or the CPU.
-    places: Vec<Option<String>>,
+    /// What a job runs on: a CUDA device, or the CPU.
+    slots: Vec<Option<String>>,
     show: Show,
     arguments: Vec<String>,
 }
@@ -30,9 +30,8 @@ impl Local {
     pub fn new(settings: Settings) -> Self {
         let Settings { jobs, devices, show, arguments } = settings;
         let count = jobs.map_or(devices.len().max(1), std::num::NonZeroUsize::get);
-        let place =
-            |job: usize| (!devices.is_empty()).then(|| devices[job % devices.len()].clone());
-        Self { places: (0..count).map(place).collect(), show, arguments }
+        let slot = |job: usize| (!devices.is_empty()).then(|| devices[job % devices.len()].clone());
+        Self { slots: (0..count).map(slot).collect(), show, arguments }
     }
 }
 
@@ -46,14 +45,14 @@ impl Launcher for Local {
         }
         let view = View::new(&sweep.manifest, self.show);
         let jobs = Jobs { sweep, view, arguments: &self.arguments, interrupted: &interrupted };
-        let failed = jobs.run(self.places.clone())?;
+        let failed = jobs.run(self.slots.clone())?;
         let is_interrupted = || interrupted.load(Ordering::SeqCst);
         if is_interrupted() {
             return Ok(Outcome::Interrupted);
         }
         let mut analysis = sweep.analysis();
         analysis.args(&self.arguments);
-        run_on(&mut analysis, self.places.first().and_then(Option::as_deref));
+        run_on(&mut analysis, self.slots.first().and_then(Option::as_deref));
         let analysed = run_until(analysis, &interrupted);
         if is_interrupted() {
             return Ok(Outcome::Interrupted);
@@ -67,8 +66,8 @@ impl Launcher for Local {
 }
 
 /// Gives a command a CUDA device, or the CPU.
-fn run_on(command: &mut Command, place: Option<&str>) {
-    match place {
+fn run_on(command: &mut Command, slot: Option<&str>) {
+    match slot {
         Some(device) => command.env("CUDA_VISIBLE_DEVICES", device),
         None => command.args(["--device", "cpu"]),
     };
@@ -110,7 +109,7 @@ struct Jobs<'a> {
 
 struct Running {
     job: usize,
-    place: Option<String>,
+    slot: Option<String>,
     child: Child,
     /// Its streams that are still open.
     open: usize,
@@ -126,7 +125,7 @@ fn terminate(child: &mut Child) {
 
 impl Jobs<'_> {
     /// Runs all jobs that are not finished; returns the names of those that failed.
-    fn run(mut self, places: Vec<Option<String>>) -> Result<Vec<String>, LaunchError> {
+    fn run(mut self, slots: Vec<Option<String>>) -> Result<Vec<String>, LaunchError> {
         let waiting: VecDeque<usize> = self.sweep.unfinished().into();
         for (index, job) in self.sweep.manifest.jobs.iter().enumerate() {
             if !waiting.contains(&index) {
@@ -134,7 +133,7 @@ impl Jobs<'_> {
             }
         }
         let mut running: Vec<Running> = Vec::new();
-        let failed = self.run_jobs(waiting, places, &mut running);
+        let failed = self.run_jobs(waiting, slots, &mut running);
         // Where a job cannot be started, those that run must not be left behind.
         for Running { child, .. } in &mut running {
             terminate(child);
@@ -144,11 +143,11 @@ impl Jobs<'_> {
         failed
     }
 
-    /// Starts the waiting jobs as places become free; returns the names of those that failed.
+    /// Starts the waiting jobs as slots become free; returns the names of those that failed.
     fn run_jobs(
         &mut self,
         mut waiting: VecDeque<usize>,
-        mut places: Vec<Option<String>>,
+        mut slots: Vec<Option<String>>,
         running: &mut Vec<Running>,
     ) -> Result<Vec<String>, LaunchError> {
         let (sender, receiver) = channel();
@@ -156,11 +155,11 @@ impl Jobs<'_> {
         let mut told = false;
         loop {
             while !self.interrupted.load(Ordering::SeqCst)
-                && !places.is_empty()
+                && !slots.is_empty()
                 && let Some(job) = waiting.pop_front()
-                && let Some(place) = places.pop()
+                && let Some(slot) = slots.pop()
             {
-                running.push(self.start(job, place, &sender)?);
+                running.push(self.start(job, slot, &sender)?);
             }
             if running.is_empty() {
                 return Ok(failed);
@@ -173,13 +172,13 @@ impl Jobs<'_> {
             }
             self.listen(&receiver, running);
             let ended = running.extract_if(.., |running| running.open == 0).collect::<Vec<_>>();
-            for Running { job, place, mut child, .. } in ended {
+            for Running { job, slot, mut child, .. } in ended {
                 let status = child.wait().map_err(|source| LaunchError::Process {
                     action: "wait for",
                     command: self.sweep.name(job),
                     source,
                 })?;
-                places.push(place);
+                slots.push(slot);
                 if status.success() {
                     self.view.advance(self.sweep.manifest.jobs[job].runs.len() as u64);
                 }
@@ -199,12 +198,12 @@ impl Jobs<'_> {
     fn start(
         &mut self,
         job: usize,
-        place: Option<String>,
+        slot: Option<String>,
         sender: &Sender<News>,
     ) -> Result<Running, LaunchError> {
         let mut command = self.sweep.job(job);
         command.args(self.arguments);
-        run_on(&mut command, place.as_deref());
+        run_on(&mut command, slot.as_deref());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -230,7 +229,7 @@ impl Jobs<'_> {
             read_lines(job, stderr, sender.clone(), News::Line);
         }
         self.view.start(job, &self.sweep.name(job));
-        Ok(Running { job, place, child, open })
+        Ok(Running { job, slot, child, open })
     }
 
     /// Takes in what has come, and waits for a little more.

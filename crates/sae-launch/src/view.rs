@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sae_config::message::printable;
-use sae_record::{Event, Job, Manifest, Phase, told};
+use sae_record::{Event, Job, Manifest, Phase, progress_text};
 
 use crate::Show;
 use crate::sweep::job_name;
@@ -60,9 +60,9 @@ impl Pace {
         let seconds = self.began.elapsed().as_secs_f64();
         let rate = (here * self.tokens_per_unit) as f64 / seconds / 1e3;
         let left = seconds * self.total.saturating_sub(done) as f64 / here as f64;
-        let told =
+        let numbers =
             if self.numbers.is_empty() { String::new() } else { format!("{} · ", self.numbers) };
-        format!("{told}{rate:.1} k tokens/s, {left:.0} s left")
+        format!("{numbers}{rate:.1} k tokens/s, {left:.0} s left")
     }
 }
 
@@ -177,7 +177,7 @@ impl View {
             }
             Event::Advanced { done, ref runs, .. } => {
                 if !runs.is_empty() {
-                    view.pace.numbers = told(runs);
+                    view.pace.numbers = progress_text(runs);
                 }
                 let pace = view.pace.of(done);
                 if let Some(bar) = &view.bar {

@@ -102,13 +102,13 @@ impl Event {
 pub struct RunProgress {
     /// Its id.
     pub run: String,
-    /// Its numbers by name, in the order in which they are told: `loss`, the terms that it reconstructs by, `l0`, and
+    /// Its numbers by name, in the order in which they are shown: `loss`, the terms that it reconstructs by, `l0`, and
     /// `ce_increase` where that was measured in the middle of the run.
     pub values: Vec<(String, f64)>,
 }
 
 /// Where the runs of a bank stand, for a reader: `loss 0.62, KL 0.21, L0 35.1`; of several runs the least and the greatest.
-pub fn told(runs: &[RunProgress]) -> String {
+pub fn progress_text(runs: &[RunProgress]) -> String {
     let Some(first) = runs.first() else { return String::new() };
     let names: Vec<&str> = first.values.iter().map(|(name, _)| name.as_str()).collect();
     let parts = names.into_iter().filter_map(|name| {
@@ -150,7 +150,7 @@ fn short(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Event, RunProgress, told};
+    use super::{Event, RunProgress, progress_text};
 
     fn run(name: &str, values: &[(&str, f64)]) -> RunProgress {
         let values = values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
@@ -161,9 +161,9 @@ mod tests {
     fn one_run_has_numbers_and_several_have_ranges() {
         let a = run("a", &[("loss", 0.6213), ("kl", 0.2), ("l0", 35.14)]);
         let b = run("b", &[("loss", 0.71), ("kl", f64::NAN), ("l0", 12.0)]);
-        assert_eq!(told(&[]), "");
-        assert_eq!(told(std::slice::from_ref(&a)), "loss 0.621, KL 0.200, L0 35.1");
-        assert_eq!(told(&[a, b]), "loss 0.621–0.710, KL 0.200, L0 12.0–35.1");
+        assert_eq!(progress_text(&[]), "");
+        assert_eq!(progress_text(std::slice::from_ref(&a)), "loss 0.621, KL 0.200, L0 35.1");
+        assert_eq!(progress_text(&[a, b]), "loss 0.621–0.710, KL 0.200, L0 12.0–35.1");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub mod metrics;
 pub mod summary;
 
 pub use error::RecordError;
-pub use events::{Event, Phase, RunProgress, told};
+pub use events::{Event, Phase, RunProgress, progress_text};
 pub use layout::RunFolder;
 pub use manifest::{Job, Manifest, ManifestRun};
 pub use summary::{Inputs, Summary};

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::optim::{Adam, AdamOptions, clip_factor};
 use crate::progress::Silent;
-use crate::steps::{self, Told, Trained};
+use crate::steps::{self, StepReport, Trained};
 use crate::{TrainError, gradients};
 
 /// A shape to measure; the peer in `scripts/peer/train.py` takes the same.
@@ -197,7 +197,7 @@ impl Bench {
 
 /// As in training, on batches that are there already, and without logs and checkpoints.
 impl Trained for Bench {
-    fn step(&mut self, step: u64) -> Result<Told, TrainError> {
+    fn step(&mut self, step: u64) -> Result<StepReport, TrainError> {
         let began = Instant::now();
         let members: Vec<&Member> = self.members.iter().map(|(member, _)| member).collect();
         let batch = || Ok(self.batches[step as usize % BATCHES].shallow_clone());
@@ -216,7 +216,7 @@ impl Trained for Bench {
         wait_for(self.model.model().device());
         self.taken = step;
         self.seconds.push(began.elapsed().as_secs_f64());
-        Ok(Told::default())
+        Ok(StepReport::default())
     }
 
     fn is_due(&self, _step: u64) -> bool {

@@ -31,7 +31,7 @@ pub(crate) fn log_evaluation(runs: &mut [Run], setup: &Setup, step: u64) -> Resu
             .map_err(TrainError::file("write", run.spec.folder.metrics()))?;
         line.insert("evaluation".to_owned(), value);
         run.log_line(&line)?;
-        run.tell(name::CE_INCREASE, increase);
+        run.show(name::CE_INCREASE, increase);
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::checkpoint::{self, State};
 use crate::optim::{Adam, AdamOptions, clip_factor, global_norm, read};
 use crate::progress::{Event, Observer, Phase, RunProgress};
 use crate::schedule::Schedule;
-use crate::steps::{self, Told, Trained};
+use crate::steps::{self, StepReport, Trained};
 use crate::{Sources, TrainError, batch_tensor};
 
 pub use validation::{ValidationLoss, validation_loss};
@@ -314,7 +314,7 @@ struct Pretraining<'a> {
 }
 
 impl Trained for Pretraining<'_> {
-    fn step(&mut self, step: u64) -> Result<Told, TrainError> {
+    fn step(&mut self, step: u64) -> Result<StepReport, TrainError> {
         let batch = next(&mut self.stream, self.training)?;
         let tokens = batch_tensor(&batch, self.model.device())?;
         let loss = next_token_loss(self.model, &tokens, Reduction::Mean)?;
@@ -332,11 +332,11 @@ impl Trained for Pretraining<'_> {
         let scale = clip_factor(norm, train.max_grad_norm.map(Positive::get));
         self.optimiser.step(&gradients, scale, lr)?;
         if !(step - 1).is_multiple_of(20) {
-            return Ok(Told::default());
+            return Ok(StepReport::default());
         }
         let values = vec![("loss".to_owned(), loss), ("grad_norm".to_owned(), norm)];
         let runs = vec![RunProgress { run: "language model".to_owned(), values }];
-        Ok(Told { message: String::new(), runs })
+        Ok(StepReport { message: String::new(), runs })
     }
 
     fn is_due(&self, step: u64) -> bool {

@@ -6,7 +6,7 @@ use crate::progress::{Event, Observer, RunProgress};
 /// What is trained. Steps count from 1.
 pub(crate) trait Trained {
     /// Takes a step; returns what a progress bar says of it, which may be nothing.
-    fn step(&mut self, step: u64) -> Result<Told, TrainError>;
+    fn step(&mut self, step: u64) -> Result<StepReport, TrainError>;
 
     /// Measures what is to be measured after a step that is not the last.
     fn measure(&mut self, _step: u64) -> Result<(), TrainError> {
@@ -27,7 +27,7 @@ pub(crate) trait Trained {
 
 /// What is said of a step.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct StepReport {
     /// In words, beside the numbers.
     pub message: String,
     /// Each run's numbers.
@@ -42,7 +42,7 @@ pub(crate) fn take(
 ) -> Result<(), TrainError> {
     observer.notice(Event::advanced(from));
     for step in from + 1..=to {
-        let Told { message, runs } = trained.step(step)?;
+        let StepReport { message, runs } = trained.step(step)?;
         observer.notice(Event::Advanced { done: step, message, runs });
         if step < to {
             trained.measure(step)?;

@@ -21,7 +21,7 @@ use crate::optim::{Adam, AdamOptions, clip_factor};
 use crate::progress::{Event, Observer, Phase, RunProgress};
 use crate::schedule::Schedule;
 use crate::setup::{self, Batches, Setup, Training};
-use crate::steps::{self, Told, Trained};
+use crate::steps::{self, StepReport, Trained};
 use crate::{Sources, TrainError, begun, checkpoint, evaluate, memory};
 
 /// Checkpoints that the clock asks for, of which the last ones stay.
@@ -48,8 +48,8 @@ pub(crate) struct Run {
     optimiser: Adam,
     schedule: Schedule,
     log: MetricsLog,
-    /// What the last logging step, and the last evaluation before the end, have said.
-    told: RunProgress,
+    /// The numbers of the last logging step and of the last evaluation in the middle of the run.
+    progress: RunProgress,
 }
 
 /// Trains the runs of a bank that are not finished yet, from where they stand, and returns the summaries of all.
@@ -196,7 +196,7 @@ fn start(spec: &RunSpec, setup: &Setup, inputs: &Inputs, step: u64) -> Result<Ru
         optimiser,
         schedule: Schedule::of(config),
         log,
-        told: RunProgress { run: spec.id.clone(), values: Vec::new() },
+        progress: RunProgress { run: spec.id.clone(), values: Vec::new() },
     })
 }
 
@@ -299,7 +299,7 @@ struct Bank<'a> {
 }
 
 impl Trained for Bank<'_> {
-    fn step(&mut self, step: u64) -> Result<Told, TrainError> {
+    fn step(&mut self, step: u64) -> Result<StepReport, TrainError> {
         let every = self.config.log.every_n_steps.get() as u64;
         let logged = step.is_multiple_of(every) || step == self.config.n_steps();
         let before = self.batches.cursor();
@@ -314,7 +314,7 @@ impl Trained for Bank<'_> {
             let configs: Vec<&RunConfig> = self.runs.iter().map(|run| &run.spec.config).collect();
             return Err(memory::explain(error, &configs, self.setup.model.model()));
         }
-        Ok(if logged { told(self.runs) } else { Told::default() })
+        Ok(if logged { report(self.runs) } else { StepReport::default() })
     }
 
     fn measure(&mut self, step: u64) -> Result<(), TrainError> {
@@ -405,7 +405,7 @@ impl Run {
             time(Part::Logging, || {
                 for (name, value) in terms.values()? {
                     if name != "sparsity" {
-                        self.tell(name, value);
+                        self.show(name, value);
                     }
                     line.insert(name.to_owned(), value.into());
                 }
@@ -415,15 +415,15 @@ impl Run {
         Ok(())
     }
 
-    /// A number for the progress bar, in the place that it has had before; what is not finite has none in JSON.
-    pub fn tell(&mut self, name: &str, value: f64) {
+    /// Sets a number that the progress bar shows, where it stood before. JSON has no number that is not finite: it goes.
+    pub fn show(&mut self, name: &str, value: f64) {
         if !value.is_finite() {
-            self.told.values.retain(|(known, _)| known != name);
+            self.progress.values.retain(|(known, _)| known != name);
             return;
         }
-        match self.told.values.iter_mut().find(|(known, _)| known == name) {
-            Some((_, told)) => *told = value,
-            None => self.told.values.push((name.to_owned(), value)),
+        match self.progress.values.iter_mut().find(|(known, _)| known == name) {
+            Some((_, shown)) => *shown = value,
+            None => self.progress.values.push((name.to_owned(), value)),
         }
     }
 
@@ -477,7 +477,7 @@ fn save_all(
 }
 
 /// How many runs go on and where they stand, for the progress bar.
-fn told(runs: &[Run]) -> Told {
+fn report(runs: &[Run]) -> StepReport {
     let diverged = runs.iter().filter(|run| run.diverged.is_some()).count();
     let message = match (runs.len(), diverged) {
         (1, _) => runs[0].spec.id.clone(),
@@ -485,5 +485,5 @@ fn told(runs: &[Run]) -> Told {
         (all, diverged) => format!("bank of {all}, {diverged} diverged"),
     };
     let going_on = runs.iter().filter(|run| run.diverged.is_none());
-    Told { message, runs: going_on.map(|run| run.told.clone()).collect() }
+    StepReport { message, runs: going_on.map(|run| run.progress.clone()).collect() }
 }

@@ -3,7 +3,7 @@
 use sae_config::Site;
 
 use super::{Downstream, DownstreamLayer};
-use crate::draw::{Axis, Draw, Figure, Look, Looks, Panel, Series, Told};
+use crate::draw::{Axis, Draw, Figure, Look, Looks, Panel, PointText, Series};
 use crate::evidence::Evidence;
 use crate::table::{fixed, significant};
 
@@ -44,16 +44,17 @@ fn panel(
     let mut series = vec![Series::new("original", Look::neutral(), Draw::Line, line)];
     for run in runs {
         let points = run.layers.iter().map(|layer| (place(layer.site), of(layer))).collect();
-        let told = run.layers.iter().map(|layer| (run.run.clone(), tell(run, layer))).collect();
+        let texts =
+            run.layers.iter().map(|layer| (run.run.clone(), point_text(run, layer))).collect();
         let drawn =
             Series::new(run.group.to_string(), looks.group(&run.group), Draw::MarkedLine, points);
-        series.push(drawn.of(&run.group).of_run(&run.run).telling(Told::Runs(told)));
+        series.push(drawn.of(&run.group).of_run(&run.run).with_text(PointText::Runs(texts)));
     }
     let x = Axis::new("Later site, in the order of computation").named(short_names(&sites));
     Panel::new(format!("{title}: {label}"), x, Axis::new(label).including(original), series)
 }
 
-fn tell(run: &Downstream, layer: &DownstreamLayer) -> String {
+fn point_text(run: &Downstream, layer: &DownstreamLayer) -> String {
     format!(
         "{}\nType: {}\nAt: {}\nExplained variance: {}\nMSE: {}",
         run.run,

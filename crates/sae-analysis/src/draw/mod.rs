@@ -16,7 +16,7 @@ pub(crate) use self::axis::Axis;
 pub(crate) use self::look::{Look, Looks, Marker};
 pub(crate) use self::outline::outline;
 pub(crate) use self::panel::{Panel, Size};
-pub(crate) use self::series::{Draw, Series, Told, marker};
+pub(crate) use self::series::{Draw, PointText, Series, marker};
 pub(crate) use self::svg::escape;
 use crate::AnalysisError;
 

@@ -28,7 +28,7 @@ pub(crate) struct Series {
     group: Option<Group>,
     /// The run that it is of.
     run: Option<String>,
-    told: Told,
+    text: PointText,
 }
 
 /// How points are drawn.
@@ -44,9 +44,9 @@ pub(crate) enum Draw {
     Dots,
 }
 
-/// What is said of single points.
+/// What a reader who points at a point is shown.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Told {
+pub(crate) enum PointText {
     /// Their numbers on the axes.
     Numbers,
     /// Of each its run, and lines of text.
@@ -58,7 +58,7 @@ pub(crate) enum Told {
 impl Series {
     pub fn new(name: impl Into<String>, look: Look, draw: Draw, points: Vec<(f64, f64)>) -> Self {
         let name = Some(name.into());
-        Self { name, look, points, draw, group: None, run: None, told: Told::Numbers }
+        Self { name, look, points, draw, group: None, run: None, text: PointText::Numbers }
     }
 
     /// The same, for what another entry of the legend stands for.
@@ -81,8 +81,8 @@ impl Series {
 
     /// The same, with what is said of its points.
     #[must_use]
-    pub fn telling(self, told: Told) -> Self {
-        Self { told, ..self }
+    pub fn with_text(self, text: PointText) -> Self {
+        Self { text, ..self }
     }
 
     /// An SVG group that the page hides with the series.
@@ -151,11 +151,11 @@ impl Series {
         x: &Axis,
         y: &Axis,
     ) -> String {
-        let (run, said) = match &self.told {
-            Told::Runs(told) => told
+        let (run, said) = match &self.text {
+            PointText::Runs(texts) => texts
                 .get(place)
                 .map_or(("", String::new()), |(run, said)| (run.as_str(), said.clone())),
-            Told::Numbers | Told::Features(_) => {
+            PointText::Numbers | PointText::Features(_) => {
                 (self.run.as_deref().unwrap_or_default(), self.numbers(place, x, y))
             }
         };
@@ -194,7 +194,7 @@ impl Series {
         for (place, pixel) in pixels.iter().enumerate().skip(turn).step_by(TURNS) {
             let Some((x, y)) = pixel else { continue };
             path.extend(["M", &at(*x), " ", &at(*y), "h.01"]);
-            if let Told::Features(numbers) = &self.told {
+            if let PointText::Features(numbers) = &self.text {
                 features.extend(numbers.get(place).map(ToString::to_string));
             }
         }

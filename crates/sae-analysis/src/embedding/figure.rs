@@ -1,7 +1,7 @@
 //! Pairs of dictionaries: both together, and each alone on the same axes, so that neither hides the other.
 
 use super::{PAIR, PairEmbedding};
-use crate::draw::{Axis, Draw, Figure, Look, Looks, MOST_POINTS, Panel, Series, Told};
+use crate::draw::{Axis, Draw, Figure, Look, Looks, MOST_POINTS, Panel, PointText, Series};
 use crate::thin::thin;
 
 /// A row of three panels a pair.
@@ -24,7 +24,7 @@ fn row(pair: &PairEmbedding, looks: &Looks) -> Vec<Panel> {
         Series::new(name, look.faint(0.5), Draw::Dots, points)
             .of(group)
             .of_run(run)
-            .telling(Told::Features(features))
+            .with_text(PointText::Features(features))
     };
     let clouds: Vec<Series> = (0..pair.runs.len()).map(cloud).collect();
     let x = Axis::new("").unnamed().range(all.iter().map(|point| f64::from(point.x)));

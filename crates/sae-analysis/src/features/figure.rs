@@ -3,7 +3,7 @@
 use sae_config::Site;
 
 use super::{RunFeatures, ScatterPoint};
-use crate::draw::{Axis, Draw, Figure, Looks, MOST_POINTS, Panel, Series, Told, outline};
+use crate::draw::{Axis, Draw, Figure, Looks, MOST_POINTS, Panel, PointText, Series, outline};
 use crate::evidence::Evidence;
 use crate::thin::thin;
 
@@ -66,7 +66,7 @@ fn density(runs: &[&RunFeatures], looks: &Looks, (_, label, of): Size) -> Panel 
         Series::new(run.group.to_string(), looks.group(&run.group).faint(0.5), Draw::Dots, points)
             .of(&run.group)
             .of_run(&run.run)
-            .telling(Told::Features(features))
+            .with_text(PointText::Features(features))
     });
     let name = label.split(" (").next().unwrap_or(label);
     let mut letters = name.chars();

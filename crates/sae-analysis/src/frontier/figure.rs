@@ -1,7 +1,7 @@
 //! CE increase against L0 and against alive features, a row of panels a site and combination of facets.
 
-use super::{ALL_ALIVE, Frontier, Place};
-use crate::draw::{Axis, Draw, Figure, Looks, Panel, Series, Told};
+use super::{ALL_ALIVE, Frontier, Subset};
+use crate::draw::{Axis, Draw, Figure, Looks, Panel, PointText, Series};
 use crate::runs::Point;
 use crate::table::{fixed, significant};
 
@@ -10,21 +10,21 @@ pub(super) const AXES: &str = "axes";
 
 pub(super) fn figure(frontier: &Frontier, looks: &Looks) -> Figure {
     let mut figure = Figure::default();
-    for place in frontier.places() {
+    for subset in frontier.subsets() {
         let mut row = Vec::new();
         // Where every feature is alive there is nothing to see against their number.
-        let all_alive = frontier.least_alive(&place).is_some_and(|share| share >= ALL_ALIVE);
+        let all_alive = frontier.least_alive(&subset).is_some_and(|share| share >= ALL_ALIVE);
         for logarithmic in [false, true] {
             row.push(panel(
                 frontier,
                 looks,
-                &place,
+                &subset,
                 "L0 (active features per token)",
                 logarithmic,
                 |p| p.l0,
             ));
             if !all_alive {
-                row.push(panel(frontier, looks, &place, "Alive features", logarithmic, |p| {
+                row.push(panel(frontier, looks, &subset, "Alive features", logarithmic, |p| {
                     p.alive as f64
                 }));
             }
@@ -37,7 +37,7 @@ pub(super) fn figure(frontier: &Frontier, looks: &Looks) -> Figure {
 fn panel(
     frontier: &Frontier,
     looks: &Looks,
-    place: &Place,
+    subset: &Subset,
     label: &str,
     logarithmic: bool,
     x: fn(&Point) -> f64,
@@ -51,17 +51,19 @@ fn panel(
     for (group, look) in looks.groups() {
         // Lines between markers are solid where the colours tell the groups apart already.
         let look = if looks.differ_in_colour() { look.solid() } else { look };
-        let curve = frontier.curve(place, group, x);
-        let mut own: Vec<&Point> = frontier.at(place, group).filter(usable).collect();
-        left_out += frontier.at(place, group).count() - own.len();
+        let curve = frontier.curve(subset, group, x);
+        let mut own: Vec<&Point> = frontier.points_of(subset, group).filter(usable).collect();
+        left_out += frontier.points_of(subset, group).count() - own.len();
         own.sort_by(|a, b| x(a).total_cmp(&x(b)));
         let (best, dominated): (Vec<&Point>, Vec<&Point>) = own
             .into_iter()
             .partition(|point| curve.points.contains(&(x(point), point.ce_increase)));
         let made = |points: Vec<&Point>, look, draw| {
             let at = points.iter().map(|point| (x(point), point.ce_increase)).collect();
-            let told = points.iter().map(|point| (point.run.clone(), tell(point))).collect();
-            Series::new(group.to_string(), look, draw, at).of(group).telling(Told::Runs(told))
+            let texts = points.iter().map(|point| (point.run.clone(), point_text(point))).collect();
+            Series::new(group.to_string(), look, draw, at)
+                .of(group)
+                .with_text(PointText::Runs(texts))
         };
         if !dominated.is_empty() {
             series.push(made(dominated, look.faint(0.35), Draw::Points).unnamed());
@@ -74,9 +76,9 @@ fn panel(
         if logarithmic { Axis::new(label).logarithmic() } else { Axis::new(label) }
     };
     let value = if logarithmic { "logarithmic" } else { "linear" };
-    let title = format!("{}: CE increase against {}", place.describe(), name(label));
+    let title = format!("{}: CE increase against {}", subset.describe(), name(label));
     let mut panel = Panel::new(title, axis(label), axis("CE increase (nats per token)"), series)
-        .at(place.site)
+        .at(subset.site)
         .chosen(AXES, value, !logarithmic);
     panel.corner = Some("↙ better");
     if left_out > 0 {
@@ -93,7 +95,7 @@ fn name(label: &str) -> String {
 }
 
 /// What is said of a point.
-fn tell(point: &Point) -> String {
+fn point_text(point: &Point) -> String {
     [
         point.run.clone(),
         format!("Type: {}", point.group),

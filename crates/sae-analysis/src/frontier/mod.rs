@@ -25,9 +25,9 @@ pub struct Frontier {
     pub facets: Vec<String>,
 }
 
-/// Where frontiers are drawn, one a group: a site, and there the values that split them.
+/// The runs that share axes: those at a site, with the same values of the facets. A group has one frontier in each subset.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Place {
+pub struct Subset {
     /// The site.
     pub site: Site,
     /// The values of the frontier's facets.
@@ -172,54 +172,58 @@ impl Frontier {
             Self { points: points.to_vec(), summary: Vec::new(), facets: facets.to_vec() };
         let groups = frontier.groups();
         let mut summary = Vec::new();
-        for place in frontier.places() {
-            let is_there = |group: &&Group| frontier.at(&place, group).next().is_some();
+        for subset in frontier.subsets() {
+            let is_there = |group: &&Group| frontier.points_of(&subset, group).next().is_some();
             let Some(base) = base(groups.iter().filter(is_there)) else { continue };
             for group in groups.iter().filter(is_there).filter(|group| *group != base) {
-                let l0 = |group| frontier.curve(&place, group, |point| point.l0);
-                let alive = |group| frontier.curve(&place, group, |point| point.alive as f64);
+                let l0 = |group| frontier.curve(&subset, group, |point| point.l0);
+                let alive = |group| frontier.curve(&subset, group, |point| point.alive as f64);
                 let (own, base_l0) = (l0(group), l0(base));
                 summary.push(Comparison {
-                    site: place.site,
+                    site: subset.site,
                     group: group.clone(),
                     base: base.clone(),
                     l0_at_equal_ce: ratio(&own.inverse(), &base_l0.inverse()),
                     ce_at_equal_l0: ratio(&own, &base_l0),
                     ce_at_equal_alive: ratio(&alive(group), &alive(base)),
-                    facets: place.facets.clone(),
+                    facets: subset.facets.clone(),
                 });
             }
         }
         Self { summary, ..frontier }
     }
 
-    /// Where there are frontiers: every site, and there every combination of the facets' values that has a point.
-    pub fn places(&self) -> Vec<Place> {
-        let mut places: Vec<Place> = Vec::new();
+    /// The subsets: every site, and there every combination of the facets' values that has a point.
+    pub fn subsets(&self) -> Vec<Subset> {
+        let mut subsets: Vec<Subset> = Vec::new();
         for point in &self.points {
-            let place = self.place_of(point);
-            if !places.contains(&place) {
-                places.push(place);
+            let subset = self.subset_of(point);
+            if !subsets.contains(&subset) {
+                subsets.push(subset);
             }
         }
-        places.sort_by(|a, b| a.site.cmp(&b.site).then(facets::compare(&a.facets, &b.facets)));
-        places
+        subsets.sort_by(|a, b| a.site.cmp(&b.site).then(facets::compare(&a.facets, &b.facets)));
+        subsets
     }
 
-    fn place_of(&self, point: &Point) -> Place {
-        Place { site: point.site, facets: facets::select(&point.facets, &self.facets) }
+    fn subset_of(&self, point: &Point) -> Subset {
+        Subset { site: point.site, facets: facets::select(&point.facets, &self.facets) }
     }
 
-    /// The points of a group at a place.
-    pub fn at<'a>(&'a self, place: &'a Place, group: &'a Group) -> impl Iterator<Item = &'a Point> {
+    /// The points of a group in a subset.
+    pub fn points_of<'a>(
+        &'a self,
+        subset: &'a Subset,
+        group: &'a Group,
+    ) -> impl Iterator<Item = &'a Point> {
         let of_group = self.points.iter().filter(move |point| point.group == *group);
-        of_group.filter(move |point| self.place_of(point) == *place)
+        of_group.filter(move |point| self.subset_of(point) == *subset)
     }
 
-    /// The Pareto curve of CE increase against `x` of a group at a place.
-    pub fn curve(&self, place: &Place, group: &Group, x: impl Fn(&Point) -> f64) -> Curve {
+    /// The Pareto curve of CE increase against `x` of a group in a subset.
+    pub fn curve(&self, subset: &Subset, group: &Group, x: impl Fn(&Point) -> f64) -> Curve {
         let points: Vec<(f64, f64)> =
-            self.at(place, group).map(|point| (x(point), point.ce_increase)).collect();
+            self.points_of(subset, group).map(|point| (x(point), point.ce_increase)).collect();
         pareto(&points)
     }
 
@@ -233,10 +237,10 @@ impl Frontier {
         self.points.iter().map(|point| point.group.clone()).collect()
     }
 
-    /// The smallest share of a dictionary that is alive, of all points at a place. Near 1, a frontier against alive
+    /// The smallest share of a dictionary that is alive, of all points in a subset. Near 1, a frontier against alive
     /// features is flat, and says nothing.
-    pub(crate) fn least_alive(&self, place: &Place) -> Option<f64> {
-        let own = self.points.iter().filter(|point| self.place_of(point) == *place);
+    pub(crate) fn least_alive(&self, subset: &Subset) -> Option<f64> {
+        let own = self.points.iter().filter(|point| self.subset_of(point) == *subset);
         own.map(|point| point.alive as f64 / point.n_features.max(1) as f64).reduce(f64::min)
     }
 }
@@ -244,7 +248,7 @@ impl Frontier {
 /// The share of a dictionary above which all of it counts as alive.
 pub(crate) const ALL_ALIVE: f64 = 0.98;
 
-impl Place {
+impl Subset {
     /// In words, as a title.
     pub(crate) fn describe(&self) -> String {
         if self.facets.is_empty() {

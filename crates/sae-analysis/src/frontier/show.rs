@@ -21,8 +21,8 @@ impl Subject for Frontier {
 
     fn find(study: &mut Study<'_>) -> Result<Self, AnalysisError> {
         let frontier = Self::by(&study.runs.points, &study.options.facets);
-        for place in frontier.places() {
-            let Some(share) = frontier.least_alive(&place).filter(|share| *share >= ALL_ALIVE)
+        for subset in frontier.subsets() {
+            let Some(share) = frontier.least_alive(&subset).filter(|share| *share >= ALL_ALIVE)
             else {
                 continue;
             };
@@ -34,7 +34,7 @@ impl Subject for Frontier {
             study.notes.add(format!(
                 "At {} {share} of every dictionary is alive: a frontier against alive features would be flat, and is not \
                  drawn.",
-                place.describe()
+                subset.describe()
             ));
         }
         if frontier.points.is_empty() {

@@ -4,7 +4,7 @@ use sae_config::Site;
 
 use super::{AcrossRuns, AcrossWhat, Difference, Geometry, Within};
 use crate::bootstrap::Estimate;
-use crate::draw::{Axis, Draw, Figure, Look, Looks, Panel, Series, Told, outline};
+use crate::draw::{Axis, Draw, Figure, Look, Looks, Panel, PointText, Series, outline};
 use crate::evidence::Evidence;
 use crate::matching::{BY, MatchBy};
 use crate::runs::Group;
@@ -104,10 +104,10 @@ fn against_alive(site: Site, looks: &Looks, within: &[&Within]) -> Panel {
             }
         }
         let points = own.iter().map(|run| (run.alive as f64, run.mean.value)).collect();
-        let told = own.iter().map(|run| (run.run.clone(), tell(run))).collect();
+        let texts = own.iter().map(|run| (run.run.clone(), point_text(run))).collect();
         if !own.is_empty() {
             let points = Series::new(group.to_string(), look, Draw::Points, points);
-            series.push(points.of(group).telling(Told::Runs(told)));
+            series.push(points.of(group).with_text(PointText::Runs(texts)));
         }
     }
     let title = format!("{site}: mean of every run, with its interval");
@@ -115,7 +115,7 @@ fn against_alive(site: Site, looks: &Looks, within: &[&Within]) -> Panel {
     Panel::new(title, Axis::new("Alive features"), y, series).at(site)
 }
 
-fn tell(run: &Within) -> String {
+fn point_text(run: &Within) -> String {
     let mean = fixed(run.mean.value, 4);
     format!(
         "{}\nType: {}\nAlive: {}\nMean: {mean}\n{}",
@@ -203,7 +203,7 @@ fn differences(site: Site, by: MatchBy, looks: &Looks, found: &[&Difference]) ->
             interval(&pair.estimate)
         );
         let point = Series::new("", look, Draw::Points, vec![(pair.estimate.value, y)]).unnamed();
-        series.push(point.of(&pair.of).telling(Told::Runs(vec![(String::new(), text)])));
+        series.push(point.of(&pair.of).with_text(PointText::Runs(vec![(String::new(), text)])));
     }
     let title =
         format!("{site}: differences of mean largest cosines, runs matched by {}", by.describe());

@@ -3,7 +3,7 @@
 use sae_config::Site;
 
 use super::Seeds;
-use crate::draw::{Axis, Draw, Figure, Looks, Panel, Series, Told};
+use crate::draw::{Axis, Draw, Figure, Looks, Panel, PointText, Series};
 use crate::runs::facets::describe;
 use crate::table::significant;
 
@@ -29,7 +29,7 @@ pub(super) fn figure(found: &[Seeds], looks: &Looks) -> Figure {
 fn panel(site: Site, found: &[&Seeds], looks: &Looks, name: &str, label: &str) -> Panel {
     let mut series = Vec::new();
     for (group, look) in looks.groups() {
-        let (mut points, mut told) = (Vec::new(), Vec::new());
+        let (mut points, mut texts) = (Vec::new(), Vec::new());
         for seeds in found.iter().filter(|seeds| seeds.group == *group) {
             let Some(values) = seeds.metrics.get(name) else { continue };
             let own: Vec<(f64, f64)> =
@@ -38,7 +38,7 @@ fn panel(site: Site, found: &[&Seeds], looks: &Looks, name: &str, label: &str) -
             let line = Series::new("", look.solid(), Draw::Line, own.clone()).unnamed();
             series.push(line.of(group));
             points.extend(own);
-            told.extend(seeds.runs.iter().zip(values).map(|((seed, run), value)| {
+            texts.extend(seeds.runs.iter().zip(values).map(|((seed, run), value)| {
                 let mut text =
                     format!("{run}\nType: {group}\nSeed: {seed}\n{label}: {}", significant(*value));
                 if !seeds.facets.is_empty() {
@@ -49,7 +49,7 @@ fn panel(site: Site, found: &[&Seeds], looks: &Looks, name: &str, label: &str) -
         }
         if !points.is_empty() {
             let points = Series::new(group.to_string(), look.faint(0.7), Draw::Points, points);
-            series.push(points.of(group).telling(Told::Runs(told)));
+            series.push(points.of(group).with_text(PointText::Runs(texts)));
         }
     }
     let by_k = found.iter().any(|seeds| seeds.strength.to_bits() != seeds.coeff.to_bits());
