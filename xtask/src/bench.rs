@@ -15,10 +15,10 @@ use crate::tool;
 
 /// Measure speed and memory beside the Python peers, and write docs/benchmarks.md
 ///
-/// The peers need `python3`; their packages are installed into a virtual environment under target/.
+/// Of one benchmark alone the table is printed: the page is one run of all of them. The peers need `python3`; their packages are installed into a virtual environment under target/.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  cargo xtask bench                        # data, training on the CPU, analysis
+  cargo xtask bench                        # data, training on the CPU, analysis: docs/benchmarks.md
   cargo xtask bench train --shapes tiny
   cargo xtask bench train --before /tmp/sae    # whether a change has made training slower
   cargo xtask bench train --device cuda --shapes gpt2,gpt2-paper")]
@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// Times that each side is measured
     #[arg(long, value_name = "N", global = true, default_value = "5")]
     rounds: std::num::NonZeroUsize,
+    /// Write the page of a tree that differs from its commit, too
+    #[arg(long)]
+    allow_dirty: bool,
 }
 
 /// The shapes that a CPU is measured at.
@@ -61,6 +64,9 @@ enum What {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.what.is_none() && !arguments.allow_dirty {
+        page::ensure_clean()?;
+    }
     let sae = tool::sae(arguments.sae.as_deref())?;
     let rounds = arguments.rounds.get();
     if let Some(What::Train { shapes, device, before: Some(before) }) = &arguments.what {
@@ -69,15 +75,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let python = peer::python()?;
     match &arguments.what {
-        Some(What::Data) => data::run(&sae, &python, rounds),
+        Some(What::Data) => data::run(&sae, &python, rounds)?,
         Some(What::Train { shapes, device, before: _ }) => {
-            train::run(&sae, &python, shapes, device, rounds)
+            train::run(&sae, &python, shapes, device, rounds)?
         }
-        Some(What::Analysis { sweep }) => analysis::run(&sae, &python, sweep, rounds),
+        Some(What::Analysis { sweep }) => analysis::run(&sae, &python, sweep, rounds)?,
         None => {
-            data::run(&sae, &python, rounds)?;
-            train::run(&sae, &python, &SHAPES.map(str::to_owned), "cpu", rounds)?;
-            analysis::run(&sae, &python, Path::new(analysis::SWEEP), rounds)
+            return page::write(&[
+                data::run(&sae, &python, rounds)?,
+                train::run(&sae, &python, &SHAPES.map(str::to_owned), "cpu", rounds)?,
+                analysis::run(&sae, &python, Path::new(analysis::SWEEP), rounds)?,
+            ]);
         }
-    }
+    };
+    Ok(())
 }

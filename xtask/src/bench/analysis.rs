@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use sae_record::{Manifest, RunFolder, layout};
 use serde_json::Value;
 
-use super::page::{self, Spread, spread};
+use super::page::{Section, Spread, spread};
 use super::peer;
 use crate::tool;
 
@@ -43,7 +43,12 @@ impl Side {
     }
 }
 
-pub(super) fn run(sae: &Path, python: &Path, sweep: &Path, rounds: usize) -> anyhow::Result<()> {
+pub(super) fn run(
+    sae: &Path,
+    python: &Path,
+    sweep: &Path,
+    rounds: usize,
+) -> anyhow::Result<Section> {
     let (mut ours, mut peers) = (Side::default(), Side::default());
     for round in 1..=rounds {
         tool::say(&format!("cosines, round {round} of {rounds}"));
@@ -76,7 +81,7 @@ pub(super) fn run(sae: &Path, python: &Path, sweep: &Path, rounds: usize) -> any
     body.push('\n');
     body.push_str(&whole_sweep(sae, sweep)?);
     tool::print(&body)?;
-    page::write("Analysis", &body)
+    Ok(Section { title: "Analysis", body })
 }
 
 fn sized(command: &mut Command) -> &mut Command {

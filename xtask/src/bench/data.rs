@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use sae_record::{Event, Phase};
 
-use super::page::{self, Spread, spread};
+use super::page::{Section, Spread, spread};
 use super::peer;
 use crate::{corpus, tool};
 
@@ -25,7 +25,7 @@ struct Row {
     peers: Vec<f64>,
 }
 
-pub(crate) fn run(sae: &Path, python: &Path, rounds: usize) -> anyhow::Result<()> {
+pub(crate) fn run(sae: &Path, python: &Path, rounds: usize) -> anyhow::Result<Section> {
     corpus::ensure(Some(sae))?;
     let windows = windows(sae)?;
     let mut rows =
@@ -62,7 +62,7 @@ pub(crate) fn run(sae: &Path, python: &Path, rounds: usize) -> anyhow::Result<()
         text.0.median / training,
     );
     tool::print(&body)?;
-    page::write("Data", &body)
+    Ok(Section { title: "Data", body })
 }
 
 fn million(Spread { median, least, most }: Spread) -> String {
@@ -115,7 +115,9 @@ fn training_rate(sae: &Path) -> anyhow::Result<f64> {
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).context("cannot create target/bench/local")?;
     let text = std::fs::read_to_string(tool::root().join("configs/runs/rust-lm.toml"))?;
+    let root = tool::root().display().to_string();
     let text = text
+        .replace("\"../../", &format!("\"{root}/"))
         .replace("kl = { coeff = 1.0 }", "local = { coeff = 1.0 }")
         .replace("n_samples = 4000", "n_samples = 2400")
         .replace("alive_tokens = 500_000", "alive_tokens = 2_048");

@@ -1,45 +1,56 @@
-//! `docs/benchmarks.md`: a section a benchmark, each with the machine, the date and the commit that it was run on.
+//! `docs/benchmarks.md`: one run of all benchmarks, on one machine, of one commit.
 
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::tool;
 
 const PAGE: &str = "docs/benchmarks.md";
-const HEAD: &str = "# Benchmarks\n\nWritten by `cargo xtask bench`; every number on this page is of one run of it, which \
-alternates between the two sides.\nThe peers are in `scripts/peer/`.\n";
 
-/// Replaces a section of the page, or adds it at the end.
-pub(crate) fn write(title: &str, body: &str) -> anyhow::Result<()> {
-    let path = tool::root().join(PAGE);
-    let page = std::fs::read_to_string(&path).unwrap_or_else(|_| HEAD.to_owned());
-    let page = with_section(&page, title, &format!("{}\n{body}", conditions()));
-    std::fs::write(&path, page).with_context(|| format!("cannot write {PAGE}"))?;
+/// A benchmark's part of the page.
+pub(crate) struct Section {
+    pub title: &'static str,
+    pub body: String,
+}
+
+/// Writes the page.
+pub(crate) fn write(sections: &[Section]) -> anyhow::Result<()> {
+    let mut page = format!(
+        "# Benchmarks\n\nWritten by `cargo xtask bench`; every number on this page is of one run of it, which alternates between \
+         the two sides.\nThe peers are in `scripts/peer/`.\n\n{}",
+        conditions()
+    );
+    for Section { title, body } in sections {
+        page.extend(["\n## ", title, "\n\n", body.trim(), "\n"]);
+    }
+    std::fs::write(tool::root().join(PAGE), page)
+        .with_context(|| format!("cannot write {PAGE}"))?;
     tool::say(&format!("wrote {PAGE}"));
     Ok(())
 }
 
-fn with_section(page: &str, title: &str, body: &str) -> String {
-    let heading = format!("\n## {title}\n");
-    let section = format!("{heading}\n{}\n", body.trim());
-    match page.find(&heading) {
-        None => format!("{}\n{section}", page.trim_end()),
-        Some(start) => {
-            let rest = &page[start + heading.len()..];
-            let end = rest.find("\n## ").map_or("", |end| &rest[end..]);
-            format!("{}{section}{end}", &page[..start])
-        }
-    }
+/// Refuses a tree that differs from its commit: nobody could measure the same again.
+pub(crate) fn ensure_clean() -> anyhow::Result<()> {
+    let changed = output("git", &["status", "--porcelain"]).context(
+        "cannot ask git which commit this is, by which the page names what was measured",
+    )?;
+    ensure!(
+        changed.is_empty(),
+        "the tree differs from its commit, by which the page names what was measured: commit first, or give --allow-dirty \
+         (of one benchmark alone, as `cargo xtask bench train`, the table is printed and no page is written)"
+    );
+    Ok(())
+}
+
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).current_dir(tool::root()).output().ok();
+    let output = output.filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Where and when.
 fn conditions() -> String {
-    let output = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).current_dir(tool::root()).output().ok();
-        let output = output.filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
     let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
@@ -80,16 +91,7 @@ pub(crate) fn spread(values: &[f64]) -> Spread {
 
 #[cfg(test)]
 mod tests {
-    use super::{Spread, spread, with_section};
-
-    #[test]
-    fn sections_are_replaced_where_they_stand() {
-        let page = with_section("# Page\n", "A", "one");
-        let page = with_section(&page, "B", "two");
-        assert_eq!(page, "# Page\n\n## A\n\none\n\n## B\n\ntwo\n");
-        assert_eq!(with_section(&page, "A", "new"), "# Page\n\n## A\n\nnew\n\n## B\n\ntwo\n");
-        assert_eq!(with_section(&page, "B", "new"), "# Page\n\n## A\n\none\n\n## B\n\nnew\n");
-    }
+    use super::{Spread, spread};
 
     #[test]
     fn the_median_is_the_middle() {

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::page::{self, Spread, spread};
+use super::page::{Section, Spread, spread};
 use super::peer;
 use crate::tool;
 
@@ -125,6 +125,7 @@ struct Row {
     our_peak: f64,
     bank_peak: f64,
     peers_peak: f64,
+    peers_imports: f64,
     floor: f64,
     parts: BTreeMap<String, f64>,
 }
@@ -135,7 +136,7 @@ pub(crate) fn run(
     shapes: &[String],
     device: &str,
     rounds: usize,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Section> {
     let mut rows = Vec::new();
     for name in shapes {
         for kind in TYPES {
@@ -143,7 +144,8 @@ pub(crate) fn run(
             rows.push(row(sae, python, name, kind, device, rounds)?);
         }
     }
-    let mut body = body(&rows, rounds, device);
+    let mut body = described(shapes)?;
+    body.push_str(&table(&rows, rounds, device));
     if device == "cpu" {
         body.push_str(
             "\n`gpt2-paper` is for a GPU and was not measured in this run: `cargo xtask bench train --device cuda --shapes \
@@ -151,9 +153,7 @@ pub(crate) fn run(
         );
     }
     tool::print(&body)?;
-    let title =
-        if device == "cpu" { "Training".to_owned() } else { format!("Training on {device}") };
-    page::write(&title, &body)
+    Ok(Section { title: "Training", body })
 }
 
 /// A shape with a type, as both sides take it.
@@ -265,14 +265,44 @@ fn row(
         our_peak: ours.peak(peak),
         bank_peak: bank.peak(peak),
         peers_peak: peers.peak(peak),
+        peers_imports: peers.peak("import_bytes"),
         floor: tokens / (seconds("products") + seconds("adam")),
         parts: serde_json::from_value(ours.last["parts"].clone()).unwrap_or_default(),
     })
 }
 
-fn body(rows: &[Row], rounds: usize, device: &str) -> String {
+/// The shapes in words.
+fn described(shapes: &[String]) -> anyhow::Result<String> {
+    let mut text = "| shape | model | batch | dictionary | active features |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    for name in shapes {
+        let shape = shape(name)?;
+        let number = |key: &str| shape[key].as_u64().unwrap_or_default();
+        let width = number("d_model");
+        let active = match shape["active"].as_u64() {
+            Some(active) => format!("about {active} a token, by the encoder's bias"),
+            None => "those of the initialisation".to_owned(),
+        };
+        text.push_str(&cells(&[
+            format!("`{name}`"),
+            format!(
+                "{}, {} layers of {width}, vocabulary {}",
+                shape["family"].as_str().unwrap_or_default(),
+                number("layers"),
+                number("vocab")
+            ),
+            format!("{} × {} tokens", number("batch"), number("context")),
+            format!("{} elements before block {}", number("expansion") * width, number("layer")),
+            active,
+        ]));
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+fn table(rows: &[Row], rounds: usize, device: &str) -> String {
     let memory = if device == "cpu" {
-        "peak resident memory of the process"
+        "peak resident memory of the process, and what of it the peer's imports alone (Python, PyTorch, TransformerLens) take, \
+         before there is a model"
     } else {
         "peak memory of the card: what it has given to our process, what PyTorch has allocated of it. Ours is in bf16 but \
          for KL, the peer in f32, as the reference trains"
@@ -281,8 +311,8 @@ fn body(rows: &[Row], rounds: usize, device: &str) -> String {
         "Tokens a second, Adam and clipping included: medians of {rounds} rounds, least and most in brackets; {memory}. The peer is PyTorch eager on TransformerLens. The bank has {BANK} SAEs, its rate is \
          of all together, and its last column is its time against {BANK} single runs. The floor is the step's matrix \
          products, each at the rate of its own shape, and Adam's bytes.\n\n\
-         | shape | type | one SAE | peer | ratio | GB | peer's GB | ratio | of the floor | bank | GB | time |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+         | shape | type | one SAE | peer | ratio | GB | peer's GB | of it imports | ratio | of the floor | bank | GB | time |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     );
     for row in rows {
         let line = [
@@ -293,6 +323,8 @@ fn body(rows: &[Row], rounds: usize, device: &str) -> String {
             format!("{:.1}×", row.ours.median / row.peers.median),
             format!("{:.2}", row.our_peak / 1e9),
             format!("{:.2}", row.peers_peak / 1e9),
+            // The card's memory holds no imports.
+            if device == "cpu" { format!("{:.2}", row.peers_imports / 1e9) } else { String::new() },
             format!("{:.2}×", row.our_peak / row.peers_peak),
             format!("{:.0} %", 100.0 * row.ours.median / row.floor),
             rate(row.bank),
