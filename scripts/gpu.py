@@ -137,15 +137,15 @@ def agreement(setting: Setting) -> None:
 def configuration(loss: dict[str, Any], precision: str, **more: Any) -> dict[str, Any]:
     """A run on the embedded model: 20 steps of 16 windows."""
     run = {
-        "model": {"path": "data/rust-lm"},
-        "data": {"train": "data/corpus/train", "context_length": 128, "shuffle_buffer": 64, "seed": 0},
+        "model": {"path": str(Path("data/rust-lm").absolute())},
+        "data": {"train": str(Path("data/corpus/train").absolute()), "context_length": 128, "shuffle_buffer": 64, "seed": 0},
         "sae": {"sites": ["blocks.3.hook_resid_pre"], "expansion": 16, "seed": 0},
         "loss": loss,
         "train": {
             "n_samples": 320, "batch_size": 16, "lr": 1e-3, "max_grad_norm": 10.0, "precision": precision,
             "schedule": {"kind": "cosine", "warmup_samples": 32},
         },
-        "eval": {"data": "data/corpus/validation", "n_samples": 32, "alive_tokens": 4_096},
+        "eval": {"data": str(Path("data/corpus/validation").absolute()), "n_samples": 32, "alive_tokens": 4_096},
         "log": {"every_n_steps": 1},
     }  # fmt: skip
     for key, value in more.items():

@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    // Paths in configurations are relative to the workspace, from wherever the task is called.
+    // The default is named as seen from the workspace, from wherever the task is called.
     let config = std::path::absolute(&arguments.config)?;
     let config = if config.is_file() { config } else { tool::root().join(&arguments.config) };
     let out = match &arguments.out {
@@ -56,7 +56,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None => tool::root().join("runs"),
     };
     let sae = arguments.sae.as_deref().map(std::path::absolute).transpose()?;
-    std::env::set_current_dir(tool::root()).context("cannot enter the workspace")?;
     // What the reference's sweeps are of is left to the binary, which knows models.
     let manifest: Option<Manifest> = if reference::is_reference(&config) {
         None
@@ -67,7 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return tool::print(&describe(manifest));
     }
     let sae = tool::sae(sae.as_deref())?;
-    let is_ours = |path: &Path| path.starts_with("data/corpus");
+    let ours = tool::root().join("data/corpus");
+    let is_ours = |path: &Path| path.starts_with(&ours);
     let mut runs = manifest.iter().flat_map(Manifest::runs);
     let needs_corpus = runs.any(|run| run.config.data.train.local().is_some_and(is_ours));
     if needs_corpus && !arguments.manifest_only {

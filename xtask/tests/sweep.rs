@@ -41,6 +41,7 @@ fn write_configs(place: &Path) -> PathBuf {
             ("n_samples = 256", "n_samples = 32"),
             ("alive_tokens = 500_000", "alive_tokens = 20_000"),
             ("shuffle_buffer = 8192", "shuffle_buffer = 512"),
+            ("\"../../", &format!("\"{}/", root().canonicalize().unwrap().display())),
         ],
     );
     let sweep = place.join("sweep.toml");
@@ -48,7 +49,7 @@ fn write_configs(place: &Path) -> PathBuf {
     edit(
         "configs/sweeps/rust-lm.toml",
         &sweep,
-        &[("base = \"configs/runs/rust-lm.toml\"", base.as_str())],
+        &[("base = \"../runs/rust-lm.toml\"", base.as_str())],
     );
     let text = std::fs::read_to_string(&sweep).unwrap();
     let text: String = text

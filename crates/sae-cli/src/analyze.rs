@@ -9,6 +9,7 @@ use sae_model::device::DeviceChoice;
 use sae_train::progress::Observer;
 use sae_train::{RunSpec, TrainError, measure::measure_activations};
 
+use crate::configuration::Settings;
 use crate::telemetry::Telemetry;
 
 /// Make the tables, figures and report of finished runs: of a sweep, of a single run, or of runs side by side
@@ -25,6 +26,8 @@ use crate::telemetry::Telemetry;
   sae analyze runs/rust-lm --match l0
   # Frontiers of their own for every dictionary size and learning rate
   sae analyze runs/gpt2 --facet sae.expansion --facet train.lr
+  # Where the model has moved since; activations of another one are not measured
+  sae analyze runs/rust-lm --set model.path=/models/rust-lm
   # Without the features that are hardly ever active
   sae analyze runs/rust-lm --alive-above 1e-4")]
 pub(crate) struct Arguments {
@@ -43,6 +46,8 @@ pub(crate) struct Arguments {
     /// Do not load the model to measure activations; what was measured before is shown
     #[arg(long)]
     no_activations: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 pub(crate) fn run(
@@ -50,7 +55,7 @@ pub(crate) fn run(
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
-    let Arguments { folder, match_by, facets, alive_above, no_activations } = arguments;
+    let Arguments { folder, match_by, facets, alive_above, no_activations, settings } = arguments;
     if !folder.is_dir() {
         bail!("there is no folder {}", folder.display());
     }
@@ -61,7 +66,7 @@ pub(crate) fn run(
         ..AnalysisOptions::default()
     };
     if !no_activations {
-        measure(&SweepRuns::load(folder, &options)?, device, telemetry)?;
+        measure(&SweepRuns::load(folder, &options)?, settings, device, telemetry)?;
     }
     let analysis = analyse_with(folder, &options, &mut |event| telemetry.notice(event))?;
     crate::print(&analysis.text)?;
@@ -76,18 +81,21 @@ pub(crate) fn run(
 /// Without these the analysis is poorer, but not wrong: all but a wish to stop is a warning.
 fn measure(
     runs: &SweepRuns,
+    settings: &Settings,
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
     let specs: Vec<RunSpec> = runs
         .finished
         .iter()
-        .map(|run| RunSpec {
-            id: run.id.clone(),
-            folder: runs.folder_of(run),
-            config: run.config.clone(),
+        .map(|run| {
+            Ok(RunSpec {
+                id: run.id.clone(),
+                folder: runs.folder_of(run),
+                config: settings.apply(run.config.clone())?,
+            })
         })
-        .collect();
+        .collect::<anyhow::Result<_>>()?;
     match measure_activations(&runs.folder, &specs, device.resolve()?, telemetry) {
         Ok(()) => Ok(()),
         Err(error @ TrainError::InterruptedEvaluation) => bail!(error),

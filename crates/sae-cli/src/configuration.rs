@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use clap::Args;
 use sae_config::{ConfigError, RunConfig, Site, SiteKind, Source, reference};
 use sae_model::load;
 use sae_record::{Manifest, RunFolder};
@@ -11,19 +12,32 @@ use sae_train::Sources;
 /// Loads a run's configuration; warnings of an import are logged.
 pub(crate) fn load_run(path: &Path) -> anyhow::Result<RunConfig> {
     if !reference::is_reference(path) {
-        return Ok(RunConfig::load(path)?);
+        // In a run's folder it is what the run has recorded, whose paths are as they are.
+        let folder = RunFolder::new(path.parent().unwrap_or(Path::new("")));
+        let is_recorded = path.file_name() == folder.config().file_name()
+            && (folder.inputs().is_file() || folder.summary().is_file());
+        return Ok(if is_recorded {
+            RunConfig::load_recorded(path)
+        } else {
+            RunConfig::load(path)
+        }?);
     }
-    let imported = reference::load(path, &mut |model| sites(path, model))?;
+    let mut imported = reference::load(path, &mut |model| sites(path, model))?;
     warn(path, &imported.warnings);
+    // As there, to the working directory.
+    imported.run.resolve_paths(Path::new("."));
     Ok(imported.run)
 }
 
 /// Expands a sweep of the reference to at most `most` runs.
 pub(crate) fn load_sweep(path: &Path, most: usize) -> anyhow::Result<Manifest> {
     let bank_size = sae_config::sweep::bank_size();
-    let (expanded, warnings) =
+    let (mut expanded, warnings) =
         reference::expand(path, bank_size, most, &mut |model| sites(path, model))?;
     warn(path, &warnings);
+    for run in expanded.jobs.iter_mut().flatten() {
+        run.config.resolve_paths(Path::new("."));
+    }
     Ok(expanded.into())
 }
 
@@ -48,6 +62,21 @@ fn sites(path: &Path, model: &Source) -> Result<Vec<Site>, ConfigError> {
         origin: path.display().to_string(),
         message: format!("saes.sae_positions: cannot tell the model's sites: {error}"),
     })
+}
+
+/// Other values of some keys of a run's configuration.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Another value of a key of the configuration, where a model or data has moved for example; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+impl Settings {
+    /// The configuration with these values.
+    pub fn apply(&self, config: RunConfig) -> anyhow::Result<RunConfig> {
+        Ok(if self.settings.is_empty() { config } else { config.with(&self.settings)? })
+    }
 }
 
 /// SAEs and the configuration they were trained with.
@@ -77,7 +106,7 @@ pub(crate) fn trained(source: &str, config: Option<&Path>) -> anyhow::Result<Tra
         return Ok(Trained { config: load_run(found)?, saes });
     }
     if let Some(run) = run_of_checkpoint(&saes) {
-        return Ok(Trained { config: RunConfig::load(&run.config())?, saes });
+        return Ok(Trained { config: RunConfig::load_recorded(&run.config())?, saes });
     }
     let folder = RunFolder::new(&saes);
     if !folder.config().is_file() && saes.join("state.safetensors").is_file() {
@@ -100,7 +129,7 @@ pub(crate) fn trained(source: &str, config: Option<&Path>) -> anyhow::Result<Tra
             saes.display()
         );
     }
-    Ok(Trained { config: RunConfig::load(&folder.config())?, saes })
+    Ok(Trained { config: RunConfig::load_recorded(&folder.config())?, saes })
 }
 
 /// The run's folder, where a path is one of its checkpoints: `RUN/checkpoints/step_N`.

@@ -6,7 +6,7 @@ use clap::Args;
 use sae_config::Source;
 use sae_model::device::DeviceChoice;
 
-use crate::configuration::{Trained, trained};
+use crate::configuration::{Settings, Trained, trained};
 use crate::telemetry::Telemetry;
 
 /// Evaluate SAEs, on their own evaluation set or another
@@ -20,6 +20,8 @@ use crate::telemetry::Telemetry;
   sae eval runs/gpt2/checkpoints/step_2500
   # More windows, of other data
   sae eval runs/rust-lm/e2e_sparsity-0.8 --data data/corpus/validation --n-samples 2048
+  # A model that has moved since; where it is another one, a warning says so
+  sae eval runs/gpt2 --set model.path=/models/gpt2
   # Published SAEs of the reference
   sae eval hf://apollo-research/e2e-saes-gpt2/e2e_similar_ce_layer_6.pt")]
 pub(crate) struct Arguments {
@@ -38,6 +40,8 @@ pub(crate) struct Arguments {
     /// The column of that data, where it is not the training data's
     #[arg(long, requires = "data")]
     column: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
     /// Evaluate on so many windows instead
     #[arg(long, value_name = "WINDOWS", value_parser = clap::value_parser!(u64).range(1..))]
     n_samples: Option<u64>,
@@ -48,7 +52,8 @@ pub(crate) fn run(
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
-    let Trained { mut config, saes } = trained(&arguments.saes, arguments.config.as_deref())?;
+    let Trained { config, saes } = trained(&arguments.saes, arguments.config.as_deref())?;
+    let mut config = arguments.settings.apply(config)?;
     if let Some(data) = &arguments.data {
         config.eval.data = data.clone();
         config.eval.split.clone_from(&arguments.split);

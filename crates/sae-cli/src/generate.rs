@@ -10,7 +10,7 @@ use sae_record::{Event, Phase};
 use sae_train::generate::{Request, generate};
 use sae_train::progress::Observer;
 
-use crate::configuration::trained;
+use crate::configuration::{Settings, trained};
 use crate::telemetry::Telemetry;
 
 /// Go on with a text, by the model alone and with its SAEs spliced in, side by side
@@ -50,6 +50,8 @@ pub(crate) struct Arguments {
     /// Seed of the choice
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    settings: Settings,
     /// The SAEs' configuration, where it does not lie beside them
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -75,7 +77,8 @@ pub(crate) fn run(
     } else {
         Sampling::Random { temperature, top_k: arguments.top_k.map(usize::from), top_p }
     };
-    let found = trained(&arguments.saes, arguments.config.as_deref())?;
+    let mut found = trained(&arguments.saes, arguments.config.as_deref())?;
+    found.config = arguments.settings.apply(found.config)?;
     let bos = match (arguments.bos, arguments.no_bos) {
         (true, _) => true,
         (_, true) => false,

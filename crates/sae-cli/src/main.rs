@@ -2,6 +2,7 @@
 
 mod analyze;
 mod bench;
+mod config;
 mod configuration;
 mod convert;
 mod eval;
@@ -44,6 +45,7 @@ const MAP: &str = "Where to begin:
   train     train (one run)   sweep (many, to a frontier)   import (the reference's YAML)   pin (the hub's commits)
   look      eval (metrics of a run)   analyze (figures and report)   generate (text with SAEs spliced in)
   share     convert (weights of other formats)
+  learn     config (what every key of a configuration means)
   machine   bench (speeds)   completions (for a shell)
 
 Every command has its own help with examples: sae train --help";
@@ -74,6 +76,7 @@ enum Command {
     Analyze(analyze::Arguments),
     Import(import::Arguments),
     Pin(pin::Arguments),
+    Config(config::Arguments),
     Convert(convert::Arguments),
     Generate(generate::Arguments),
     Bench(bench::Arguments),
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
         Command::Completions(arguments) => arguments.run(),
         Command::Import(arguments) => import::run(arguments),
         Command::Pin(arguments) => pin::run(arguments),
+        Command::Config(arguments) => config::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments, cli.global.device, &mut telemetry),
     };

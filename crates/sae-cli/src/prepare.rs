@@ -86,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::R
                 }
                 (None, Some(tokenizer), Some(context_length)) => {
                     let tokenizer = TextTokenizer::load(&sources.tokenizer(tokenizer)?)?;
+                    tracing::info!("{}", tokenizer.describe(arguments.bos));
                     let context_length = context_length.get();
                     telemetry.notice(Event::began(Phase::Windows, 0, context_length as u64));
                     let progress = |done| telemetry.notice(Event::advanced(done));

@@ -46,9 +46,11 @@ pub(crate) fn load_pretraining(path: &Path) -> anyhow::Result<PretrainConfig> {
     if !reference::is_reference(path) {
         return Ok(PretrainConfig::load(path)?);
     }
-    let imported = reference::load_language_model(path)?;
+    let mut imported = reference::load_language_model(path)?;
     for warning in &imported.warnings {
         tracing::warn!("{}: {warning}", path.display());
     }
+    // As there, to the working directory.
+    imported.config.resolve_paths(Path::new("."));
     Ok(imported.config)
 }

@@ -10,7 +10,7 @@ use sae_record::summary::Status;
 use sae_record::{Manifest, RunFolder, Summary};
 use sae_train::{RunSpec, made_with, train};
 
-use crate::configuration::load_run;
+use crate::configuration::{Settings, load_run};
 use crate::profile::Profiler;
 use crate::telemetry::Telemetry;
 
@@ -22,6 +22,8 @@ use crate::telemetry::Telemetry;
 #[command(after_help = "Examples:
   # One run
   sae train configs/runs/rust-lm.toml --out runs/first
+  # The same with another rate
+  sae train configs/runs/rust-lm.toml --set train.lr=1e-3 --out runs/second
   # A configuration of the reference, imported
   sae train gpt2_e2e.yaml --out runs/gpt2-e2e
   # The third bank of a sweep, as launchers do
@@ -42,6 +44,8 @@ pub(crate) struct Arguments {
     /// Print the configuration, checked without its model and data, and stop
     #[arg(long)]
     print_config: bool,
+    #[command(flatten)]
+    settings: Settings,
     /// Print where a step's time goes, once all are taken
     #[arg(long)]
     profile: bool,
@@ -52,11 +56,14 @@ pub(crate) fn run(
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
-    let specs = match (&arguments.config, &arguments.manifest, arguments.job) {
+    let mut specs = match (&arguments.config, &arguments.manifest, arguments.job) {
         (Some(config), ..) => vec![single(config, arguments.out.as_deref())?],
         (None, Some(manifest), Some(job)) => job_of(manifest, job)?,
         _ => bail!("give a configuration, or --manifest with --job"),
     };
+    for spec in &mut specs {
+        spec.config = arguments.settings.apply(spec.config.clone())?;
+    }
     if arguments.print_config {
         for spec in &specs {
             let text = spec.config.to_toml()?;

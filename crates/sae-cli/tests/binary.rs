@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sae_config::SweepConfig;
-use support::{fails, model, sae, succeeds, windows};
+use support::{fails, model, sae, says, stderr, succeeds, windows};
 use tempfile::TempDir;
 
 /// A folder with windows of random-looking tokens and a run's configuration.
@@ -48,6 +48,7 @@ fn every_command_explains_itself_with_an_example() {
         "convert",
         "generate",
         "completions",
+        "config",
     ] {
         assert!(help.contains(command), "{command}");
         let help = succeeds(&sae(&[command, "--help"], here));
@@ -85,6 +86,83 @@ fn train_then_eval() {
     let half = succeeds(&sae(&["eval", "runs/one", "--n-samples", "8"], at));
     let half: serde_json::Value = serde_json::from_str(&half).unwrap();
     assert_eq!(half["tokens"], 8 * 16);
+}
+
+/// Runs are whole wherever they are opened from, and go on where their model has moved to; another model is another one.
+#[test]
+fn runs_open_from_anywhere_and_models_may_move() {
+    let place = place();
+    let at = place.path();
+    let copy = |to: &str| {
+        std::fs::create_dir(at.join(to)).unwrap();
+        for file in std::fs::read_dir(model()).unwrap().map(|file| file.unwrap()) {
+            std::fs::copy(file.path(), at.join(to).join(file.file_name())).unwrap();
+        }
+    };
+    copy("model");
+    let text = std::fs::read_to_string(at.join("run.toml")).unwrap();
+    let text = text.replace(&format!("{:?}", model()), "\"model\"");
+    std::fs::write(at.join("run.toml"), text).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let there = elsewhere.path();
+    let config = at.join("run.toml");
+    succeeds(&sae(&["train", config.to_str().unwrap(), "--out", "run"], there));
+    let recorded = std::fs::read_to_string(there.join("run/config.toml")).unwrap();
+    assert!(recorded.contains(&format!("path = {:?}", at.join("model"))), "{recorded}");
+    let run = there.join("run");
+    let run = run.to_str().unwrap();
+    let before = succeeds(&sae(&["eval", run], at));
+    std::fs::rename(at.join("model"), at.join("moved")).unwrap();
+    fails(&sae(&["eval", run], at), &["/model", "no such folder"]);
+    let moved = format!("model.path={}", at.join("moved").display());
+    assert_eq!(succeeds(&sae(&["eval", run, "--set", "model.path=moved"], at)), before);
+    // A finished run is finished, wherever its model is, if it is there and the same one.
+    let config = config.to_str().unwrap();
+    let again =
+        |settings: &[&str]| sae(&[&["train", config, "--out", run], settings].concat(), there);
+    succeeds(&again(&["--set", &moved]));
+    fails(&again(&["--set", "model.path=none"]), &["none"]);
+    std::fs::rename(at.join("moved"), at.join("model")).unwrap();
+    copy("other");
+    let weights = at.join("other/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let other = format!("model.path={}", at.join("other").display());
+    fails(&again(&["--set", &other]), &["begun with another model", "other"]);
+    let evaluated = sae(&["eval", run, "--set", &other], at);
+    says(&stderr(&evaluated), &["not the one that its SAEs were trained in"]);
+    fails(&again(&["--set", "train.lr=0.5"]), &["lr = "]);
+    fails(
+        &sae(&["eval", run, "--set", "model.pth=x"], at),
+        &["--set model.pth=x", "did you mean `path`"],
+    );
+}
+
+#[test]
+fn keys_are_explained() {
+    let here = Path::new(".");
+    let explain = |key: &str| succeeds(&sae(&["config", "--explain", key], here));
+    says(&explain("sae.expansion"), &["F / D", "number above 0", "saes.dict_size_to_input_ratio"]);
+    says(&explain("data.train"), &["# of a run file", "# of a pretrain file"]);
+    says(&explain("loss"), &["[loss.kl]", "loss.kl.coeff", "required"]);
+    fails(&sae(&["config", "--explain", "lr"], here), &["did you mean `train.lr`?"]);
+    fails(&sae(&["config", "--explain", "sae.expnsion"], here), &["`sae.expansion`"]);
+    let schema = succeeds(&sae(&["config", "--schema", "sweep"], here));
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    assert_eq!(schema["properties"]["set"]["properties"]["train.lr"]["type"], "number");
+    says(&succeeds(&sae(&["config", "--markdown"], here)), &["### `[train.schedule]`"]);
+    assert_eq!(sae(&["config"], here).status.code(), Some(2));
+}
+
+#[test]
+fn a_copied_binary_finds_libtorch() {
+    let place = tempfile::tempdir().unwrap();
+    let copy = place.path().join("sae");
+    std::fs::copy(env!("CARGO_BIN_EXE_sae"), &copy).unwrap();
+    let mut command = std::process::Command::new(copy);
+    let output = command.arg("--version").env_remove("LD_LIBRARY_PATH").output().unwrap();
+    says(&succeeds(&output), &["libtorch 2.11.0"]);
 }
 
 #[test]
@@ -126,9 +204,10 @@ fn a_sweep_is_trained_and_analysed() {
         4
     );
     assert!(at.join("runs/small/report.html").is_file());
-    // The same by one command, and once more, when there is nothing left to train.
+    // The same by one command, from anywhere, and once more, when there is nothing left to train.
     let elsewhere = at.join("elsewhere");
-    let again = sae(&["sweep", "sweep.toml", "--jobs", "1", "--out", "elsewhere/runs"], at);
+    std::fs::create_dir(&elsewhere).unwrap();
+    let again = sae(&["sweep", "../sweep.toml", "--jobs", "1"], &elsewhere);
     let said = String::from_utf8_lossy(&again.stderr);
     assert!(again.status.success() && said.contains("job 0, e2e ×4: done"), "{said}");
     assert!(elsewhere.join("runs/small/report.html").is_file());
@@ -137,9 +216,9 @@ fn a_sweep_is_trained_and_analysed() {
     let points =
         |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["points"].clone();
     assert_eq!(points(&frontier(&elsewhere)).as_array().unwrap().len(), 4);
-    let again = sae(&["sweep", "sweep.toml", "--out", "elsewhere/runs"], at);
+    let again = sae(&["sweep", "../sweep.toml"], &elsewhere);
     assert!(String::from_utf8_lossy(&again.stderr).contains("finished before, skipped"));
-    let shown = succeeds(&sae(&["sweep", "sweep.toml", "--dry-run"], at));
+    let shown = succeeds(&sae(&["sweep", "../sweep.toml", "--dry-run"], &elsewhere));
     assert!(shown.contains("4 runs in 1 jobs"), "{shown}");
     // A single run of it.
     let run = at.join("runs/small").join(&manifest.runs().next().unwrap().folder);

@@ -119,6 +119,11 @@ fn with_section<T: DeserializeOwned>(
     }
 }
 
+/// The folder that relative paths in a file are seen from.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
 /// Reads a file of configuration.
 pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
     crate::file::read_text(path, crate::file::LONGEST_TEXT)
@@ -130,12 +135,17 @@ fn nearest_key(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("unknown field `")?;
     let mut quoted = rest.split('`').step_by(2);
     let unknown = quoted.next()?;
-    quoted
-        .filter(|known| !known.is_empty() && !known.contains(char::is_whitespace))
+    let known = quoted.filter(|known| !known.is_empty() && !known.contains(char::is_whitespace));
+    nearest(unknown, known).map(str::to_owned)
+}
+
+/// The nearest of the known names, if any is near.
+pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
         .map(|known| (strsim::normalized_damerau_levenshtein(unknown, known), known))
         .filter(|(similarity, _)| *similarity > 0.3)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, known)| known.to_owned())
+        .map(|(_, known)| known)
 }
 
 #[cfg(test)]

@@ -30,12 +30,38 @@
 //! assert_eq!(run.n_steps(), 300);
 //! # Ok::<(), sae_config::ConfigError>(())
 //! ```
+//!
+//! The same types are built in Rust, without a file; what is not given is as where it is left out of one. [`RunConfig::check`]
+//! checks the whole; `docs/configuration.md` says what every key means, and [`keys`] tells it of the types.
+//!
+//! ```
+//! use sae_config::loss::{LossConfig, SparsityConfig, TermConfig};
+//! use sae_config::run::{DataConfig, EvalConfig, LogConfig, ModelConfig, SaeConfig, TrainConfig};
+//! use sae_config::{RunConfig, Site};
+//!
+//! let run = RunConfig {
+//!     model: ModelConfig::new("data/rust-lm".parse()?),
+//!     data: DataConfig::new("data/corpus/train".parse()?, 128.try_into()?),
+//!     sae: SaeConfig { seed: 1, ..SaeConfig::new(vec![Site::resid_pre(3)], 16.0.try_into()?) },
+//!     loss: LossConfig {
+//!         kl: Some(TermConfig { coeff: 1.0.try_into()? }),
+//!         ..LossConfig::of(SparsityConfig::l1(2.0.try_into()?))
+//!     },
+//!     train: TrainConfig { n_samples: Some(4800), ..TrainConfig::new(16.try_into()?, 1e-3.try_into()?) },
+//!     eval: EvalConfig::new("data/corpus/validation".parse()?),
+//!     log: LogConfig::default(),
+//! };
+//! run.check("my run")?;
+//! println!("{}", run.to_toml()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod architecture;
 mod error;
 pub mod estimate;
 pub mod file;
 pub mod fingerprint;
+pub mod keys;
 pub mod loss;
 pub mod message;
 mod number;
@@ -48,7 +74,7 @@ mod source;
 pub mod sweep;
 
 pub use architecture::Architecture;
-pub use error::ConfigError;
+pub use error::{ConfigError, nearest};
 pub use number::{Coefficient, Fraction, Positive};
 pub use pretrain::PretrainConfig;
 pub use run::{RunConfig, Variant};

@@ -1,5 +1,6 @@
 //! The loss: a list of terms, with the options of each. What they compute stands in `sae-splice::terms`, one file a term.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Coefficient, Site};
@@ -15,11 +16,12 @@ pub enum Scope {
     Output,
 }
 
-/// Makes the types of a loss and of a term: the key below `loss`, the variant with its options, the scope.
+/// Makes the types of a loss and of a term: the key below `loss`, the variant with its options, the scope, and the reference's
+/// key, where it has one.
 macro_rules! terms {
-    ($($(#[doc = $doc:literal])* $key:ident, $Variant:ident($Options:ty), $Scope:ident;)*) => {
+    ($($(#[doc = $doc:literal])* $key:ident, $Variant:ident($Options:ty), $Scope:ident $(, $reference:literal)?;)*) => {
         /// The terms of the loss. A term left out is neither trained on nor tracked; a coefficient of 0 tracks it.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct LossConfig {
             /// `coeff · mean_n ‖c_n‖_p / D`.
@@ -27,6 +29,7 @@ macro_rules! terms {
             $(
                 $(#[doc = $doc])*
                 #[serde(default, skip_serializing_if = "Option::is_none")]
+                $(#[schemars(extend("x-reference" = $reference))])?
                 pub $key: Option<$Options>,
             )*
         }
@@ -87,15 +90,15 @@ macro_rules! terms {
 // One line a term.
 terms! {
     /// MSE between the SAE's output and its input (the reference's `out_to_in`).
-    local, Local(TermConfig), Dictionary;
+    local, Local(TermConfig), Dictionary, "loss.out_to_in";
     /// The same, divided by the variance of the activations: the fraction of variance unexplained.
     fvu, Fvu(TermConfig), Dictionary;
     /// MSE between the SAE's output and the clean activation there (the reference's `out_to_orig`).
-    output, Output(TermConfig), Dictionary;
+    output, Output(TermConfig), Dictionary, "loss.out_to_orig";
     /// MSE to the clean activations at later sites (the reference's `in_to_orig`).
     downstream, Downstream(DownstreamConfig), Sites;
     /// KL divergence of the spliced model's output distribution from the original's (the reference's `logits_kl`).
-    kl, Kl(TermConfig), Output;
+    kl, Kl(TermConfig), Output, "loss.logits_kl";
 }
 
 impl Term<'_> {
@@ -106,22 +109,31 @@ impl Term<'_> {
 }
 
 /// The sparsity term.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SparsityConfig {
     /// The sparsity coefficient, λ in the paper.
+    #[schemars(extend("x-reference" = "loss.sparsity.coeff"))]
     pub coeff: Coefficient,
     /// The norm's exponent; 1 in the paper. 0 stands for the number of active features, of architectures that have a
     /// gradient for it.
     #[serde(default = "p_norm")]
+    #[schemars(extend("x-reference" = "loss.sparsity.p_norm"))]
     pub p: Coefficient,
 }
 
+impl SparsityConfig {
+    /// The paper's: the L1 norm.
+    pub fn l1(coeff: Coefficient) -> Self {
+        Self { coeff, p: p_norm() }
+    }
+}
+
 /// A term with a coefficient.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TermConfig {
-    /// The coefficient.
+    /// What the term is multiplied by; with 0 it is tracked, not trained on.
     pub coeff: Coefficient,
 }
 
@@ -132,13 +144,15 @@ impl TermConfig {
 }
 
 /// The downstream term.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DownstreamConfig {
-    /// Divided evenly among the sites.
+    /// What the term is multiplied by, divided evenly among the sites.
+    #[schemars(extend("x-reference" = "loss.in_to_orig.total_coeff"))]
     pub total_coeff: Coefficient,
     /// The sites; empty means every `hook_resid_pre` after the first SAE that has no SAE itself.
     #[serde(default)]
+    #[schemars(extend("x-reference" = "loss.in_to_orig.hook_positions"))]
     pub sites: Vec<Site>,
 }
 

@@ -1,9 +1,12 @@
 //! Numbers with a range: a value of these types is always finite and where it has to be.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 macro_rules! ranged {
-    ($(#[$doc:meta])* $name:ident, $test:expr, $expected:literal) => {
+    ($(#[$doc:meta])* $name:ident, $test:expr, $expected:literal, $bounds:tt) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
         #[serde(try_from = "f64", into = "f64")]
@@ -29,6 +32,16 @@ macro_rules! ranged {
             }
         }
 
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($bounds)
+            }
+        }
+
         impl From<$name> for f64 {
             fn from(value: $name) -> f64 {
                 value.0
@@ -41,19 +54,22 @@ ranged!(
     /// A finite number, zero or more. A loss's term with a coefficient of zero is tracked, not trained on.
     Coefficient,
     |value| value.is_finite() && value >= 0.0,
-    "a finite number of 0 or more"
+    "a finite number of 0 or more",
+    { "type": "number", "minimum": 0 }
 );
 ranged!(
     /// A finite number above zero (learning rate, expansion, norm bound).
     Positive,
     |value| value.is_finite() && value > 0.0,
-    "a finite number above 0"
+    "a finite number above 0",
+    { "type": "number", "exclusiveMinimum": 0 }
 );
 ranged!(
     /// A number from 0 to 1.
     Fraction,
     |value| (0.0..=1.0).contains(&value),
-    "a number from 0 to 1"
+    "a number from 0 to 1",
+    { "type": "number", "minimum": 0, "maximum": 1 }
 );
 
 #[cfg(test)]

@@ -3,14 +3,15 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{from_text, read};
+use crate::error::{folder_of, from_text, read};
 use crate::run::{min_lr_factor, positive, shuffle_buffer, text_column};
 use crate::{Coefficient, ConfigError, Fraction, Positive, Source};
 
 /// A pretraining run of a GPT-2 of any size.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
     /// The model's sizes.
@@ -26,24 +27,29 @@ pub struct PretrainConfig {
 }
 
 /// The sizes of a GPT-2.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSizes {
     /// Layers.
+    #[schemars(extend("x-reference" = "tlens_config.n_layers"))]
     pub n_layers: NonZeroUsize,
     /// Width of the residual stream.
+    #[schemars(extend("x-reference" = "tlens_config.d_model", "x-unit" = "dimensions"))]
     pub d_model: NonZeroUsize,
     /// Attention heads.
+    #[schemars(extend("x-reference" = "tlens_config.d_head"))]
     pub n_heads: NonZeroUsize,
     /// Longest context, and the length of the training windows.
+    #[schemars(extend("x-reference" = "tlens_config.n_ctx", "x-unit" = "tokens"))]
     pub context_length: NonZeroUsize,
     /// Seed of the initialisation.
     #[serde(default)]
+    #[schemars(extend("x-reference" = "seed"))]
     pub seed: u64,
 }
 
 /// The data of a pretraining run: parquet files, folders of them, globs, or data sets of the hub (`hf://owner/name`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainData {
     /// Data to train on.
@@ -52,41 +58,52 @@ pub struct PretrainData {
     pub validation: Source,
     /// Windows to leave out at the start of the training data.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("x-unit" = "windows", "default" = 0))]
     pub skip: u64,
     /// The column of both.
     #[serde(default = "text_column")]
     pub column: String,
     /// The tokeniser's folder, file or hub repository; the model is given as many ids.
+    #[schemars(extend("x-reference" = "tlens_config.tokenizer_name"))]
     pub tokenizer: Source,
-    /// Whether every window of text begins with the tokeniser's beginning-of-text token.
+    /// Whether every window of text begins with the tokeniser's beginning-of-text token (`bos_token`; its end-of-text token where
+    /// it has none). Documents are joined by the end-of-text token (`eos_token`) either way.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = false))]
     pub bos: bool,
     /// Windows in the shuffle buffer.
     #[serde(default = "shuffle_buffer")]
+    #[schemars(extend("x-unit" = "windows"))]
     pub shuffle_buffer: NonZeroUsize,
     /// Seed of the order.
     #[serde(default)]
+    #[schemars(extend("x-reference" = "seed"))]
     pub seed: u64,
 }
 
 /// The optimiser of a pretraining run, and its length: `n_steps` or `n_epochs`, not both; one epoch where both are left out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainSteps {
     /// Optimiser steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-unit" = "optimiser steps"))]
     pub n_steps: Option<NonZeroUsize>,
     /// Passes over the training data, each of as many steps as it has whole batches; its windows are counted first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-reference" = "train.n_epochs", "x-unit" = "passes over the data"))]
     pub n_epochs: Option<NonZeroUsize>,
     /// Windows in a step.
     #[serde(default = "batch_size")]
+    #[schemars(extend("x-reference" = "train.effective_batch_size", "x-unit" = "windows"))]
     pub batch_size: NonZeroUsize,
     /// AdamW's learning rate after warm-up.
     #[serde(default = "lr")]
+    #[schemars(extend("x-reference" = "train.lr"))]
     pub lr: Positive,
     /// Steps of warm-up.
     #[serde(default)]
+    #[schemars(extend("x-reference" = "train.warmup_samples", "x-unit" = "optimiser steps"))]
     pub warmup_steps: usize,
     /// The rate at the end of the cosine, as a fraction of the full one; 1 keeps the rate.
     #[serde(default = "min_lr_factor")]
@@ -142,8 +159,33 @@ const MOST_SKIPPED: u64 = 1 << 50;
 const MOST_STEPS: u64 = 1 << 40;
 
 impl PretrainConfig {
-    /// Reads and checks a TOML file.
+    /// Reads and checks a TOML file. Relative paths in it are relative to the file, and absolute in what is returned.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut config = Self::load_recorded(path)?;
+        config.resolve_paths(folder_of(path));
+        Ok(config)
+    }
+
+    /// Empties the paths of data and tokeniser on this machine, to compare configurations of what may have moved.
+    pub fn clear_local_paths(&mut self) {
+        let PretrainData { train, validation, tokenizer, .. } = &mut self.data;
+        for source in [train, validation, tokenizer] {
+            if let Source::Local(path) = source {
+                path.clear();
+            }
+        }
+    }
+
+    /// Makes relative paths absolute, as seen from `folder`.
+    pub fn resolve_paths(&mut self, folder: &Path) {
+        let PretrainData { train, validation, tokenizer, .. } = &mut self.data;
+        for source in [train, validation, tokenizer] {
+            source.resolve(folder);
+        }
+    }
+
+    /// Reads and checks the TOML that is recorded beside a model. Its paths are as they are.
+    pub fn load_recorded(path: &Path) -> Result<Self, ConfigError> {
         Self::parse(&read(path)?, &path.display().to_string())
     }
 

@@ -1,22 +1,30 @@
 //! One run: what is trained, on what, towards what.
 //!
 //! A [`RunConfig`] is read from TOML ([`RunConfig::load`]), every key named and every value in its range, and checked as
-//! a whole ([`RunConfig::check`]) before anything starts. Paths are relative to the working directory.
+//! a whole ([`RunConfig::check`]) before anything starts. Relative paths in it are relative to the file.
 
 mod check;
+mod sections;
 
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{from_table, from_text, read};
+use crate::error::{folder_of, from_table, from_text, read};
 use crate::loss::{LossConfig, Scope, Term};
-use crate::{Architecture, ConfigError, Fraction, Positive, Site, Source};
+use crate::{ConfigError, Site, Source};
 
-/// A run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub use sections::{
+    DataConfig, EvalConfig, LogConfig, ModelConfig, Precision, Processing, SaeConfig,
+    ScheduleConfig, ScheduleKind, TrainConfig,
+};
+pub(crate) use sections::{min_lr_factor, positive, shuffle_buffer, text_column};
+
+/// A run: what is trained, on which data and which model, towards what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// The frozen language model.
@@ -25,7 +33,8 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// The SAEs.
     pub sae: SaeConfig,
-    /// What is minimised.
+    /// What is minimised: a sum of terms, each a table. A term that is left out is neither trained on nor tracked; one with
+    /// coefficient 0 is tracked.
     pub loss: LossConfig,
     /// How it is minimised.
     pub train: TrainConfig,
@@ -34,258 +43,6 @@ pub struct RunConfig {
     /// What is written while the run goes on.
     #[serde(default)]
     pub log: LogConfig,
-}
-
-/// The frozen language model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// A folder in Hugging Face layout (`config.json`, weights, `tokenizer.json`), a repository of the hub
-    /// (`hf://owner/name`), or a checkpoint `.pt` of a TransformerLens model.
-    pub path: Source,
-    /// What is done to the weights after loading. Activations, and so the SAEs trained on them, depend on it.
-    #[serde(default)]
-    pub processing: Processing,
-}
-
-/// Processing of a model's weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Processing {
-    /// The weights as they are.
-    #[default]
-    None,
-    /// As TransformerLens does by default, and so the reference: norms folded into what reads them, weights that write
-    /// to the residual stream centred, the unembedding centred.
-    TransformerLens,
-}
-
-/// The training data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// A parquet file, a folder of them, a glob, or a data set of the hub (`hf://owner/name`).
-    pub train: Source,
-    /// The split, where files of several lie together: those with this word in their path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub split: Option<String>,
-    /// Windows to leave out at the start of the data: held out for the evaluation where that is of the same data.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub skip: u64,
-    /// The column to read: text, which is tokenised on the way, or lists of integers, which are windows already.
-    #[serde(default = "text_column")]
-    pub column: String,
-    /// Tokens in a window (a sample), the model's context or less.
-    pub context_length: NonZeroUsize,
-    /// The folder, file or hub repository of the tokeniser, where it is not the model's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<Source>,
-    /// Whether every window of tokenised text begins with the tokeniser's beginning-of-text token.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub bos: bool,
-    /// Windows in the shuffle buffer; 1 keeps the order of the files.
-    #[serde(default = "shuffle_buffer")]
-    pub shuffle_buffer: NonZeroUsize,
-    /// Seed of the order of the data; it does not touch initialisation.
-    #[serde(default)]
-    pub seed: u64,
-}
-
-/// The SAEs of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SaeConfig {
-    /// One dictionary at each of these sites, in the order of computation: an SAE, which reads the activation there and
-    /// replaces it with its reconstruction; or, where `reads` is given, a transcoder, which writes there.
-    pub sites: Vec<Site>,
-    /// The sites that transcoders read, one for each of `sites` and not after it: `blocks.3.mlp.hook_in` for
-    /// `blocks.3.hook_mlp_out`. Left out, every dictionary reads the site that it writes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub reads: Vec<Site>,
-    /// Whether a linear skip connection, 0 at first, adds to each reconstruction what a matrix makes of the input; for
-    /// transcoders.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub skip: bool,
-    /// Dictionary elements per dimension of the activation that is read, `F / D`.
-    pub expansion: Positive,
-    /// How a dictionary makes its code, with the options of the architecture; the paper's ReLU where left out.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub architecture: Architecture,
-    /// Seed of the initialisation.
-    #[serde(default)]
-    pub seed: u64,
-    /// SAEs to start from instead, at the sites that they are for: folders in SAELens's format, run folders, checkpoints,
-    /// or the reference's `.pt` files; a later one replaces an earlier one at its site.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pretrained: Vec<Source>,
-    /// Whether pretrained SAEs are trained on; left out, they stay as they are beside those that are trained.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub retrain: bool,
-}
-
-/// The optimiser, its schedule and the length of the run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Windows to train on; all of the data, once, where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub n_samples: Option<u64>,
-    /// Windows in a forward pass.
-    pub batch_size: NonZeroUsize,
-    /// Windows in an optimiser step, a multiple of `batch_size`; `batch_size` where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub effective_batch_size: Option<NonZeroUsize>,
-    /// Adam's learning rate after warm-up.
-    pub lr: Positive,
-    /// Gradients of a run, all its SAEs together, are scaled down to this norm.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_grad_norm: Option<Positive>,
-    /// The learning rate over the run.
-    #[serde(default)]
-    pub schedule: ScheduleConfig,
-    /// The precision of weights and activations.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub precision: Precision,
-    /// Whether the blocks after the SAE are computed a second time on the way back, one by one, instead of all being kept:
-    /// less memory, for one more forward pass. (Smaller `batch_size`s, accumulated, need less memory too, at no cost.)
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub recompute: bool,
-}
-
-/// A floating-point precision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Single.
-    #[default]
-    F32,
-    /// Double: for comparisons of implementations; twice the memory and slower.
-    F64,
-    /// For GPUs: the language model, the SAEs' products and that of KL's gradient in bfloat16; the SAEs' parameters, the
-    /// optimiser, logits and the KL divergence in single precision.
-    Bf16,
-}
-
-/// The shape of the learning rate over the run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleConfig {
-    /// The shape.
-    #[serde(default)]
-    pub kind: ScheduleKind,
-    /// Windows over which the rate rises to its full value.
-    #[serde(default)]
-    pub warmup_samples: u64,
-    /// Windows at the end over which a linear schedule falls.
-    #[serde(default)]
-    pub cooldown_samples: u64,
-    /// The rate at the end, as a fraction of the full one.
-    #[serde(default = "min_lr_factor")]
-    pub min_lr_factor: Fraction,
-}
-
-impl Default for ScheduleConfig {
-    fn default() -> Self {
-        Self {
-            kind: ScheduleKind::default(),
-            warmup_samples: 0,
-            cooldown_samples: 0,
-            min_lr_factor: min_lr_factor(),
-        }
-    }
-}
-
-/// The shapes of a schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ScheduleKind {
-    /// Half a cosine from the full rate to `min_lr_factor`.
-    #[default]
-    Cosine,
-    /// Constant, then a straight line down over `cooldown_samples`.
-    Linear,
-}
-
-/// What is measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvalConfig {
-    /// Parquet of the same kind as the training data, and none of it: other files, or its first windows where
-    /// `data.skip` holds them out.
-    pub data: Source,
-    /// The split, as `data.split`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub split: Option<String>,
-    /// The column, where it is not the training data's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub column: Option<String>,
-    /// Windows to evaluate on, from the start of the data; all where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub n_samples: Option<u64>,
-    /// Windows in a forward pass; the training batch where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch_size: Option<NonZeroUsize>,
-    /// Evaluate each time so many windows have been trained on, beside the evaluation at the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub every_n_samples: Option<NonZeroUsize>,
-    /// A feature is alive if it is active on any of so many tokens of the training data.
-    #[serde(default = "alive_tokens")]
-    pub alive_tokens: u64,
-}
-
-/// What is written while the run goes on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogConfig {
-    /// Optimiser steps between two lines of `metrics.jsonl`.
-    #[serde(default = "log_steps")]
-    pub every_n_steps: NonZeroUsize,
-    /// Optimiser steps between two checkpoints that are kept; none are kept where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint_every_n_steps: Option<NonZeroUsize>,
-    /// Minutes between two checkpoints that an interrupted run goes on from; the last two stay until the run ends.
-    #[serde(default = "checkpoint_minutes", skip_serializing_if = "is_checkpoint_minutes")]
-    pub checkpoint_every_minutes: Positive,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            every_n_steps: log_steps(),
-            checkpoint_every_n_steps: None,
-            checkpoint_every_minutes: checkpoint_minutes(),
-        }
-    }
-}
-
-/// Whether a value is what it would be if it were left out.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-pub(crate) fn text_column() -> String {
-    "text".to_owned()
-}
-pub(crate) fn shuffle_buffer() -> NonZeroUsize {
-    NonZeroUsize::MIN.saturating_add(4095)
-}
-pub(crate) fn min_lr_factor() -> Fraction {
-    Fraction::try_from(0.1).unwrap_or_else(|_| unreachable!("0.1 is a fraction"))
-}
-fn alive_tokens() -> u64 {
-    500_000
-}
-fn log_steps() -> NonZeroUsize {
-    NonZeroUsize::MIN.saturating_add(9)
-}
-fn checkpoint_minutes() -> Positive {
-    positive(10.0)
-}
-#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
-fn is_checkpoint_minutes(minutes: &Positive) -> bool {
-    *minutes == checkpoint_minutes()
-}
-pub(crate) fn positive(value: f64) -> Positive {
-    Positive::try_from(value).unwrap_or_else(|_| unreachable!("a constant above 0"))
 }
 
 /// The types of SAE that the paper compares, told from the terms that are trained on.
@@ -317,10 +74,23 @@ impl fmt::Display for Variant {
 }
 
 impl RunConfig {
-    /// Reads and checks a TOML file.
+    /// Reads and checks a TOML file. Relative paths in it are relative to the file, and absolute in what is returned.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut config = Self::load_recorded(path)?;
+        config.resolve_paths(folder_of(path));
+        Ok(config)
+    }
+
+    /// Reads and checks the TOML that a run has recorded. Its paths are absolute; those that an earlier version wrote are
+    /// relative to the working directory, and stay so.
+    pub fn load_recorded(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
         Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Makes relative paths absolute, as seen from `folder`.
+    pub fn resolve_paths(&mut self, folder: &Path) {
+        self.sources_mut().for_each(|source| source.resolve(folder));
     }
 
     /// Reads and checks TOML; `origin` names its source in errors.
@@ -328,6 +98,36 @@ impl RunConfig {
         let config: Self = from_text(text, origin)?;
         config.check(origin)?;
         Ok(config)
+    }
+
+    /// Empties the paths of model and data on this machine, to compare configurations of what may have moved.
+    pub fn clear_local_paths(&mut self) {
+        let Self { model, data, eval, .. } = self;
+        let sources = [&mut model.path, &mut data.train, &mut eval.data];
+        for source in sources.into_iter().chain(&mut data.tokenizer) {
+            if let Source::Local(path) = source {
+                path.clear();
+            }
+        }
+    }
+
+    /// Takes over where another configuration has model and data.
+    pub fn adopt_places(&mut self, other: &Self) {
+        self.model.path.clone_from(&other.model.path);
+        self.data.train.clone_from(&other.data.train);
+        self.data.tokenizer.clone_from(&other.data.tokenizer);
+        self.eval.data.clone_from(&other.eval.data);
+    }
+
+    /// The same with other values of some keys: `model.path=/data/gpt2`, dotted keys with TOML's values, of which text needs no
+    /// quotes. Paths are as seen from the working directory.
+    pub fn with(&self, settings: &[String]) -> Result<Self, ConfigError> {
+        let mut table = toml::Table::try_from(self)
+            .map_err(|error| ConfigError::parse("the configuration", &error))?;
+        for setting in settings {
+            table = with_setting(&table, setting)?;
+        }
+        Self::from_table(table, &format!("with --set {}", settings.join(" --set ")))
     }
 
     /// The same, from a table that a sweep has put together.
@@ -414,6 +214,14 @@ impl RunConfig {
             .chain(&self.sae.pretrained)
     }
 
+    fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
+        let Self { model, data, sae, eval, .. } = self;
+        [&mut model.path, &mut data.train, &mut eval.data]
+            .into_iter()
+            .chain(&mut data.tokenizer)
+            .chain(&mut sae.pretrained)
+    }
+
     /// The column of the evaluation data.
     pub fn eval_column(&self) -> &str {
         self.eval.column.as_deref().unwrap_or(&self.data.column)
@@ -438,6 +246,42 @@ impl RunConfig {
             precision,
             recompute,
         }
+    }
+}
+
+/// A run's table with another value of a key, `KEY=VALUE`.
+fn with_setting(table: &toml::Table, setting: &str) -> Result<toml::Table, ConfigError> {
+    let origin = format!("--set {setting}");
+    let failed = |message: String| ConfigError::Parse { origin: origin.clone(), message };
+    let (key, text) = setting
+        .split_once('=')
+        .map(|(key, text)| (key.trim(), text.trim()))
+        .ok_or_else(|| failed("expected KEY=VALUE, as model.path=/data/gpt2".to_owned()))?;
+    let with = |mut value: toml::Value| {
+        let mut table = table.clone();
+        crate::sweep::resolve_value(key, &mut value, Path::new(""));
+        crate::sweep::set(&mut table, key, value).map_err(failed)?;
+        // What is wrong with a value is told of the setting that has it; what only several make right is checked at the end.
+        from_table::<RunConfig>(table.clone(), &origin)?;
+        Ok(table)
+    };
+    let as_text = || with(toml::Value::String(text.to_owned()));
+    let value: Option<toml::Value> = (!text.contains('\n'))
+        .then(|| toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?.remove("value"))
+        .flatten();
+    match value {
+        // A number or a date where a text is expected, as a split named 2024.
+        Some(value) => with(value).or_else(|error| as_text().map_err(|_| error)),
+        None => as_text().map_err(|error| match error {
+            ConfigError::Parse { origin, message } if text.starts_with(['[', '{']) => {
+                let message = format!(
+                    "{message}\nit is no value of TOML, perhaps for lack of quotes, which a shell takes away: \
+                     --set 'sae.sites=[\"blocks.3.hook_resid_pre\"]'"
+                );
+                ConfigError::Parse { origin, message }
+            }
+            error => error,
+        }),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which activation of a block. The order is the order of computation.
@@ -60,7 +61,10 @@ impl SiteKind {
 }
 
 /// A site: a block and one of its activations. Ordered as the model computes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema, Serialize, Deserialize,
+)]
+#[schemars(with = "String", extend("x-kind" = "site", "pattern" = pattern()))]
 #[serde(try_from = "String", into = "String")]
 pub struct Site {
     /// The block, counted from 0.
@@ -85,6 +89,12 @@ impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "blocks.{}.{}", self.block, self.kind.name())
     }
+}
+
+/// What the names of sites match.
+fn pattern() -> String {
+    let names = SiteKind::ALL.map(|kind| kind.name().replace('.', "\\."));
+    format!("^blocks\\.[0-9]+\\.({})$", names.join("|"))
 }
 
 /// A name that is not a site's.

@@ -1,16 +1,22 @@
 //! Where models, data and SAEs come from: a path of this machine, or a repository of the Hugging Face hub.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What a source is in the words of a configuration's reference.
+pub(crate) const KIND: &str = "path, or hf://owner/name";
+
 /// A local path, or `hf://owner/name[@revision][:commit][/path]`. Written as text in configurations.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
+#[schemars(with = "String", extend("x-kind" = KIND))]
 #[serde(try_from = "String", into = "String")]
 pub enum Source {
-    /// A path, relative to the working directory.
+    /// A path of this machine. In a configuration it is relative to the configuration's file, which makes it absolute when
+    /// it is read.
     Local(PathBuf),
     /// A repository of the hub.
     Hub(HubSource),
@@ -64,6 +70,18 @@ impl Source {
         matches!(self, Self::Hub(hub) if !hub.is_pinned())
     }
 
+    /// Makes a relative path absolute, as seen from `folder`. A glob stays one, whatever the folder is called.
+    pub fn resolve(&mut self, folder: &Path) {
+        let Self::Local(path) = self else { return };
+        let is_glob = path.to_string_lossy().contains(GLOB);
+        *path = match is_glob.then(|| resolved(Path::new(""), folder)) {
+            Some(folder) if folder.to_string_lossy().contains(GLOB) => {
+                resolved(path, Path::new(&escaped(&folder.to_string_lossy())))
+            }
+            _ => resolved(path, folder),
+        };
+    }
+
     /// The path, where it is one of this machine.
     pub fn local(&self) -> Option<&Path> {
         match self {
@@ -73,28 +91,70 @@ impl Source {
     }
 }
 
+/// What makes a path a glob.
+const GLOB: [char; 3] = ['*', '?', '['];
+
+/// A text as a glob that matches it alone.
+fn escaped(text: &str) -> String {
+    let escape = |c: char| if GLOB.contains(&c) { format!("[{c}]") } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
+/// A path as seen from a folder, absolute. Where it climbs from the folder (`../data`), it climbs from the place that the
+/// folder really has, behind symbolic links, as the system does.
+pub fn resolved(path: &Path, folder: &Path) -> PathBuf {
+    if path.is_absolute() {
+        return path.to_owned();
+    }
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let mut whole = std::fs::canonicalize(here)
+        .or_else(|_| std::path::absolute(here))
+        .unwrap_or_else(|_| here.to_owned());
+    let mut climbs = true;
+    for part in path.components() {
+        climbs &= matches!(part, Component::ParentDir | Component::CurDir);
+        match part {
+            Component::ParentDir if climbs => {
+                whole.pop();
+            }
+            Component::CurDir => {}
+            other => whole.push(other),
+        }
+    }
+    whole
+}
+
 impl From<PathBuf> for Source {
     fn from(path: PathBuf) -> Self {
         Self::Local(path)
     }
 }
 
-/// A hub reference that names no repository.
+/// A text that names no source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not a reference to the hub; write hf://owner/name, with a revision hf://owner/name@revision, with its \
-     commit hf://owner/name@revision:commit, with a file hf://owner/name/path/in/it"
-)]
-pub struct ParseSourceError(String);
+pub enum ParseSourceError {
+    /// A hub reference that names no repository.
+    #[error(
+        "`{0}` is not a reference to the hub; write hf://owner/name, with a revision hf://owner/name@revision, with its \
+         commit hf://owner/name@revision:commit, with a file hf://owner/name/path/in/it"
+    )]
+    Hub(String),
+    /// No text at all.
+    #[error("expected a path or hf://owner/name, found an empty text")]
+    Empty,
+}
 
 impl FromStr for Source {
     type Err = ParseSourceError;
 
     fn from_str(text: &str) -> Result<Self, ParseSourceError> {
+        if text.is_empty() {
+            return Err(ParseSourceError::Empty);
+        }
         match text.strip_prefix("hf://") {
             None => Ok(Self::Local(PathBuf::from(text))),
             Some(rest) => {
-                parse_hub(rest).map(Self::Hub).ok_or_else(|| ParseSourceError(text.to_owned()))
+                parse_hub(rest).map(Self::Hub).ok_or_else(|| ParseSourceError::Hub(text.to_owned()))
             }
         }
     }

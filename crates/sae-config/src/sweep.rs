@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! name = "rust-lm"
-//! base = "configs/runs/rust-lm.toml"
+//! base = "../runs/rust-lm.toml"
 //! bank_size = 8
 //!
 //! [[variants]]
@@ -17,35 +17,45 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{from_text, read};
+use crate::error::{folder_of, from_text, read};
 use crate::fingerprint::Fingerprint;
-use crate::{ConfigError, RunConfig};
+use crate::source::resolved;
+use crate::{ConfigError, RunConfig, Source};
 
-/// A sweep as its author writes it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A sweep: a base run, variants of it, and values to try for any of its keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SweepConfig {
     /// The name: its folder below `runs/`.
     pub name: String,
-    /// The base run's TOML file, relative to the working directory.
+    /// The base run's TOML file. Relative, it is relative to the sweep's file, as all paths are that the sweep sets; those of
+    /// the base run are relative to that.
+    #[schemars(extend("x-kind" = "path"))]
     pub base: PathBuf,
     /// The most runs that train as one bank.
     #[serde(default = "bank_size")]
+    #[schemars(extend("x-unit" = "runs"))]
     pub bank_size: NonZeroUsize,
     /// Values that replace the base's in every run, by dotted key.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>", extend("x-kind" = "table: dotted keys, each with its value", "default" = {}))]
     pub set: BTreeMap<String, toml::Value>,
     /// What differs from the base, one entry a type of SAE.
     pub variants: Vec<VariantConfig>,
     /// Values for any key, combined with every variant's own grid.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Vec<serde_json::Value>>", extend("x-kind" = "table: dotted keys, each with a list of values", "default" = {}))]
     pub grid: Grid,
+    /// The folder that relative paths are seen from: that of the file, once it is read.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 /// A variant of the base run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VariantConfig {
     /// The name, with which the ids of its runs begin.
@@ -55,9 +65,11 @@ pub struct VariantConfig {
     pub unset: Vec<String>,
     /// Values that replace the base's, by dotted key.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>", extend("x-kind" = "table: dotted keys, each with its value", "default" = {}))]
     pub set: BTreeMap<String, toml::Value>,
     /// Values to try for each dotted key; all combinations are run.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Vec<serde_json::Value>>", extend("x-kind" = "table: dotted keys, each with a list of values", "default" = {}))]
     pub grid: Grid,
 }
 
@@ -100,9 +112,10 @@ impl Expansion {
 }
 
 impl SweepConfig {
-    /// Reads a TOML file.
+    /// Reads a TOML file, to which relative paths in it are relative.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(&read(path)?, &path.display().to_string())
+        let config = Self::parse(&read(path)?, &path.display().to_string())?;
+        Ok(Self { folder: folder_of(path).to_owned(), ..config })
     }
 
     /// Reads TOML; `origin` names its source in errors.
@@ -143,10 +156,12 @@ impl SweepConfig {
 
     /// Reads the base run and expands the sweep to at most `most` runs.
     pub fn expand(&self, most: usize) -> Result<Expansion, ConfigError> {
-        let text = read(&self.base)?;
-        let origin = self.base.display().to_string();
-        let base: toml::Table =
+        let path = resolved(&self.base, &self.folder);
+        let text = read(&path)?;
+        let origin = path.display().to_string();
+        let mut base: toml::Table =
             toml::from_str(&text).map_err(|error| ConfigError::parse(&origin, &error))?;
+        resolve_table("", &mut base, folder_of(&path));
         self.expand_from(&base, most)
     }
 
@@ -181,7 +196,10 @@ impl SweepConfig {
                 let fixed =
                     self.set.iter().chain(&variant.set).map(|(key, value)| (key.as_str(), value));
                 for (key, value) in fixed.chain(point.iter().copied()) {
-                    set(&mut table, key, value.clone()).map_err(|message| ConfigError::Parse {
+                    // Ids have values as they are written; a moved sweep has the same ones.
+                    let mut value = value.clone();
+                    resolve_value(key, &mut value, &self.folder);
+                    set(&mut table, key, value).map_err(|message| ConfigError::Parse {
                         origin: origin.clone(),
                         message,
                     })?;
@@ -341,8 +359,43 @@ fn show(value: &toml::Value) -> String {
     }
 }
 
+/// The keys whose values are paths, or sources that may be.
+const PATHS: [&str; 5] =
+    ["model.path", "data.train", "data.tokenizer", "eval.data", "sae.pretrained"];
+
+/// Makes relative paths in a run's table absolute, as seen from `folder`.
+fn resolve_table(prefix: &str, table: &mut toml::Table, folder: &Path) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            toml::Value::Table(inner) => resolve_table(&key, inner, folder),
+            value => resolve_value(&key, value, folder),
+        }
+    }
+}
+
+/// The same for the value of a dotted key.
+pub(crate) fn resolve_value(key: &str, value: &mut toml::Value, folder: &Path) {
+    match value {
+        toml::Value::Table(table) => resolve_table(key, table, folder),
+        toml::Value::Array(values) => {
+            for value in values {
+                resolve_value(key, value, folder);
+            }
+        }
+        toml::Value::String(text) if PATHS.contains(&key) => {
+            // What is no source is refused where the run is made.
+            if let Ok(mut source) = text.parse::<Source>() {
+                source.resolve(folder);
+                *text = source.to_string();
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Sets a dotted key, making tables on the way.
-fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), String> {
+pub(crate) fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), String> {
     match key.split_once('.') {
         None => {
             table.insert(key.to_owned(), value);
@@ -373,5 +426,24 @@ fn unset(table: &mut toml::Table, key: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("cannot unset `{key}`: the base run has no such key"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PATHS;
+    use crate::keys::FileKind;
+    use crate::source::KIND;
+
+    #[test]
+    fn the_keys_that_are_paths_are_those_of_the_types() {
+        let sections = FileKind::Run.sections();
+        let keys = sections.iter().flat_map(|section| &section.keys);
+        let paths = keys.filter(|key| key.kind.ends_with(KIND)).map(|key| key.path.as_str());
+        let sorted = |mut paths: Vec<&str>| {
+            paths.sort_unstable();
+            paths.join(" ")
+        };
+        assert_eq!(sorted(paths.collect()), sorted(PATHS.to_vec()));
     }
 }

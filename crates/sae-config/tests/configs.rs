@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sae_config::estimate::{ModelShape, memory_uses, parameter_bytes, peak_bytes, training_tokens};
 use sae_config::sweep::MOST_RUNS;
-use sae_config::{RunConfig, SweepConfig, Variant};
+use sae_config::{RunConfig, Source, SweepConfig, Variant};
 
 const BASE: &str = r#"
 [model]
@@ -328,4 +328,90 @@ fn dry_runs_survive_what_is_within_bounds() {
     );
     let error = SweepConfig::parse(&text, "s").unwrap().expand_from(&base, MOST_RUNS).unwrap_err();
     assert!(error.to_string().contains("unknown field"), "{error}");
+}
+
+/// A run whose paths are these.
+fn with_paths(model: &str, data: &str) -> String {
+    format!(
+        "[model]\npath = {model:?}\n[data]\ntrain = {data:?}\ncontext_length = 8\n[sae]\nsites = [\"blocks.1.hook_resid_pre\"]\n\
+         expansion = 2.0\npretrained = [\"saes\"]\n[loss]\nsparsity = {{ coeff = 1.0 }}\nlocal = {{ coeff = 1.0 }}\n[train]\n\
+         n_samples = 64\nbatch_size = 8\nlr = 1e-3\n[eval]\ndata = \"/data/held-out\"\n"
+    )
+}
+
+#[test]
+fn paths_are_relative_to_the_file_that_names_them() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |path: &str| place.path().join(path);
+    std::fs::create_dir_all(at("configs/runs")).unwrap();
+    std::fs::create_dir_all(at("configs/sweeps")).unwrap();
+    let run = at("configs/runs/run.toml");
+    std::fs::write(&run, with_paths("../../models/./tiny", "hf://owner/data")).unwrap();
+    let config = RunConfig::load(&run).unwrap();
+    let local = |path: &str| Source::Local(at(path));
+    assert_eq!(config.model.path, local("models/tiny"));
+    assert_eq!(config.data.train, "hf://owner/data".parse().unwrap());
+    assert_eq!(config.sae.pretrained, [local("configs/runs/saes")]);
+    assert_eq!(config.eval.data, Source::Local("/data/held-out".into()));
+    // What a run has recorded stays as it is.
+    let recorded = RunConfig::load_recorded(&run).unwrap();
+    assert_eq!(recorded.model.path, Source::Local("../../models/./tiny".into()));
+    // A sweep's own paths are as seen from the sweep, the base's from the base.
+    let sweep = at("configs/sweeps/sweep.toml");
+    let text = "name = \"s\"\nbase = \"../runs/run.toml\"\n[set]\n\"data.train\" = \"../../data\"\n[[variants]]\nname = \"local\"\n\
+                grid = { \"eval.data\" = [\"a\", \"b\"] }\n";
+    std::fs::write(&sweep, text).unwrap();
+    let expanded = SweepConfig::load(&sweep).unwrap().expand(10).unwrap();
+    let configs: Vec<&RunConfig> = expanded.runs().map(|run| &run.config).collect();
+    assert_eq!(configs.len(), 2);
+    assert_eq!(configs[0].model.path, local("models/tiny"));
+    assert_eq!(configs[0].data.train, local("data"));
+    assert_eq!(configs[1].eval.data, local("configs/sweeps/b"));
+    // What is named after a path is named as it is written: runs keep their names where a sweep moves.
+    let ids: Vec<&str> = expanded.runs().map(|run| run.id.as_str()).collect();
+    assert_eq!(ids, ["local_data-a", "local_data-b"]);
+    // An empty path is none, also for a sweep.
+    let error = RunConfig::parse(&with_paths("", "b"), "by hand").unwrap_err().to_string();
+    assert!(error.contains("found an empty text"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_climb_from_where_a_folder_really_is() {
+    let place = tempfile::tempdir().unwrap();
+    let real = place.path().canonicalize().unwrap();
+    let at = |path: &str| real.join(path);
+    std::fs::create_dir_all(at("project [2]/configs")).unwrap();
+    std::fs::write(at("project [2]/configs/run.toml"), with_paths("../tiny", "../data/*.parquet"))
+        .unwrap();
+    std::os::unix::fs::symlink(at("project [2]/configs"), at("linked")).unwrap();
+    let config = RunConfig::load(&at("linked/run.toml")).unwrap();
+    assert_eq!(config.model.path, Source::Local(at("project [2]/tiny")));
+    // The folder's own name is no part of a glob.
+    assert_eq!(config.data.train, Source::Local(at("project [[]2]/data/*.parquet")));
+}
+
+#[test]
+fn settings_replace_values() {
+    let config = RunConfig::parse(&with_paths("a", "b"), "by hand").unwrap();
+    let settings = ["model.path=/models/tiny", "train.lr = 0.5", "sae.seed=7"].map(str::to_owned);
+    let found = config.with(&settings).unwrap();
+    assert_eq!(found.model.path, Source::Local("/models/tiny".into()));
+    assert_eq!((found.train.lr.get(), found.sae.seed), (0.5, 7));
+    // What only several make right is checked once all are set; a text may look like a number.
+    let several = ["train.batch_size=32", "train.effective_batch_size=64", "data.split=2024"];
+    for order in [[0, 1, 2], [1, 0, 2]] {
+        let found = config.with(&order.map(|at| several[at].to_owned())).unwrap();
+        assert_eq!((found.effective_batch_size(), found.data.split.as_deref()), (64, Some("2024")));
+    }
+    for (setting, parts) in [
+        ("train.lr", "expected KEY=VALUE"),
+        ("train.lr=-1", "--set train.lr=-1"),
+        ("train.rl=1", "did you mean `lr`"),
+        ("sae.sites=[blocks.3.hook_resid_pre]", "lack of quotes"),
+        ("train.effective_batch_size=9", "--set train.effective_batch_size=9"),
+    ] {
+        let error = config.with(&[setting.to_owned()]).unwrap_err().to_string();
+        assert!(error.contains(parts), "{error}");
+    }
 }

@@ -28,8 +28,7 @@ fn runs_and_pretraining() {
 #[test]
 fn sweeps() {
     for file in files("sweeps") {
-        let mut sweep = SweepConfig::load(&file).unwrap();
-        sweep.base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&sweep.base);
+        let sweep = SweepConfig::load(&file).unwrap();
         let expanded = sweep.expand(sae_config::sweep::MOST_RUNS).unwrap();
         let said = format!("{} runs in {} jobs", expanded.runs().count(), expanded.jobs.len());
         let text = std::fs::read_to_string(&file).unwrap();

@@ -40,7 +40,7 @@ mod tests {
     use std::fs::File;
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     use parquet::arrow::ArrowWriter;
 
     use super::{BYTES, ROWS, rows_within};

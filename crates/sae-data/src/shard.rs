@@ -5,11 +5,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int64Type};
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
+};
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 
 use sae_config::HubSource;
 use serde::{Deserialize, Serialize};
@@ -232,46 +238,67 @@ impl ShardSet {
     }
 
     fn rows_of(&self, path: &Path, first: u64, array: &Arc<dyn Array>) -> Result<Rows, DataError> {
-        let as_type = |to: &DataType| {
-            cast(array, to).map_err(|error| DataError::ColumnType {
-                path: path.to_owned(),
-                column: self.column.clone(),
-                found: error.to_string(),
-                expected: "text, or lists of integers (token ids)",
-            })
+        let unexpected = || DataError::ColumnType {
+            path: path.to_owned(),
+            column: self.column.clone(),
+            found: array.data_type().to_string(),
+            expected: EXPECTED,
         };
         match self.kind {
             ColumnKind::Text => {
-                let array = as_type(&DataType::LargeUtf8)?;
-                let texts = array.as_string::<i64>();
+                let texts = array.as_string_opt::<i32>().ok_or_else(unexpected)?;
                 Ok(Rows::Text(
                     texts.iter().map(|text| text.unwrap_or_default().to_owned()).collect(),
                 ))
             }
             ColumnKind::Windows => {
-                let item = Arc::new(Field::new("item", DataType::Int64, true));
-                let array = as_type(&DataType::LargeList(item))?;
-                let lists = array.as_list::<i64>();
-                let mut ids = Vec::with_capacity(lists.values().len());
+                let lists = array.as_list_opt::<i32>().ok_or_else(unexpected)?;
+                let values = ids(lists.values()).ok_or_else(unexpected)?;
+                let mut windows = Vec::with_capacity(values.len());
                 let mut lengths = Vec::with_capacity(lists.len());
-                for (row, list) in lists.iter().enumerate() {
-                    let Some(list) = list else {
+                for (row, ends) in lists.value_offsets().array_windows().enumerate() {
+                    if lists.is_null(row) {
                         lengths.push(None);
                         continue;
-                    };
-                    let values = list.as_primitive::<Int64Type>();
-                    if values.null_count() > 0 {
+                    }
+                    let [from, to] = ends.map(|end| end as usize);
+                    if lists.values().slice(from, to - from).null_count() > 0 {
                         return Err(DataError::NullRow {
                             path: path.to_owned(),
                             row: first + row as u64,
                         });
                     }
-                    ids.extend_from_slice(values.values());
-                    lengths.push(Some(values.len()));
+                    windows.extend_from_slice(&values[from..to]);
+                    lengths.push(Some(to - from));
                 }
-                Ok(Rows::Windows { ids, lengths })
+                Ok(Rows::Windows { ids: windows, lengths })
             }
         }
+    }
+}
+
+/// What a column may hold.
+const EXPECTED: &str = "text, or lists of integers (token ids)";
+
+/// The numbers of an array of integers of any width; those above `i64::MAX`, which no vocabulary has, become that.
+fn ids(array: &dyn Array) -> Option<Vec<i64>> {
+    fn of<T: ArrowPrimitiveType>(array: &dyn Array) -> Option<Vec<i64>>
+    where
+        T::Native: TryInto<i64>,
+    {
+        let numbers = array.as_primitive_opt::<T>()?.values().iter();
+        Some(numbers.map(|number| (*number).try_into().unwrap_or(i64::MAX)).collect())
+    }
+    match array.data_type() {
+        DataType::Int8 => of::<Int8Type>(array),
+        DataType::Int16 => of::<Int16Type>(array),
+        DataType::Int32 => of::<Int32Type>(array),
+        DataType::Int64 => of::<Int64Type>(array),
+        DataType::UInt8 => of::<UInt8Type>(array),
+        DataType::UInt16 => of::<UInt16Type>(array),
+        DataType::UInt32 => of::<UInt32Type>(array),
+        DataType::UInt64 => of::<UInt64Type>(array),
+        _ => None,
     }
 }
 
@@ -337,7 +364,10 @@ fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataErr
     if !head.is_empty() && !MAGIC.starts_with(&head) {
         return Err(DataError::NotParquet { path: path.to_owned() });
     }
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| parquet_error(path, &error))
+    // Parquet's own types: text and lists come in one layout each, however their writer held them in memory.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
+        .map_err(|error| parquet_error(path, &error))
 }
 
 fn column_kind(
@@ -352,24 +382,15 @@ fn column_kind(
         columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
     })?;
     let kind = match field.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(ColumnKind::Text),
-        DataType::Dictionary(_, values)
-            if matches!(**values, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) =>
-        {
-            Some(ColumnKind::Text)
-        }
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
-            if item.data_type().is_integer() =>
-        {
-            Some(ColumnKind::Windows)
-        }
+        DataType::Utf8 => Some(ColumnKind::Text),
+        DataType::List(item) if item.data_type().is_integer() => Some(ColumnKind::Windows),
         _ => None,
     };
     kind.ok_or_else(|| DataError::ColumnType {
         path: path.to_owned(),
         column: column.to_owned(),
         found: field.data_type().to_string(),
-        expected: "text, or lists of integers (token ids)",
+        expected: EXPECTED,
     })
 }
 

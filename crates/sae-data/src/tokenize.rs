@@ -84,6 +84,20 @@ impl TextTokenizer {
         self.begin_of_text
     }
 
+    /// What joins documents, and what windows begin with where they begin with `begin_of_text`, in words.
+    pub fn describe(&self, bos: bool) -> String {
+        let show = |id: u32| match self.tokenizer.id_to_token(id) {
+            Some(token) => format!("`{token}` (id {id})"),
+            None => format!("id {id}"),
+        };
+        let begin = if bos {
+            format!("every window begins with {}", show(self.begin_of_text))
+        } else {
+            "no token is put at the beginning of windows".to_owned()
+        };
+        format!("documents are joined by {}; {begin}", show(self.end_of_text))
+    }
+
     /// One more than the largest id, added tokens included.
     pub fn vocabulary(&self) -> usize {
         let largest = self.tokenizer.get_vocab(true).into_values().max();

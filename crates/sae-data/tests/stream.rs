@@ -5,8 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, LargeStringArray, ListArray, RecordBatch, StringArray};
-use arrow::datatypes::Int64Type;
+use arrow_array::types::{
+    ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
+};
+use arrow_array::{ArrayRef, Int32Array, LargeStringArray, ListArray, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use sae_data::{
     Batch, ColumnKind, Compared, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer,
@@ -177,6 +180,13 @@ fn bad_data_names_the_file_and_what_to_do() {
     );
     write(&at("null.parquet"), "input_ids", lists(vec![row(&[1, 2, 3, 4]), None]));
     says(&error(&at("null.parquet"), "input_ids", options()), &["row 1", "null"]);
+    let hole = Some(vec![Some(1), None, Some(3), Some(4)]);
+    write(&at("hole.parquet"), "input_ids", lists(vec![row(&[1, 2, 3, 4]), hole]));
+    says(&error(&at("hole.parquet"), "input_ids", options()), &["row 1", "null"]);
+    let huge = [Some([Some(1), Some(u64::MAX), Some(3), Some(4)])];
+    let huge = ListArray::from_iter_primitive::<UInt64Type, _, _>(huge);
+    write(&at("huge.parquet"), "input_ids", Arc::new(huge));
+    says(&error(&at("huge.parquet"), "input_ids", options()), &["row 0", "9223372036854775807"]);
     write(&at("numbers.parquet"), "text", Arc::new(Int32Array::from(vec![1, 2])));
     says(
         &error(&at("numbers.parquet"), "text", options()),
@@ -247,15 +257,29 @@ fn text_files_become_shards() {
     assert!(!failed.exists() && !folder.path().join("failed.partial").exists());
     let trained =
         sae_data::train_tokenizer(&ShardSet::open(&out, "text").unwrap(), 260, folder.path());
-    assert_eq!(trained.unwrap().end_of_text(), 0);
+    let trained = trained.unwrap();
+    assert_eq!(trained.end_of_text(), 0);
+    let joined = "documents are joined by `<|endoftext|>` (id 0); ";
+    let [with, without] = [true, false].map(|bos| trained.describe(bos));
+    assert_eq!(with, format!("{joined}every window begins with `<|endoftext|>` (id 0)"));
+    assert_eq!(without, format!("{joined}no token is put at the beginning of windows"));
+}
+
+/// Six windows of ids of a type.
+fn lists_of<T: ArrowPrimitiveType>() -> ArrayRef
+where
+    T::Native: TryFrom<u8, Error: std::fmt::Debug>,
+{
+    let rows = (0..6).map(|row| Some([row, 1, 2, 3].map(|id: u8| Some(id.try_into().unwrap()))));
+    Arc::new(ListArray::from_iter_primitive::<T, _, _>(rows))
 }
 
 #[test]
 fn all_ways_to_write_a_column_are_read() {
-    use arrow::array::{
+    use arrow_array::{
         DictionaryArray, FixedSizeListArray, Int64Array, LargeListArray, StringViewArray,
     };
-    use arrow::datatypes::{DataType, Field, Int32Type};
+    use arrow_schema::{DataType, Field};
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("column.parquet");
     let rows = || (0..6).map(|row| Some(vec![Some(row), Some(1), Some(2), Some(3)]));
@@ -273,6 +297,12 @@ fn all_ways_to_write_a_column_are_read() {
         )),
         Arc::new(LargeListArray::from_iter_primitive::<Int64Type, _, _>(rows())),
         Arc::new(fixed.unwrap()),
+        lists_of::<Int8Type>(),
+        lists_of::<Int16Type>(),
+        lists_of::<UInt8Type>(),
+        lists_of::<UInt16Type>(),
+        lists_of::<UInt32Type>(),
+        lists_of::<UInt64Type>(),
     ];
     for column in lists {
         let kind = column.data_type().clone();

@@ -6,21 +6,32 @@
 //!
 //! ```
 //! use sae_config::SweepConfig;
-//! use sae_config::sweep::MOST_RUNS;
 //! use sae_launch::{Sweep, describe};
 //! use sae_record::Manifest;
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
-//! let config = SweepConfig::load("configs/sweeps/rust-lm.toml".as_ref())?;
-//! let manifest: Manifest = config.expand(MOST_RUNS)?.into();
-//! assert!(describe(&manifest).contains("12 runs in 3 jobs"));
+//! let sweep = SweepConfig::parse(r#"
+//!     name = "mine"
+//!     base = "run.toml"
+//!     [[variants]]
+//!     name = "e2e"
+//!     grid = { "loss.sparsity.coeff" = [0.5, 1.0, 2.0], "train.batch_size" = [8, 16] }
+//! "#, "example.toml")?;
+//! let base = toml::from_str(r#"
+//!     model = { path = "data/rust-lm" }
+//!     data = { train = "data/corpus/train", context_length = 128 }
+//!     sae = { sites = ["blocks.3.hook_resid_pre"], expansion = 16 }
+//!     loss = { sparsity = { coeff = 1.0 }, kl = { coeff = 1.0 } }
+//!     train = { n_samples = 4800, batch_size = 16, lr = 1e-3 }
+//!     eval = { data = "data/corpus/validation", n_samples = 256 }
+//! "#)?;
+//! let manifest: Manifest = sweep.expand_from(&base, 100)?.into(); // `expand` reads the base from its file
+//! // Runs of one batch size train together, as a bank.
+//! assert!(describe(&manifest).contains("6 runs in 2 jobs"));
 //! # let out = tempfile::tempdir()?;
 //! // Pinned are the hub's branches and tags, of which this sweep has none.
 //! let sweep = Sweep::write(manifest, out.path(), "sae".into(), &mut |_| unreachable!())?;
-//! assert_eq!(sweep.unfinished(), [0, 1, 2]);
-//! # Ok(())
-//! # }
+//! assert_eq!(sweep.unfinished(), [0, 1]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod describe;

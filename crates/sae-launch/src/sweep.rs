@@ -23,8 +23,8 @@ pub type Pin<'a> =
     &'a mut dyn FnMut(&mut Manifest) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 impl Sweep {
-    /// Writes the manifest into the sweep's folder in `out`, unless it is there already. Refused is a folder that holds
-    /// another sweep. Branches and tags of the hub are pinned once, here: a sweep whose jobs looked each for itself could be of
+    /// Writes the manifest into the sweep's folder in `out`, unless it is there already; then model and data are where this
+    /// one has them (each run compares their fingerprints). Refused is a folder that holds another sweep. Branches and tags of the hub are pinned once, here: a sweep whose jobs looked each for itself could be of
     /// two models.
     pub fn write(
         mut manifest: Manifest,
@@ -38,6 +38,10 @@ impl Sweep {
             let found = Manifest::load(&path)?;
             if !manifest.is_same_sweep(&found) {
                 return Err(LaunchError::OtherSweep { folder });
+            }
+            if let Some(moved) = manifest.moved(&found) {
+                moved.save(&path)?;
+                return Ok(Self { manifest: moved, folder, sae });
             }
             return Ok(Self { manifest: found, folder, sae });
         }

@@ -195,6 +195,12 @@ fn a_folder_is_of_one_sweep() {
     let text = std::fs::read_to_string(&manifest).unwrap();
     assert!(launch(place.path(), &sae).output().unwrap().status.success());
     assert_eq!(std::fs::read_to_string(&manifest).unwrap(), text);
+    // One that was begun elsewhere goes on with what lies here.
+    let elsewhere = text.replace("/data/rust-lm\"", "/elsewhere/rust-lm\"");
+    assert_ne!(elsewhere, text);
+    std::fs::write(&manifest, elsewhere).unwrap();
+    assert!(launch(place.path(), &sae).output().unwrap().status.success());
+    assert_eq!(std::fs::read_to_string(&manifest).unwrap(), text);
     std::fs::write(&manifest, text.replace("\"seed\": 0", "\"seed\": 9")).unwrap();
     let output = launch(place.path(), &sae).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

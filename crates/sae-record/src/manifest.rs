@@ -114,12 +114,14 @@ impl Manifest {
     }
 
     /// Whether two manifests are of one sweep: the same runs in the same jobs, once this one has taken over the commits
-    /// that the other was pinned to.
+    /// that the other was pinned to. Model and data may lie elsewhere now.
     pub fn is_same_sweep(&self, pinned: &Self) -> bool {
         let same = |(own, other): (&ManifestRun, &ManifestRun)| {
-            let mut config = own.config.clone();
+            let (mut config, mut other_config) = (own.config.clone(), other.config.clone());
             config.adopt_commits(&other.config);
-            (&own.id, &own.folder) == (&other.id, &other.folder) && config == other.config
+            config.clear_local_paths();
+            other_config.clear_local_paths();
+            (&own.id, &own.folder) == (&other.id, &other.folder) && config == other_config
         };
         let sizes = |manifest: &Self| -> Vec<usize> {
             manifest.jobs.iter().map(|job| job.runs.len()).collect()
@@ -127,6 +129,18 @@ impl Manifest {
         self.sweep == pinned.sweep
             && sizes(self) == sizes(pinned)
             && self.runs().zip(pinned.runs()).all(same)
+    }
+
+    /// The other manifest of the same sweep, with model and data where this one has them; none where they lie there already.
+    pub fn moved(&self, pinned: &Self) -> Option<Self> {
+        let mut moved = pinned.clone();
+        let places = self.runs().map(|run| &run.config);
+        for (run, place) in moved.jobs.iter_mut().flat_map(|job| &mut job.runs).zip(places) {
+            let mut place = place.clone();
+            place.adopt_commits(&run.config);
+            run.config.adopt_places(&place);
+        }
+        (moved != *pinned).then_some(moved)
     }
 
     /// Whether any run names a branch or tag of the hub without the commit that it stands for.

@@ -5,13 +5,16 @@
 //! same batches, share the clean pass and the original's output distribution, and are otherwise on their own.
 //!
 //! ```
+//! use sae_config::loss::{LossConfig, SparsityConfig, TermConfig};
 //! use sae_model::{ModelConfig, Transformer};
 //! use sae_splice::{Member, SplicedModel};
 //! use tch::{Device, Kind, Tensor};
 //!
 //! let config = ModelConfig::gpt2(2, 8, 2, 16, 50); // layers, D, heads, context, vocabulary
 //! let model = SplicedModel::new(Transformer::random(config, 0, Device::Cpu, Kind::Float)?);
-//! let loss = serde_json::from_str(r#"{"sparsity": {"coeff": 0.1}, "kl": {"coeff": 1.0}}"#)?;
+//! // Minimised: 0.1 · ‖c‖₁ / D + KL.
+//! let kl = TermConfig { coeff: 1.0.try_into()? };
+//! let loss = LossConfig { kl: Some(kl), ..LossConfig::of(SparsityConfig::l1(0.1.try_into()?)) };
 //! let sites = ["blocks.1.hook_resid_pre".parse()?];
 //! let member = Member::random(&model, &sites, 32, &loss, 0)?;
 //!

@@ -14,9 +14,11 @@ pub(crate) fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
     if !path.is_file() {
         return Ok(());
     }
-    let found = RunConfig::load(&path)?;
+    let found = RunConfig::load_recorded(&path)?;
     let wanted = &spec.config;
-    let resolved = |config: &RunConfig| {
+    // What has moved is told from what is another by its fingerprint, which is compared once it is open.
+    let may_move = spec.folder.inputs().is_file();
+    let resolved = |config: &RunConfig, may_move: bool| {
         // The resolved configuration names the downstream sites and samples that the given one may leave to us.
         let mut config = config.clone();
         if let (Some(term), Some(wanted)) = (&mut config.loss.downstream, &wanted.loss.downstream)
@@ -27,9 +29,15 @@ pub(crate) fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
         if wanted.train.n_samples.is_none() {
             config.train.n_samples = None;
         }
+        if may_move {
+            config.clear_local_paths();
+        }
         config.to_toml()
     };
-    let (found, wanted) = (resolved(&found)?, resolved(wanted)?);
+    if may_move && resolved(&found, true)? == resolved(wanted, true)? {
+        return Ok(());
+    }
+    let (found, wanted) = (resolved(&found, false)?, resolved(wanted, false)?);
     let difference = found.lines().zip(wanted.lines()).find(|(a, b)| a != b);
     match difference {
         None if found.len() == wanted.len() => Ok(()),
@@ -61,28 +69,34 @@ pub(crate) fn check_inputs(spec: &RunSpec, now: &Inputs) -> Result<(), TrainErro
 }
 
 /// Refuses a finished run whose model or data are of this machine and have other contents now: its results are not those
-/// that are asked for. What is not there any more, or on the hub, is not looked at.
+/// that are asked for. What lay where the run had it and is not there any more, or is on the hub, is not looked at; what is
+/// said to lie elsewhere has to be there.
 pub(crate) fn check_finished(spec: &RunSpec, sources: &Sources) -> Result<(), TrainError> {
     let Some(before) = Summary::load(&spec.folder.summary())?.inputs else { return Ok(()) };
     let config = &spec.config;
-    let is_here = |source: &Source| source.local().is_some_and(std::path::Path::exists);
-    let mut now = before.clone();
-    if is_here(&config.model.path)
-        && let Ok(model) =
-            sources.model(&config.model.path).and_then(|path| Ok(load::fingerprint(&path)?))
-    {
-        now.model = model;
-    }
-    if is_here(&config.data.train)
-        && let Ok(training) = training_fingerprint(config, sources)
-    {
-        now.training = training;
-    }
-    if is_here(&config.eval.data)
-        && let Ok(evaluation) = evaluation_fingerprint(config, sources)
-    {
-        now.evaluation = evaluation;
-    }
+    let recorded = RunConfig::load_recorded(&spec.folder.config()).ok();
+    let current = |place: fn(&RunConfig) -> &Source,
+                   before: &str,
+                   of: &dyn Fn() -> Result<String, TrainError>| {
+        let source = place(config);
+        let has_moved = recorded.as_ref().is_some_and(|recorded| place(recorded) != source);
+        match source.local() {
+            Some(_) if has_moved => of(),
+            Some(path) if path.exists() => Ok(of().unwrap_or_else(|_| before.to_owned())),
+            _ => Ok(before.to_owned()),
+        }
+    };
+    let now = Inputs {
+        model: current(|config| &config.model.path, &before.model, &|| {
+            Ok(load::fingerprint(&sources.model(&config.model.path)?)?)
+        })?,
+        training: current(|config| &config.data.train, &before.training, &|| {
+            training_fingerprint(config, sources)
+        })?,
+        evaluation: current(|config| &config.eval.data, &before.evaluation, &|| {
+            evaluation_fingerprint(config, sources)
+        })?,
+    };
     compare(spec, &before, &now)
 }
 

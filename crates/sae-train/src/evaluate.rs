@@ -109,21 +109,26 @@ pub fn evaluate_saes(
 
 /// A run's folder remembers what it was computed from: an evaluation on something else may be meant, and is named.
 fn warn_of_other_inputs(saes: &Path, setup: &Setup) -> Result<(), TrainError> {
-    let path = RunFolder::new(saes).summary();
-    let Some(before) = Summary::load(&path).ok().and_then(|summary| summary.inputs) else {
-        return Ok(());
-    };
-    let now = (setup.model_fingerprint(), setup.evaluation_fingerprint()?);
-    if before.model != now.0 {
+    warn_of_other_model(saes, setup);
+    let summary = Summary::load(&RunFolder::new(saes).summary()).ok();
+    if let Some(before) = summary.and_then(|summary| summary.inputs)
+        && before.evaluation != setup.evaluation_fingerprint()?
+    {
+        tracing::warn!("{}: its summary is of other evaluation data", saes.display());
+    }
+    Ok(())
+}
+
+/// The same of the model alone; a checkpoint's run, `RUN/checkpoints/step_N`, remembers it for the checkpoint.
+pub(crate) fn warn_of_other_model(saes: &Path, setup: &Setup) {
+    let of = |folder: &Path| Inputs::load(&RunFolder::new(folder).inputs()).ok();
+    let before = of(saes).or_else(|| of(saes.parent()?.parent()?));
+    if before.is_some_and(|before| before.model != setup.model_fingerprint()) {
         tracing::warn!(
             "{}: the model is not the one that its SAEs were trained in",
             saes.display()
         );
     }
-    if before.evaluation != now.1 {
-        tracing::warn!("{}: its summary is of other evaluation data", saes.display());
-    }
-    Ok(())
 }
 
 /// The SAEs at a path, at the sites that the configuration names.
@@ -216,7 +221,10 @@ pub(crate) fn site_of(
 /// What `cfg.json` says of the model: the hub's name, as TransformerLens has it, where it is from there.
 fn model_name(config: &RunConfig) -> String {
     match &config.model.path {
-        Source::Local(path) => path.display().to_string(),
+        // The machine's folders tell others nothing.
+        Source::Local(path) => {
+            path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+        }
         Source::Hub(hub) => {
             hub.repository.strip_prefix("openai-community/").unwrap_or(&hub.repository).to_owned()
         }

@@ -46,6 +46,7 @@ pub fn generate(
     let setup = Setup::model_only(config, device)?;
     let tokenizer = setup.text_tokenizer()?;
     let member = evaluate::member(config, saes, &setup, device)?;
+    evaluate::warn_of_other_model(saes, &setup);
     let mut prompt = tokenizer.encode(request.prompt)?;
     if request.bos || prompt.is_empty() {
         prompt.insert(0, tokenizer.begin_of_text());

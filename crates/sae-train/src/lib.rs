@@ -5,12 +5,35 @@
 //! [`progress::Observer`]; this crate prints nothing.
 //!
 //! ```no_run
-//! use sae_config::RunConfig;
+//! use sae_config::loss::{LossConfig, SparsityConfig, TermConfig};
+//! use sae_config::run::{DataConfig, EvalConfig, LogConfig, ModelConfig, SaeConfig, TrainConfig};
+//! use sae_config::{RunConfig, Site};
 //! use sae_record::RunFolder;
 //! use sae_train::{RunSpec, progress::Silent, train};
 //!
-//! let config = RunConfig::load("configs/runs/rust-lm.toml".as_ref())?;
-//! let spec = RunSpec { id: "first".to_owned(), folder: RunFolder::new("runs/first"), config };
+//! // Four steps of type `e2e` on the embedded model; `RunConfig::load` reads the same from a file.
+//! let windows = 64;
+//! let config = RunConfig {
+//!     model: ModelConfig::new("data/rust-lm".parse()?),
+//!     data: DataConfig::new("data/corpus/train".parse()?, 128.try_into()?),
+//!     sae: SaeConfig::new(vec![Site::resid_pre(3)], 4.0.try_into()?),
+//!     loss: LossConfig {
+//!         kl: Some(TermConfig { coeff: 1.0.try_into()? }),
+//!         ..LossConfig::of(SparsityConfig::l1(0.5.try_into()?))
+//!     },
+//!     train: TrainConfig {
+//!         n_samples: Some(windows),
+//!         ..TrainConfig::new(16.try_into()?, 1e-3.try_into()?)
+//!     },
+//!     eval: EvalConfig {
+//!         n_samples: Some(windows),
+//!         alive_tokens: 10_000,
+//!         ..EvalConfig::new("data/corpus/validation".parse()?)
+//!     },
+//!     log: LogConfig::default(),
+//! };
+//! let folder = RunFolder::new(std::env::temp_dir().join("first-sae"));
+//! let spec = RunSpec { id: "first".to_owned(), folder, config };
 //! let made_with = sae_train::made_with("unknown");
 //! let summaries = train(&[spec], tch::Device::Cpu, &made_with, &mut Silent)?;
 //! println!("CE increase {:.3}", summaries[0].evaluation.values.get("ce_increase"));

@@ -38,7 +38,7 @@ pub fn measure_activations(
 ) -> Result<(), TrainError> {
     let Some(first) = runs.first() else { return Ok(()) };
     let (runs, others): (Vec<&RunSpec>, Vec<&RunSpec>) =
-        runs.iter().partition(|run| sees_the_same(&run.config, &first.config));
+        runs.iter().partition(|run| sees_the_same(run, first));
     for other in others {
         tracing::warn!(
             "{}: activations are not measured: another model or evaluation set than {}",
@@ -160,8 +160,20 @@ fn of_run(of_model: &Of, folder: &RunFolder, config: &RunConfig) -> Result<Of, T
 }
 
 /// Whether two runs' activations can be told side by side.
-fn sees_the_same(a: &RunConfig, b: &RunConfig) -> bool {
-    a.model == b.model && a.eval == b.eval && a.data.context_length == b.data.context_length
+/// Whether two runs are of one model and evaluation set: by their fingerprints, or, where a run has none, by their names.
+fn sees_the_same(a: &RunSpec, b: &RunSpec) -> bool {
+    let inputs = |run: &RunSpec| Summary::load(&run.folder.summary()).ok()?.inputs;
+    let [mut own, mut other] = [a, b].map(|run| run.config.clone());
+    if let (Some(a), Some(b)) = (inputs(a), inputs(b)) {
+        if (a.model, a.evaluation) != (b.model, b.evaluation) {
+            return false;
+        }
+        own.clear_local_paths();
+        other.clear_local_paths();
+    }
+    own.model == other.model
+        && own.eval == other.eval
+        && own.data.context_length == other.data.context_length
 }
 
 fn advance(observer: &mut dyn Observer, done: u64) -> Result<(), TrainError> {

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use sae_config::run::{Processing, ScheduleKind};
-use sae_config::{Positive, PretrainConfig};
+use sae_config::{Positive, PretrainConfig, Source};
 use sae_data::{
     Batch, ColumnKind, Compared, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer,
     TokenStream,
@@ -100,7 +100,7 @@ fn pinned(
     let mut config = config.clone();
     let before = out.join(CONFIG);
     if out.join("checkpoint").exists() && before.is_file() {
-        config.adopt_commits(&PretrainConfig::load(&before)?);
+        config.adopt_commits(&PretrainConfig::load_recorded(&before)?);
     }
     sources.pin_pretraining(&mut config)?;
     Ok(config)
@@ -118,6 +118,9 @@ impl Data {
         let data = &config.data;
         let tokenizer = TextTokenizer::load(&sources.tokenizer(&data.tokenizer)?)?;
         let training = sources.shards(&data.train, &data.column, None)?;
+        if training.kind() == ColumnKind::Text {
+            tracing::info!("{}", tokenizer.describe(data.bos));
+        }
         // Of one data set, both are of one commit.
         let validation = if data.validation == data.train {
             training.clone()
@@ -198,11 +201,42 @@ fn record_config(
 ) -> Result<(), TrainError> {
     let path = out.join(CONFIG);
     let wanted = config.to_toml()?;
-    if has_checkpoint && std::fs::read_to_string(&path).is_ok_and(|found| found != wanted) {
-        return Err(TrainError::OtherPretraining { path: out.to_owned() });
+    if has_checkpoint && let Ok(found) = PretrainConfig::load_recorded(&path) {
+        // Data may have moved; the checkpoint's cursor tells it from other data by its fingerprint.
+        let [found, config] = [&found, config].map(|config| {
+            let mut config = config.clone();
+            config.clear_local_paths();
+            config
+        });
+        if found != config {
+            return Err(TrainError::OtherPretraining { path: out.to_owned() });
+        }
     }
     std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
     crate::write_atomically(&path, wanted.as_bytes())
+}
+
+/// A source for people elsewhere, to whom the folders of this machine tell nothing: the last two names of a path.
+fn shown(source: &Source) -> String {
+    match source.local() {
+        None => source.to_string(),
+        Some(path) => {
+            let names: Vec<_> = path.iter().map(std::ffi::OsStr::to_string_lossy).collect();
+            names[names.len().saturating_sub(2)..].join("/")
+        }
+    }
+}
+
+/// The configuration with such names.
+fn with_names(config: &PretrainConfig) -> PretrainConfig {
+    let mut config = config.clone();
+    let data = &mut config.data;
+    for source in [&mut data.train, &mut data.validation, &mut data.tokenizer] {
+        if source.local().is_some() {
+            *source = Source::Local(shown(source).into());
+        }
+    }
+    config
 }
 
 fn model_config(config: &PretrainConfig, tokenizer: &TextTokenizer) -> ModelConfig {
@@ -406,13 +440,13 @@ fn write_card(
             sizes.n_heads,
             sizes.context_length,
             result.parameters,
-            config.data.train,
+            shown(&config.data.train),
             result.training_tokens,
-            config.data.validation,
+            shown(&config.data.validation),
             result.validation_tokens,
             result.validation_loss,
             result.bigram_validation_loss,
-            config.to_toml()?,
+            with_names(config).to_toml()?,
             about = config.about.as_deref().unwrap_or_default().trim(),
             name = out.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy()),
         ),

@@ -102,6 +102,9 @@ impl Setup {
             }
         }
         let tokenizer = self.tokenizer(&shards)?;
+        if let Some(tokenizer) = &tokenizer {
+            tracing::info!("{}", tokenizer.describe(config.data.bos));
+        }
         Ok(Training { setup: self, shards, tokenizer })
     }
 

@@ -67,7 +67,7 @@ pub fn train(
     let mut specs = specs.to_vec();
     for begun in specs.clone().iter().map(|spec| spec.folder.config()).filter(|path| path.is_file())
     {
-        let begun = RunConfig::load(&begun)?;
+        let begun = RunConfig::load_recorded(&begun)?;
         for spec in &mut specs {
             spec.config.adopt_commits(&begun);
         }

@@ -64,9 +64,9 @@ fn features_parquet_tells_of_every_feature() {
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 64);
+    assert_eq!(batches.iter().map(arrow_array::RecordBatch::num_rows).sum::<usize>(), 64);
     let alive = batches[0].column_by_name("alive").unwrap();
-    let alive = arrow::array::AsArray::as_boolean(alive.as_ref());
+    let alive = arrow_array::cast::AsArray::as_boolean(alive.as_ref());
     assert_eq!(alive.true_count() as u64, summary.alive.values().sum::<u64>());
     assert!(summary.alive_tokens >= 500);
 }

@@ -46,9 +46,14 @@ fn difference(a: &FinishedRun, b: &FinishedRun) -> Option<(&'static str, (String
         (a != b).then(|| (what, (format!("fingerprint {a}"), format!("fingerprint {b}"))))
     };
     let inputs = |run: &FinishedRun| run.summary.inputs.clone();
-    told("model", &model)
+    // A name is what there is to compare where a summary has no fingerprints; a model or data set may move otherwise.
+    let by_name = inputs(a).is_none() || inputs(b).is_none();
+    let named =
+        |what, of: &dyn Fn(&FinishedRun) -> String| by_name.then(|| told(what, of)).flatten();
+    told("processing of the model", &processing)
+        .or_else(|| named("model", &|run| run.config.model.path.to_string()))
         .or_else(|| fingerprints("model", &|run| Some(inputs(run)?.model)))
-        .or_else(|| told("evaluation set", &|run| run.config.eval.data.to_string()))
+        .or_else(|| named("evaluation set", &|run| run.config.eval.data.to_string()))
         .or_else(|| fingerprints("evaluation set", &|run| Some(inputs(run)?.evaluation)))
         .or_else(|| {
             told("evaluation set", &|run| format!("{} tokens", run.summary.evaluation.tokens))
@@ -75,10 +80,10 @@ fn difference(a: &FinishedRun, b: &FinishedRun) -> Option<(&'static str, (String
         })
 }
 
-fn model(run: &FinishedRun) -> String {
+fn processing(run: &FinishedRun) -> String {
     let processing = match run.config.model.processing {
         Processing::None => "weights as they are",
-        Processing::TransformerLens => "processed as by TransformerLens",
+        Processing::TransformerLens => "weights processed as by TransformerLens",
     };
-    format!("{} ({processing})", run.config.model.path)
+    processing.to_owned()
 }

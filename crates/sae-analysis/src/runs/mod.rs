@@ -129,7 +129,7 @@ impl SweepRuns {
             self.diverged.push(run.id);
             return Ok(());
         }
-        let config = match (run.config, RunConfig::load(&folder.config())) {
+        let config = match (run.config, RunConfig::load_recorded(&folder.config())) {
             // The run's own configuration says which commits it read.
             (Some(mut config), Ok(own)) => {
                 config.adopt_commits(&own);

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{OptionError, Options, Sparsity, check_k};
@@ -10,10 +11,11 @@ use super::{OptionError, Options, Sparsity, check_k};
 /// What is kept depends on the micro-batch, so `train.batch_size` matters, and not `train.effective_batch_size` alone.
 /// Evaluation keeps what is above a threshold instead: the running mean (0.99 of the one before, the first value copied) of
 /// the smallest activation that was kept in training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchTopK {
     /// Features that a token keeps, on average.
+    #[schemars(extend("x-unit" = "features"))]
     pub k: NonZeroUsize,
 }
 

@@ -1,5 +1,6 @@
 //! A threshold a feature, trained.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{OptionError, Options, Sparsity};
@@ -12,12 +13,14 @@ use crate::Positive;
 ///
 /// Both options are in units of a pre-activation. They take 0.001 for both, on activations scaled to a mean squared norm of 1;
 /// here nothing is scaled. Thresholds and the gate are in single precision at least.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JumpRelu {
     /// θ at the beginning, of every feature.
+    #[schemars(extend("x-unit" = "pre-activations"))]
     pub initial_threshold: Positive,
-    /// ε.
+    /// The width ε of the rectangle that estimates the thresholds' gradient.
+    #[schemars(extend("x-unit" = "pre-activations"))]
     pub bandwidth: Positive,
 }
 

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{OptionError, Options, Sparsity, check_k};
@@ -11,10 +12,11 @@ use crate::Fraction;
 /// 2503.17547, who choose the features as here, over the whole dictionary, and sum the errors of the prefixes, where here
 /// their mean is taken). Terms that compare the reconstruction at the site are means over the prefixes. Terms of the spliced
 /// model (KL, downstream) would need a spliced pass for each prefix; `spliced` says which are run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Matryoshka {
     /// Features that a token keeps, on average.
+    #[schemars(extend("x-unit" = "features"))]
     pub k: NonZeroUsize,
     /// The prefixes as shares of the dictionary, rising; the whole is added where it is missing.
     #[serde(default = "shares")]
@@ -25,7 +27,7 @@ pub struct Matryoshka {
 }
 
 /// Which prefixes of a dictionary are spliced into the model in a training step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SplicedPrefixes {
     /// One, drawn anew for every micro-batch from the run's seed: in expectation the gradients of `all`, for one pass.

@@ -1,6 +1,7 @@
 //! Architectures of dictionaries: the options of each, one file an architecture. What they compute stands in
 //! `sae-nn::architecture`, likewise.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Makes the enum of all architectures: its variant, its name in configurations, its file.
@@ -11,7 +12,7 @@ macro_rules! architectures {
 
         /// How a dictionary makes a code of an activation, with the options of the architecture:
         /// `architecture = { topk = { k = 32 } }`.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum Architecture {
             $($(#[doc = $doc])* #[serde(rename = $name)] $variant($variant),)*
