@@ -1,4 +1,5 @@
-//! Hands the commit that is built from to the binary, for the run folders it writes.
+//! Hands the commit that is built from to the binary, for the run folders it writes; and where libtorch lies, so that the
+//! binary finds it from wherever it is copied to on this machine.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +17,13 @@ fn main() {
         None => "unknown".to_owned(),
     };
     println!("cargo::rustc-env=SAE_COMMIT={commit}");
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
+    if let Ok(libtorch) = std::env::var("LIBTORCH").map(std::path::PathBuf::from) {
+        for folder in ["lib", "cuda"] {
+            let folder = libtorch.join(folder);
+            println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{}", folder.display());
+        }
+    }
     // A new commit, and an edit that makes the tree differ from it.
     println!("cargo::rerun-if-changed=..");
     for name in ["HEAD", "logs/HEAD"] {

@@ -1,4 +1,5 @@
-//! `cargo xtask check`: formatting, lints, documentation, the floors of the crates, and that every file says what it is.
+//! `cargo xtask check`: formatting, lints, documentation, the floors of the crates, licences, and that every file says what it
+//! is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,11 +8,15 @@ use anyhow::{Context, bail, ensure};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use clap::Args;
 
-use crate::{setup, tool};
+use crate::{licences, setup, tool};
 
-/// Check formatting, lints, documentation, the crates' floors and every file's opening line
+/// Check formatting, lints, documentation, the crates' floors, their licences and every file's opening line
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// Ask `cargo deny`, which must be installed, for advisories as well; it needs the network
+    #[arg(long)]
+    advisories: bool,
+}
 
 /// The floors: which crates of the workspace a crate may use. What is not listed here is an error, so a new crate is
 /// given its place in this table.
@@ -70,7 +75,7 @@ pub(crate) const WITHOUT_TORCH: &[&str] = &[
     "xtask",
 ];
 
-pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tool::say("formatting");
     tool::run(tool::cargo().args(["fmt", "--all", "--check"]))?;
     tool::say("floors");
@@ -80,6 +85,11 @@ pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> {
         .exec()
         .context("cannot read the workspace's metadata")?;
     floors(&metadata)?;
+    tool::say("licences");
+    licences::check(&metadata)?;
+    if arguments.advisories {
+        licences::advisories()?;
+    }
     tool::say("opening lines");
     opening_lines(&tool::root())?;
     setup::ensure()?;

@@ -4,6 +4,8 @@ mod bench;
 mod check;
 mod compare;
 mod corpus;
+mod licences;
+mod outside;
 mod setup;
 mod sweep;
 mod test;

@@ -18,9 +18,12 @@ use crate::tool;
 /// LIBTORCH or LIBTORCH_USE_PYTORCH=1 in the environment are used as they are.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// With the CUDA libraries (about 3 GB more)
+    /// With the CUDA libraries (about 2 GB more to fetch, 3 GB on disk)
     #[arg(long)]
     cuda: bool,
+    /// Print the .cargo/config.toml of a project elsewhere that uses this libtorch, and stop
+    #[arg(long)]
+    print_config: bool,
 }
 
 /// The wheels, with the hashes of the files for Linux on x86-64. libtorch's CPU library links the two small ones.
@@ -58,9 +61,33 @@ const STAMP: &str = "torch 2.11.0, layout 1";
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if provided() {
         tool::say("LIBTORCH or LIBTORCH_USE_PYTORCH is set: used as it is");
-        return Ok(());
+    } else {
+        install(arguments.cuda)?;
     }
-    install(arguments.cuda)
+    if arguments.print_config { tool::print(config()?.trim_end()) } else { Ok(()) }
+}
+
+/// What a project elsewhere needs to build against libtorch, and for its binaries to find it.
+pub(crate) fn config() -> anyhow::Result<String> {
+    let libtorch = match std::env::var_os("LIBTORCH") {
+        Some(path) if provided() => PathBuf::from(path),
+        None if provided() => bail!(
+            "with LIBTORCH_USE_PYTORCH=1 there is no fixed place: set LIBTORCH to the folder that Python's torch is in"
+        ),
+        _ => home().join("torch"),
+    };
+    let libtorch = std::path::absolute(libtorch)?;
+    if !libtorch.join("lib").is_dir() {
+        bail!("{} has no folder `lib`: it is no libtorch", libtorch.display());
+    }
+    let text = |text: String| toml::Value::String(text).to_string();
+    let path = |folder| text(format!("link-arg=-Wl,-rpath,{}/{folder}", libtorch.display()));
+    let paths = ["lib", "cuda"].map(|folder| format!("  \"-C\", {},\n", path(folder))).concat();
+    Ok(format!(
+        "# libtorch, for the crates that use it: where it is built against, and where binaries find it.\n[env]\nLIBTORCH = \
+         {}\n\n[build]\nrustflags = [\n{paths}]\nrustdocflags = [\n{paths}]\n",
+        text(libtorch.display().to_string())
+    ))
 }
 
 /// Sets libtorch up where nobody has.

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use clap::Args;
 
-use crate::{check, corpus, setup, tool};
+use crate::{check, corpus, outside, setup, tool};
 
 /// Run all tests, documentation tests included
 #[derive(Debug, Args)]
@@ -14,8 +14,8 @@ use crate::{check, corpus, setup, tool};
   cargo xtask test -- spliced
   cargo xtask test --long    # on Debian: apt-get install qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross")]
 pub(crate) struct Arguments {
-    /// Run what takes longer or needs other tools too: crates without libtorch checked for aarch64, the kernels' tests run
-    /// on an emulated one
+    /// Run what takes longer or needs other tools too: the crates' examples in a project of their own, crates without
+    /// libtorch checked for aarch64, the kernels' tests run on an emulated one
     #[arg(long)]
     long: bool,
     /// Passed on to `cargo test`
@@ -32,7 +32,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tool::run(tool::cargo().args(["build", "--workspace"]))?;
     corpus::ensure(Some(&tool::root().join("target/debug/sae")))?;
     tool::run(tool::cargo().args(["test", "--workspace"]).args(&arguments.rest))?;
-    if arguments.long { other_processors() } else { Ok(()) }
+    if arguments.long {
+        outside::run()?;
+        other_processors()?;
+    }
+    Ok(())
 }
 
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
