@@ -100,6 +100,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<()> 
             jobs.join(", ")
         ),
         Outcome::Interrupted => Err(Interrupted.into()),
+        Outcome::Prepared(how) => crate::print(&how),
     }
 }
 

@@ -93,7 +93,7 @@ pub fn launcher(name: &str, settings: Settings) -> Option<Box<dyn Launcher>> {
 
 /// A way to start the jobs of a sweep.
 pub trait Launcher {
-    /// Starts all jobs that are not finished and, when these have ended, the analysis of what is finished.
+    /// Starts all jobs that are not finished and, when these have ended, the analysis of what is finished; or prepares that.
     fn launch(&self, sweep: &Sweep) -> Result<Outcome, LaunchError>;
 }
 
@@ -106,6 +106,8 @@ pub enum Outcome {
     Failed(Vec<String>),
     /// A signal asked for the end; what was trained is saved.
     Interrupted,
+    /// Others start the jobs: what was written for them, and how it goes on, in a sentence.
+    Prepared(String),
 }
 
 #[cfg(test)]

@@ -202,7 +202,8 @@ impl Jobs<'_> {
         sender: &Sender<News>,
     ) -> Result<Running, LaunchError> {
         let mut command = self.sweep.job(job);
-        command.args(self.arguments);
+        // It tells of its progress as lines of JSON on stdout.
+        command.args(["--progress", "json"]).args(self.arguments);
         run_on(&mut command, slot.as_deref());
         let mut child = command
             .stdin(Stdio::null())

@@ -70,10 +70,10 @@ impl Sweep {
         jobs.filter(|(_, job)| !is_finished(job)).map(|(index, _)| index).collect()
     }
 
-    /// The command that trains a job, which tells of its progress as lines of JSON on stdout.
+    /// The command that trains a job.
     pub fn job(&self, index: usize) -> Command {
         let mut command = Command::new(&self.sae);
-        command.args(["--progress", "json", "train", "--manifest"]).arg(self.path());
+        command.args(["train", "--manifest"]).arg(self.path());
         command.arg("--job").arg(index.to_string());
         command
     }

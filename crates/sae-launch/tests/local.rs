@@ -38,6 +38,7 @@ fn as_a_process() {
     let code = match launched {
         Ok(Outcome::Finished) => 0,
         Ok(Outcome::Failed(_)) => 1,
+        Ok(Outcome::Prepared(how)) => panic!("{how}"),
         Ok(Outcome::Interrupted) => 130,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error}");
@@ -61,7 +62,7 @@ fn fake(place: &Path, script: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let path = place.join("sae");
     let text = format!(
-        "#!/bin/sh\nlast=\nwhile [ $# -gt 0 ]; do case $1 in --device) shift;; *) last=$1;; esac; shift; done\n\
+        "#!/bin/sh\nlast=\nwhile [ $# -gt 0 ]; do case $1 in --device|--progress) shift;; *) last=$1;; esac; shift; done\n\
          set -- \"$last\"\n{script}\n"
     );
     std::fs::write(&path, text).unwrap();
