@@ -34,12 +34,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod commands;
 mod describe;
 mod error;
 mod local;
 mod sweep;
 mod view;
 
+pub use self::commands::Commands;
 pub use self::describe::describe;
 pub use self::error::LaunchError;
 pub use self::local::{Local, visible_cuda_devices};
@@ -49,7 +51,10 @@ pub use self::sweep::{Sweep, show};
 type Entry = (&'static str, fn(Settings) -> Box<dyn Launcher>);
 
 // One line a launcher; the first is the one where none is named.
-const LAUNCHERS: &[Entry] = &[("local", |settings| Box::new(Local::new(settings)))];
+const LAUNCHERS: &[Entry] = &[
+    ("local", |settings| Box::new(Local::new(settings))),
+    ("commands", |settings| Box::new(Commands::new(settings))),
+];
 
 /// The names of the launchers, that of the default first.
 pub fn launchers() -> impl Iterator<Item = &'static str> {
