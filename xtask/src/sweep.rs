@@ -27,9 +27,6 @@ pub(crate) struct Arguments {
     /// Print jobs and runs, with tokens and memory, and stop
     #[arg(long)]
     dry_run: bool,
-    /// Write the manifest, for a cluster's launcher to start its jobs, and stop
-    #[arg(long)]
-    manifest_only: bool,
     /// Jobs at a time [default: one a CUDA device, one on a CPU]
     #[arg(long, short, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
@@ -66,11 +63,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return tool::print(&describe(manifest));
     }
     let sae = tool::sae(sae.as_deref())?;
-    let ours = tool::root().join("data/corpus");
+    let ours = tool::root().canonicalize()?.join("data/corpus");
     let is_ours = |path: &Path| path.starts_with(&ours);
     let mut runs = manifest.iter().flat_map(Manifest::runs);
     let needs_corpus = runs.any(|run| run.config.data.train.local().is_some_and(is_ours));
-    if needs_corpus && !arguments.manifest_only {
+    if needs_corpus {
         corpus::ensure(Some(&sae))?;
     }
     let mut command = Command::new(sae);
@@ -79,12 +76,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(jobs) = arguments.jobs {
         command.arg("--jobs").arg(jobs.to_string());
     }
-    for (flag, given) in
-        [("--dry-run", arguments.dry_run), ("--manifest-only", arguments.manifest_only)]
-    {
-        if given {
-            command.arg(flag);
-        }
+    if arguments.dry_run {
+        command.arg("--dry-run");
     }
     command.args(&arguments.rest);
     replace(command)

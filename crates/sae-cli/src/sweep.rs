@@ -30,8 +30,9 @@ use crate::telemetry::ProgressMode;
   sae sweep configs/sweeps/rust-lm.toml
   # What would run, with tokens and memory
   sae sweep configs/sweeps/gpt2-small.toml --dry-run
-  # For a launcher of one's own: its jobs are `sae train --manifest … --job 0` and so on
-  sae sweep configs/sweeps/gpt2-small.toml --manifest-only
+  # Jobs for what starts them elsewhere, a line each: here GNU parallel, eight at a time
+  sae sweep configs/sweeps/gpt2-small.toml --launcher commands
+  parallel --jobs 8 < runs/gpt2-small/jobs.txt
   # A sweep of the reference
   sae sweep gpt2_e2e_sweep.yaml --out /scratch/runs")]
 pub(crate) struct Arguments {
@@ -40,10 +41,7 @@ pub(crate) struct Arguments {
     /// Print jobs and runs, with tokens and memory, and stop
     #[arg(long)]
     dry_run: bool,
-    /// Write the manifest and stop
-    #[arg(long, conflicts_with = "dry_run")]
-    manifest_only: bool,
-    /// What starts the jobs
+    /// What starts the jobs: this machine, or, as lines of jobs.txt, something else
     #[arg(long, value_name = "NAME", default_value = launchers().next(), value_parser = PossibleValuesParser::new(launchers()))]
     launcher: String,
     /// Jobs at a time [default: one a CUDA device, one on a CPU]
@@ -71,14 +69,6 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<()> 
     let own =
         std::env::current_exe().context("cannot tell where `sae` is, to start jobs with it")?;
     let sweep = Sweep::write(manifest, &out, own, &mut |manifest| Ok(crate::pin::pin(manifest)?))?;
-    if arguments.manifest_only {
-        return crate::print(&format!(
-            "{} jobs: sae train --manifest {} --job 0 … {}",
-            sweep.manifest.jobs.len(),
-            sweep.path().display(),
-            sweep.manifest.jobs.len() - 1
-        ));
-    }
     let settings = Settings {
         jobs: arguments.jobs,
         devices: devices(global.device)?,
