@@ -190,11 +190,11 @@ function nearest(svg, [x, y]) {
   }
   if (best.node) return best;
   for (const line of all(".line", svg).filter(isShown)) {
-    const { name } = line.parentNode.dataset;
-    if (!name) continue;
+    const { run, name } = line.parentNode.dataset;
+    if (!run && !name) continue;
     for (const at of placesOf(line)) {
       // The place of a line that stands above or below the pointer.
-      offer(at, Math.abs(at[0] - x) + Math.abs(at[1] - y) / 2, 26, () => [name, ...means(svg, at)], line.parentNode);
+      offer(at, Math.abs(at[0] - x) + Math.abs(at[1] - y) / 2, 26, () => [run || name, ...means(svg, at)], line.parentNode);
     }
   }
   return best.node ? best : null;

@@ -55,12 +55,11 @@ pub fn evidence() -> Evidence {
         .collect();
     let chosen: Vec<&Point> =
         points.iter().filter(|point| chosen.contains(point.run.as_str())).collect();
+    let notes = vec![
+        "Not finished, left out: l2-local-30-s0.".to_owned(),
+        "KL of l4-e2e-12-s1 is not a number.".to_owned(),
+    ];
     Evidence {
-        sweep: "rust-lm-types".to_owned(),
-        notes: vec![
-            "Not finished, left out: l2-local-30-s0.".to_owned(),
-            "KL of l4-e2e-12-s1 is not a number.".to_owned(),
-        ],
         runs: points.iter().map(facts).collect(),
         about: About {
             model: vec!["data/rust-lm".to_owned()],
@@ -85,6 +84,7 @@ pub fn evidence() -> Evidence {
         stability: stability(&points),
         features: chosen.iter().map(|point| features(point)).collect(),
         matches,
+        ..Evidence::none("rust-lm-types".to_owned(), notes)
     }
 }
 
