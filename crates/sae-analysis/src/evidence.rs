@@ -20,6 +20,7 @@ use crate::runs::{FinishedRun, Group, SweepRuns};
 use crate::stability::Seeds;
 use crate::study::Study;
 use crate::subject::Subject;
+use crate::training::Training;
 
 /// Makes the evidence of its subjects: the key in `analysis.json`, and the type that finds and shows it.
 macro_rules! subjects {
@@ -106,6 +107,8 @@ subjects! {
     stability: Vec<Seeds>;
     /// Features of matched runs.
     features: Vec<RunFeatures>;
+    /// What the runs logged while they were trained.
+    training: Vec<Training>;
 }
 
 impl Evidence {

@@ -37,6 +37,7 @@ mod study;
 mod subject;
 mod table;
 mod thin;
+pub mod training;
 mod write;
 
 use std::path::{Path, PathBuf};
