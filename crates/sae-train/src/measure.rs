@@ -159,7 +159,6 @@ fn of_run(of_model: &Of, folder: &RunFolder, config: &RunConfig) -> Result<Of, T
     Ok(of)
 }
 
-/// Whether two runs' activations can be told side by side.
 /// Whether two runs are of one model and evaluation set: by their fingerprints, or, where a run has none, by their names.
 fn sees_the_same(a: &RunSpec, b: &RunSpec) -> bool {
     let inputs = |run: &RunSpec| Summary::load(&run.folder.summary()).ok()?.inputs;
