@@ -1,7 +1,8 @@
 //! `sae config`: what the keys of configuration files mean.
 
 use anyhow::bail;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use sae_config::keys::{FileKind, markdown};
 use sae_config::nearest;
 
@@ -18,32 +19,18 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "KEY")]
     explain: Option<String>,
     /// The JSON schema (draft 7) of a kind of file
-    #[arg(long, value_name = "KIND", value_enum)]
-    schema: Option<Kind>,
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(FileKind::ALL.map(FileKind::name)))]
+    schema: Option<String>,
     /// The page docs/configuration.md
     #[arg(long)]
     markdown: bool,
 }
 
-/// The kinds of configuration files.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
-    Run,
-    Sweep,
-    Pretrain,
-}
-
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    match (&arguments.explain, arguments.schema) {
+    let schema = arguments.schema.as_deref();
+    match (&arguments.explain, FileKind::ALL.into_iter().find(|kind| Some(kind.name()) == schema)) {
         (Some(key), _) => crate::print(explain(key)?.trim_end()),
-        (None, Some(kind)) => {
-            let kind = match kind {
-                Kind::Run => FileKind::Run,
-                Kind::Sweep => FileKind::Sweep,
-                Kind::Pretrain => FileKind::Pretrain,
-            };
-            crate::print(&serde_json::to_string_pretty(&kind.schema())?)
-        }
+        (None, Some(kind)) => crate::print(&serde_json::to_string_pretty(&kind.schema())?),
         (None, None) => crate::print(markdown().trim_end()),
     }
 }

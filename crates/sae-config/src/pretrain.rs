@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{folder_of, from_text, read};
-use crate::run::{min_lr_factor, positive, shuffle_buffer, text_column};
+use crate::run::{is_default, min_lr_factor, positive, shuffle_buffer, text_column};
 use crate::{Coefficient, ConfigError, Fraction, Positive, Source};
 
 /// A pretraining run of a GPT-2 of any size.
@@ -278,9 +278,4 @@ impl PretrainConfig {
             message: error.to_string(),
         })
     }
-}
-
-/// Whether a value is what it would be if it were left out.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }

@@ -21,7 +21,7 @@ pub use sections::{
     DataConfig, EvalConfig, LogConfig, ModelConfig, Precision, Processing, SaeConfig,
     ScheduleConfig, ScheduleKind, TrainConfig,
 };
-pub(crate) use sections::{min_lr_factor, positive, shuffle_buffer, text_column};
+pub(crate) use sections::{is_default, min_lr_factor, positive, shuffle_buffer, text_column};
 
 /// A run: what is trained, on which data and which model, towards what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -341,7 +341,7 @@ impl Default for LogConfig {
 }
 
 /// Whether a value is what it would be if it were left out.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 pub(crate) fn text_column() -> String {
