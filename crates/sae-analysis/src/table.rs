@@ -8,6 +8,11 @@ use crate::runs::Group;
 /// What stands where there is no number.
 pub(crate) const NONE: &str = "–";
 
+/// Columns that a table with prose has in a terminal.
+const WIDTH: u16 = 120;
+/// A text of more words than this is prose.
+const PROSE: usize = 4;
+
 /// A table.
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
@@ -219,7 +224,7 @@ impl Table {
         text
     }
 
-    /// For a terminal, whatever its width.
+    /// For a terminal; texts of many words, as findings have them, are broken where lines would be wider than most terminals.
     pub fn terminal(&self) -> String {
         let mut table = comfy_table::Table::new();
         table
@@ -233,6 +238,14 @@ impl Table {
             if let Some(column) = table.column_mut(place) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
+        }
+        let has_prose = self
+            .rows
+            .iter()
+            .flatten()
+            .any(|cell| matches!(cell, Cell::Text(text) if text.split(' ').count() > PROSE));
+        if has_prose {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
         }
         table.to_string()
     }

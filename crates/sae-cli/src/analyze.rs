@@ -69,7 +69,7 @@ pub(crate) fn run(
         measure(&SweepRuns::load(folder, &options)?, settings, device, telemetry)?;
     }
     let analysis = analyse_with(folder, &options, &mut |event| telemetry.notice(event))?;
-    crate::print(&analysis.text)?;
+    telemetry.result(&analysis.text)?;
     tracing::info!(
         "wrote {} files; the report is {}",
         analysis.files.len(),
@@ -92,7 +92,7 @@ fn measure(
             Ok(RunSpec {
                 id: run.id.clone(),
                 folder: runs.folder_of(run),
-                config: settings.apply(run.config.clone())?,
+                config: settings.apply_to_trained(run.config.clone())?,
             })
         })
         .collect::<anyhow::Result<_>>()?;

@@ -1,6 +1,8 @@
 //! `sae config`: what the keys of configuration files mean.
 
-use anyhow::bail;
+use std::fmt::Write;
+
+use anyhow::{anyhow, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use sae_config::keys::{FileKind, markdown};
@@ -11,11 +13,12 @@ use sae_config::nearest;
 #[command(after_help = "Examples:
   sae config --explain sae.expansion
   sae config --explain train                 # a section, with its keys
+  sae config --explain saes.dict_size_to_input_ratio    # what a key of the reference is here
   sae config --schema run > run.schema.json  # named by `#:schema ./run.schema.json` in a file's first line
   sae config --markdown > configuration.md   # all of it")]
 #[group(required = true, multiple = false)]
 pub(crate) struct Arguments {
-    /// A key, or a section
+    /// A key or a section; or a key of the reference, e2e_sae
     #[arg(long, value_name = "KEY")]
     explain: Option<String>,
     /// The JSON schema (draft 7) of a kind of file
@@ -35,24 +38,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// The key, or the section with those inside of it, of every kind of file that has it.
+/// The key, or the section with those inside of it, of every kind of file that has it; also by the reference's name of a key.
 fn explain(path: &str) -> anyhow::Result<String> {
+    let path = path.trim();
+    if path.is_empty() {
+        bail!("name a key or a section: {}", all_sections());
+    }
+    let inside = format!("{path}.");
     let mut found: Vec<(FileKind, String)> = Vec::new();
     let mut known = Vec::new();
-    let inside = format!("{path}.");
     for kind in FileKind::ALL {
         for section in kind.sections() {
-            if (section.path == path || section.path.starts_with(&inside)) && !path.is_empty() {
-                match found.last_mut() {
-                    Some((of, text)) if *of == kind => {
-                        text.push('\n');
-                        text.push_str(&section.explain());
-                    }
-                    _ => found.push((kind, section.explain())),
-                }
+            if section.path == path || section.path.starts_with(&inside) {
+                found.push((kind, section.explain()));
             }
             for key in section.keys {
-                if key.path == path {
+                if key.path == path || key.reference.as_deref() == Some(path) {
                     found.push((kind, key.explain()));
                 }
                 known.push(key.path);
@@ -60,24 +61,43 @@ fn explain(path: &str) -> anyhow::Result<String> {
             known.push(section.path);
         }
     }
-    match found.as_slice() {
-        [] => {
-            let ends = known.iter().filter(|key| key.ends_with(&format!(".{path}")));
-            let mut near: Vec<&str> = ends.map(String::as_str).collect();
-            near.dedup();
-            if near.is_empty() {
-                near.extend(nearest(path, known.iter().map(String::as_str)));
-            }
-            match near.as_slice() {
-                [] => bail!("there is no key `{path}`; `sae config --markdown` lists all"),
-                near => bail!("there is no key `{path}`; did you mean `{}`?", near.join("` or `")),
-            }
-        }
-        [(_, text)] => Ok(text.clone()),
-        several => Ok(several
-            .iter()
-            .map(|(kind, text)| format!("# of a {} file\n{text}", kind.name()))
-            .collect::<Vec<_>>()
-            .join("\n")),
+    if found.is_empty() {
+        return Err(unknown(path, &known));
     }
+    let mut text = String::new();
+    let mut last = None;
+    for (kind, part) in &found {
+        if last != Some(kind) {
+            let _ = writeln!(text, "# {} ({})\n", kind.title(), kind.command());
+        }
+        last = Some(kind);
+        text.push_str(part);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn unknown(path: &str, known: &[String]) -> anyhow::Error {
+    let ends = known.iter().filter(|key| key.ends_with(&format!(".{path}")));
+    let mut near: Vec<&str> = ends.map(String::as_str).collect();
+    near.sort_unstable();
+    near.dedup();
+    if near.is_empty() {
+        near.extend(nearest(path, known.iter().map(String::as_str)));
+    }
+    match near.as_slice() {
+        [] => anyhow!("there is no key `{path}`; `sae config --markdown` lists all"),
+        near => anyhow!("there is no key `{path}`; did you mean `{}`?", near.join("` or `")),
+    }
+}
+
+/// The sections of each kind of file, in words.
+fn all_sections() -> String {
+    let of = |kind: FileKind| {
+        let sections = kind.sections();
+        let paths = sections.iter().map(|section| section.path.as_str());
+        let paths: Vec<&str> = paths.filter(|path| !path.is_empty()).collect();
+        format!("{} has {}", kind.title(), paths.join(", "))
+    };
+    FileKind::ALL.map(of).join("; ")
 }

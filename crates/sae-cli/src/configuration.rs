@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::Args;
-use sae_config::{ConfigError, RunConfig, Site, SiteKind, Source, reference};
+use sae_config::{ConfigError, PretrainConfig, RunConfig, Site, SiteKind, Source, reference};
 use sae_model::load;
 use sae_record::{Manifest, RunFolder};
 use sae_train::Sources;
@@ -76,6 +76,51 @@ impl Settings {
     /// The configuration with these values.
     pub fn apply(&self, config: RunConfig) -> anyhow::Result<RunConfig> {
         Ok(if self.settings.is_empty() { config } else { config.with(&self.settings)? })
+    }
+
+    /// The same for SAEs that are trained already; keys that only training reads are warned of.
+    pub fn apply_to_trained(&self, config: RunConfig) -> anyhow::Result<RunConfig> {
+        for key in self.keys() {
+            let is_of_training = ["loss.", "train.", "log.", "sae."]
+                .iter()
+                .any(|section| key.starts_with(section) && key != "train.precision");
+            if is_of_training {
+                tracing::warn!("--set {key} changes nothing here: the SAEs are trained already");
+            }
+        }
+        self.apply(config)
+    }
+
+    /// The same for a pretraining run.
+    pub fn apply_to_pretraining(&self, config: PretrainConfig) -> anyhow::Result<PretrainConfig> {
+        Ok(if self.settings.is_empty() { config } else { config.with(&self.settings)? })
+    }
+
+    /// The same for all runs of a sweep. A key that its grid gives values is refused, because ids are made of them.
+    pub fn apply_to_sweep(&self, manifest: &mut Manifest) -> anyhow::Result<()> {
+        let runs = manifest.jobs.iter_mut().flat_map(|job| &mut job.runs);
+        for run in runs {
+            if let Some(key) = self.keys().find(|key| run.values.contains_key(*key)) {
+                bail!("--set {key}: the sweep's grid gives {key} its values; change them there");
+            }
+            run.config = self.apply(run.config.clone())?;
+        }
+        Ok(())
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.settings.iter().filter_map(|setting| Some(setting.split_once('=')?.0.trim()))
+    }
+}
+
+/// Refuses trained SAEs whose model is no longer where it was, with what to do.
+pub(crate) fn check_place(config: &RunConfig) -> anyhow::Result<()> {
+    match config.model.path.local() {
+        Some(path) if !path.exists() => bail!(
+            "the model of these SAEs is not at {} any more: name its place with --set model.path=PATH",
+            path.display()
+        ),
+        _ => Ok(()),
     }
 }
 

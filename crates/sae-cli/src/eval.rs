@@ -6,13 +6,13 @@ use clap::Args;
 use sae_config::Source;
 use sae_model::device::DeviceChoice;
 
-use crate::configuration::{Settings, Trained, trained};
+use crate::configuration::{Settings, Trained, check_place, trained};
 use crate::telemetry::Telemetry;
 
 /// Evaluate SAEs, on their own evaluation set or another
 ///
 /// Takes a run's folder, a checkpoint in it, or the reference's samples_N.pt (beside final_config.yaml, or a .yaml of its own name), here or on
-/// the hub. Prints all metrics as JSON.
+/// the hub. Prints all metrics as JSON; with --progress json as the line whose `event` is `result`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sae eval runs/rust-lm/e2e_sparsity-0.8
@@ -53,7 +53,8 @@ pub(crate) fn run(
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
     let Trained { config, saes } = trained(&arguments.saes, arguments.config.as_deref())?;
-    let mut config = arguments.settings.apply(config)?;
+    let mut config = arguments.settings.apply_to_trained(config)?;
+    check_place(&config)?;
     if let Some(data) = &arguments.data {
         config.eval.data = data.clone();
         config.eval.split.clone_from(&arguments.split);
@@ -65,5 +66,5 @@ pub(crate) fn run(
         config.eval.n_samples = Some(n_samples);
     }
     let evaluation = sae_train::evaluate_saes(&config, &saes, device.resolve()?, telemetry)?;
-    crate::print(&serde_json::to_string_pretty(&evaluation)?)
+    telemetry.result(&evaluation)
 }

@@ -7,10 +7,10 @@ use clap::Args;
 use sae_model::device::DeviceChoice;
 use sae_model::generate::Sampling;
 use sae_record::{Event, Phase};
-use sae_train::generate::{Request, generate};
+use sae_train::generate::{Generated, Request, generate};
 use sae_train::progress::Observer;
 
-use crate::configuration::{Settings, trained};
+use crate::configuration::{Settings, check_place, trained};
 use crate::telemetry::Telemetry;
 
 /// Go on with a text, by the model alone and with its SAEs spliced in, side by side
@@ -78,7 +78,8 @@ pub(crate) fn run(
         Sampling::Random { temperature, top_k: arguments.top_k.map(usize::from), top_p }
     };
     let mut found = trained(&arguments.saes, arguments.config.as_deref())?;
-    found.config = arguments.settings.apply(found.config)?;
+    found.config = arguments.settings.apply_to_trained(found.config)?;
+    check_place(&found.config)?;
     let bos = match (arguments.bos, arguments.no_bos) {
         (true, _) => true,
         (_, true) => false,
@@ -91,7 +92,8 @@ pub(crate) fn run(
         telemetry.notice(Event::advanced(done as u64));
     })?;
     telemetry.notice(Event::Ended);
-    crate::print(&side_by_side(&arguments.prompt, &texts.original, &texts.spliced, width()))
+    let Generated { original, spliced } = &texts;
+    telemetry.result(&side_by_side(&arguments.prompt, original, spliced, width()))
 }
 
 fn width() -> usize {

@@ -14,8 +14,8 @@ use crate::telemetry::Telemetry;
 
 /// Make parquet data: text shards from files, a tokeniser, or windows of token ids
 ///
-/// What is made depends on what is given: text files become text shards; text shards become a tokeniser with
-/// --train-tokenizer, windows with --tokenizer and --context-length.
+/// What is made depends on what is given: text files become text shards (--files, --file-list); text shards become a tokeniser
+/// with --train-tokenizer, windows with --tokenizer and --context-length. From files to windows are two calls.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   # Text files, or JSON Lines with the text in a key of its own → data/mine/shard-00000.parquet …
@@ -32,10 +32,10 @@ use crate::telemetry::Telemetry;
     --context-length 512 --out data/tinystories")]
 pub(crate) struct Arguments {
     /// Text files, a document each; or JSON Lines (.jsonl, .ndjson), a document a line
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["shards", "file_list"])]
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = OF_SHARDS, conflicts_with = "file_list")]
     files: Vec<PathBuf>,
-    /// A file that names such files, one a line
-    #[arg(long, value_name = "FILE", conflicts_with = "shards", required_unless_present_any = ["shards", "files"])]
+    /// A file that names such files, one a line, as seen from the working directory
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_SHARDS, required_unless_present_any = ["shards", "files"])]
     file_list: Option<PathBuf>,
     /// Text shards: a parquet file, a folder of them, a glob, or a data set of the hub (hf://owner/name)
     #[arg(long, value_name = "PATH")]
@@ -62,6 +62,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
 }
+
+/// What is done with shards: files of text become shards first, by a call of their own.
+const OF_SHARDS: [&str; 6] =
+    ["shards", "split", "train_tokenizer", "tokenizer", "bos", "context_length"];
 
 pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::Result<()> {
     let out = &arguments.out;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use indicatif::HumanDuration;
 use sae_config::sweep::MOST_RUNS;
 use sae_config::{SweepConfig, reference};
 use sae_launch::{
@@ -17,7 +18,7 @@ use sae_record::{Manifest, layout};
 use tch::Device;
 
 use crate::Global;
-use crate::configuration::load_sweep;
+use crate::configuration::{Settings as RunSettings, load_sweep};
 use crate::telemetry::ProgressMode;
 
 /// Run a sweep: expand it, train and evaluate its runs, analyse them
@@ -33,6 +34,8 @@ use crate::telemetry::ProgressMode;
   # Jobs for what starts them elsewhere, a line each: here GNU parallel, eight at a time
   sae sweep configs/sweeps/gpt2-small.toml --launcher commands
   parallel --jobs 8 < runs/gpt2-small/jobs.txt
+  # Another seed of every run, in a folder of its own
+  sae sweep configs/sweeps/rust-lm.toml --set train.seed=1 --out runs/seed-1
   # A sweep of the reference
   sae sweep gpt2_e2e_sweep.yaml --out /scratch/runs")]
 pub(crate) struct Arguments {
@@ -50,6 +53,8 @@ pub(crate) struct Arguments {
     /// The folder that the sweep's own folder is made in
     #[arg(long, value_name = "FOLDER", default_value = "runs")]
     out: PathBuf,
+    #[command(flatten)]
+    settings: RunSettings,
     /// Expand to this many runs at most
     #[arg(long, value_name = "N", default_value_t = MOST_RUNS)]
     max_runs: usize,
@@ -61,9 +66,11 @@ pub(crate) struct Arguments {
 pub(crate) struct Interrupted;
 
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<()> {
-    let manifest = expand(arguments)?;
+    let mut manifest = expand(arguments)?;
+    arguments.settings.apply_to_sweep(&mut manifest)?;
     if arguments.dry_run {
-        return crate::print(&describe(&manifest));
+        crate::print(&describe(&manifest))?;
+        return check_models(&manifest);
     }
     let out = std::path::absolute(&arguments.out).context("cannot tell where the sweep goes")?;
     let own =
@@ -81,7 +88,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<()> 
     match launcher.launch(&sweep)? {
         Outcome::Finished => {
             let report = layout::report(&sweep.folder);
-            tracing::info!("{} s; the report is {}", began.elapsed().as_secs(), report.display());
+            let took = HumanDuration(began.elapsed());
+            tracing::info!("done in {took:#}; the report is {}", report.display());
             Ok(())
         }
         Outcome::Failed(jobs) => bail!(
@@ -100,6 +108,15 @@ fn expand(arguments: &Arguments) -> anyhow::Result<Manifest> {
         return load_sweep(config, *max_runs);
     }
     Ok(SweepConfig::load(config)?.expand(*max_runs)?.into())
+}
+
+/// Refuses runs whose model is not where they look for it.
+fn check_models(manifest: &Manifest) -> anyhow::Result<()> {
+    let places = manifest.runs().filter_map(|run| Some((&run.id, run.config.model.path.local()?)));
+    match places.into_iter().find(|(_, path)| !path.exists()) {
+        Some((id, path)) => bail!("{id} cannot run: there is no model at {}", path.display()),
+        None => Ok(()),
+    }
 }
 
 /// How the options of all commands would have jobs shown.

@@ -9,6 +9,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sae_config::signals;
 use sae_record::progress_text;
 use sae_train::progress::{Event, Observer, Phase};
+use serde::Serialize;
+use serde_json::{Value, json};
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -111,6 +113,19 @@ impl Telemetry {
                 }
             }
         });
+    }
+
+    /// Writes the result of a command to stdout: text as it is, everything else as JSON. Among events of JSON it is a line of its
+    /// own, `{"event":"result","result":…}`.
+    pub(crate) fn result(&self, result: &impl Serialize) -> anyhow::Result<()> {
+        let value = serde_json::to_value(result)?;
+        if self.mode == ProgressMode::Json {
+            return crate::print(&json!({ "event": "result", "result": value }).to_string());
+        }
+        match &value {
+            Value::String(text) => crate::print(text),
+            value => crate::print(&serde_json::to_string_pretty(value)?),
+        }
     }
 
     pub(crate) fn was_interrupted(&self) -> bool {

@@ -74,6 +74,11 @@ pub(crate) fn run(
         }
         return Ok(());
     }
+    let finished_before: Vec<String> = specs
+        .iter()
+        .filter(|spec| spec.folder.summary().is_file())
+        .map(|spec| spec.id.clone())
+        .collect();
     let (device, made_with) = (device.resolve()?, made_with(env!("SAE_COMMIT")));
     let summaries = if arguments.profile {
         let mut profiler = Profiler::new(telemetry, device);
@@ -85,8 +90,8 @@ pub(crate) fn run(
     } else {
         train(&specs, device, &made_with, telemetry)?
     };
-    for summary in &summaries {
-        report(summary);
+    for (summary, spec) in summaries.iter().zip(&specs) {
+        report(summary, finished_before.contains(&spec.id), spec);
     }
     let diverged: Vec<&str> = summaries
         .iter()
@@ -127,14 +132,16 @@ fn job_of(path: &Path, index: usize) -> anyhow::Result<Vec<RunSpec>> {
         .collect())
 }
 
-fn report(summary: &Summary) {
+fn report(summary: &Summary, was_finished: bool, spec: &RunSpec) {
     let found = &summary.evaluation.values;
     let alive: u64 = summary.alive.values().sum();
     tracing::info!(
-        "{}: L0 {:.1}, alive {alive}, CE increase {:.4}, KL {:.4}",
+        "{}: L0 {:.1}, alive {alive}, CE increase {:.4}, KL {:.4}; {} {}",
         summary.id,
         found.get(name::L0),
         found.get(name::CE_INCREASE),
-        found.get(name::KL)
+        found.get(name::KL),
+        if was_finished { "it was finished already, in" } else { "wrote" },
+        spec.folder.path().display()
     );
 }

@@ -113,7 +113,7 @@ fn runs_open_from_anywhere_and_models_may_move() {
     let run = run.to_str().unwrap();
     let before = succeeds(&sae(&["eval", run], at));
     std::fs::rename(at.join("model"), at.join("moved")).unwrap();
-    fails(&sae(&["eval", run], at), &["/model", "no such folder"]);
+    fails(&sae(&["eval", run], at), &["/model", "--set model.path=PATH"]);
     let moved = format!("model.path={}", at.join("moved").display());
     assert_eq!(succeeds(&sae(&["eval", run, "--set", "model.path=moved"], at)), before);
     // A finished run is finished, wherever its model is, if it is there and the same one.
@@ -144,9 +144,16 @@ fn keys_are_explained() {
     let here = Path::new(".");
     let explain = |key: &str| succeeds(&sae(&["config", "--explain", key], here));
     says(&explain("sae.expansion"), &["F / D", "number above 0", "saes.dict_size_to_input_ratio"]);
-    says(&explain("data.train"), &["# of a run file", "# of a pretrain file"]);
-    says(&explain("loss"), &["[loss.kl]", "loss.kl.coeff", "required"]);
-    fails(&sae(&["config", "--explain", "lr"], here), &["did you mean `train.lr`?"]);
+    says(&explain("data.train"), &["# a run (sae train)", "# a pretraining run (sae pretrain)"]);
+    says(&explain("model.n_layers"), &["# a pretraining run"]);
+    says(
+        &explain("loss"),
+        &["[loss.kl]", "loss.kl.coeff", "required", "What the term is multiplied by"],
+    );
+    says(&explain("train_data.n_ctx"), &["data.context_length"]);
+    fails(&sae(&["config", "--explain", ""], here), &["name a key or a section", "train.schedule"]);
+    says(&explain("lr"), &["train.lr", "e2e_sae    lr"]);
+    fails(&sae(&["config", "--explain", "skip"], here), &["did you mean `data.skip`"]);
     fails(&sae(&["config", "--explain", "sae.expnsion"], here), &["`sae.expansion`"]);
     let schema = succeeds(&sae(&["config", "--schema", "sweep"], here));
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
@@ -345,6 +352,15 @@ fn pretrain_makes_a_model_that_train_can_use() {
             .collect();
         std::fs::write(at.join(&name), files.join("\n")).unwrap();
     }
+    let both = sae(&["prepare", "--files", "train.txt", "--tokenizer", "lm", "--out", "x"], at);
+    assert_eq!(both.status.code(), Some(2));
+    says(&stderr(&both), &["cannot be used with"]);
+    std::fs::write(at.join("latin.txt"), [0xe9, b'\n']).unwrap();
+    fails(
+        &sae(&["prepare", "--files", "latin.txt", "--out", "x"], at),
+        &["none of 1 files is text in UTF-8"],
+    );
+    assert!(!at.join("x").exists());
     succeeds(&sae(&["prepare", "--file-list", "train.txt", "--out", "text"], at));
     succeeds(&sae(&["prepare", "--file-list", "validation.txt", "--out", "held-out"], at));
     succeeds(&sae(&["prepare", "--shards", "text", "--train-tokenizer", "280", "--out", "lm"], at));
@@ -374,6 +390,21 @@ fn pretrain_makes_a_model_that_train_can_use() {
     assert!(loss < 0.7 * f64::from(280).ln(), "{loss}");
     let card = std::fs::read_to_string(at.join("lm/README.md")).unwrap();
     assert!(card.contains(&format!("{loss:.4} nats")), "{card}");
+    // A finished model is neither trained anew nor replaced by another.
+    let stored = || std::fs::read(at.join("lm/model.safetensors")).unwrap();
+    let before = stored();
+    let again = sae(&["pretrain", "lm.toml", "--out", "lm"], at);
+    succeeds(&again);
+    says(&stderr(&again), &["nothing to do"]);
+    let bounded = ["pretrain", "lm.toml", "--set", "data.n_validation_samples=40", "--out"];
+    fails(&sae(&[&bounded[..], &["lm"]].concat(), at), &["holds a model already", "--out"]);
+    assert!(stored() == before);
+    succeeds(&sae(&[&bounded[..], &["bounded"]].concat(), at));
+    let training: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(at.join("bounded/training.json")).unwrap())
+            .unwrap();
+    // Whole batches of 32 windows, each of 15 predictions.
+    assert_eq!(training["validation_tokens"], 32 * 15);
     // Text straight from the shards, tokenised on the way.
     let run = std::fs::read_to_string(at.join("run.toml"))
         .unwrap()

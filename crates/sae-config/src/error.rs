@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::keys::FileKind;
+
 /// A configuration that could not be read, understood or used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -31,6 +33,20 @@ pub enum ConfigError {
         origin: String,
         /// The parser's message with line and key; for an unknown key, the nearest known one.
         message: String,
+    },
+    /// A configuration of another kind.
+    #[error(
+        "cannot use the configuration {origin}: expected {expected}, found {found}, which `{command}` takes"
+    )]
+    OtherKind {
+        /// The file.
+        origin: String,
+        /// The kind that was expected.
+        expected: &'static str,
+        /// The kind that it seems to be.
+        found: &'static str,
+        /// The command for it.
+        command: &'static str,
     },
     /// Every value is possible by itself, but not this one together with the others.
     #[error("cannot use the configuration {origin}: {key} is {found}, but {expected}")]
@@ -65,7 +81,7 @@ impl ConfigError {
     /// Wraps a deserialiser's message; where it names an unknown key, adds the nearest known one, and where a choice is made
     /// twice, what to do.
     pub(crate) fn parse(origin: &str, error: &impl ToString) -> Self {
-        let mut message = error.to_string().trim_end().to_owned();
+        let mut message = in_words(error.to_string().trim_end());
         if let Some(nearest) = nearest_key(&message) {
             message.push_str("\ndid you mean `");
             message.push_str(&nearest);
@@ -81,11 +97,51 @@ impl ConfigError {
     }
 }
 
+/// A deserialiser's message without the names of Rust's types.
+fn in_words(message: &str) -> String {
+    const WORDS: [(&str, &str); 10] = [
+        ("a nonzero usize", "a whole number of 1 or more"),
+        ("a nonzero u64", "a whole number of 1 or more"),
+        ("expected usize", "expected a whole number of 0 or more"),
+        ("expected u64", "expected a whole number of 0 or more"),
+        ("expected f64", "expected a number"),
+        ("expected a sequence", "expected a list"),
+        ("expected a map", "expected a table"),
+        ("invalid type: map", "invalid type: table"),
+        ("invalid type: sequence", "invalid type: list"),
+        ("expected unit variant", "expected a word"),
+    ];
+    let mut message = WORDS
+        .iter()
+        .fold(message.to_owned(), |message, (serde, words)| message.replace(serde, words));
+    // A section where there is none is "expected struct TrainConfig".
+    while let Some(at) = message.find("expected struct ") {
+        let name = at + "expected struct ".len();
+        let end = message[name..]
+            .find(|c: char| !c.is_ascii_alphanumeric())
+            .map_or(message.len(), |length| name + length);
+        message.replace_range(at..end, "expected a table");
+    }
+    message
+}
+
 /// A configuration of TOML.
-pub(crate) fn from_text<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T, ConfigError> {
+pub(crate) fn from_text<T: DeserializeOwned>(
+    text: &str,
+    origin: &str,
+    kind: FileKind,
+) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let table = toml::from_str(text).unwrap_or_default();
-        with_section::<T>(origin, &table, &error)
+        match FileKind::guess(&table).filter(|guessed| *guessed != kind) {
+            Some(other) => ConfigError::OtherKind {
+                origin: origin.to_owned(),
+                expected: kind.title(),
+                found: other.title(),
+                command: other.command(),
+            },
+            None => with_section::<T>(origin, &table, &error),
+        }
     })
 }
 
@@ -150,7 +206,8 @@ pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::{from_table, from_text, nearest_key};
+    use super::{from_table, from_text, in_words, nearest_key};
+    use crate::keys::FileKind;
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -171,19 +228,36 @@ mod tests {
     #[test]
     fn a_misspelt_section_comes_before_what_is_missing_for_it() {
         let text = "[trian]\nsteps = 3\n[train]\nrate = 0.1\n";
-        let by_text = from_text::<Whole>(text, "run.toml").unwrap_err().to_string();
+        let from_text = |text: &str, origin: &str| from_text::<Whole>(text, origin, FileKind::Run);
+        let by_text = from_text(text, "run.toml").unwrap_err().to_string();
         let table = toml::from_str(text).unwrap();
         let by_table = from_table::<Whole>(table, "run.toml").unwrap_err().to_string();
         for error in [by_text, by_table] {
             assert!(error.contains("`trian`") && error.contains("did you mean `train`"), "{error}");
         }
         // A key of a section keeps its line.
-        let error =
-            from_text::<Whole>("[train]\nsteps = 3\nraet = 1\n", "x").unwrap_err().to_string();
+        let error = from_text("[train]\nsteps = 3\nraet = 1\n", "x").unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("did you mean `rate`"), "{error}");
         // What is missing, where no section is misspelt.
-        let error = from_text::<Whole>("[train]\nrate = 0.1\n", "x").unwrap_err().to_string();
+        let error = from_text("[train]\nrate = 0.1\n", "x").unwrap_err().to_string();
         assert!(error.contains("missing field `steps`"), "{error}");
+    }
+
+    #[test]
+    fn types_of_rust_are_told_in_words() {
+        for (serde, words) in [
+            (
+                "invalid type: string \"x\", expected a nonzero usize",
+                "invalid type: string \"x\", expected a whole number of 1 or more",
+            ),
+            (
+                "invalid type: integer `3`, expected struct TrainConfig\nin `train`",
+                "invalid type: integer `3`, expected a table\nin `train`",
+            ),
+            ("missing field `steps`", "missing field `steps`"),
+        ] {
+            assert_eq!(in_words(serde), words);
+        }
     }
 
     #[test]

@@ -68,6 +68,7 @@ mod number;
 pub mod pretrain;
 pub mod reference;
 pub mod run;
+mod setting;
 pub mod signals;
 mod site;
 mod source;

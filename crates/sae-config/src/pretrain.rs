@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{folder_of, from_text, read};
+use crate::keys::FileKind;
 use crate::run::{is_default, min_lr_factor, positive, shuffle_buffer, text_column};
-use crate::{Coefficient, ConfigError, Fraction, Positive, Source};
+use crate::{Coefficient, ConfigError, Fraction, Positive, Source, setting};
 
 /// A pretraining run of a GPT-2 of any size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +57,10 @@ pub struct PretrainData {
     pub train: Source,
     /// Data to validate on, all of it; where it is the training data, the windows that `skip` leaves out.
     pub validation: Source,
+    /// The most windows to validate on, from the first; all where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-unit" = "windows"))]
+    pub n_validation_samples: Option<NonZeroUsize>,
     /// Windows to leave out at the start of the training data.
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(extend("x-unit" = "windows", "default" = 0))]
@@ -184,6 +189,21 @@ impl PretrainConfig {
         }
     }
 
+    /// The same with other values of some keys, as [`crate::RunConfig::with`] has it. One of `train.n_steps` and `train.n_epochs` takes
+    /// the other's place.
+    pub fn with(&self, settings: &[String]) -> Result<Self, ConfigError> {
+        let mut config = self.clone();
+        let names =
+            |key: &str| settings.iter().any(|setting| setting.trim_start().starts_with(key));
+        if names("train.n_steps") != names("train.n_epochs") {
+            (config.train.n_steps, config.train.n_epochs) = (None, None);
+        }
+        let (mut config, origin) = setting::with(&config, settings)?;
+        config.check(&origin)?;
+        config.resolve_paths(Path::new("."));
+        Ok(config)
+    }
+
     /// Reads and checks the TOML that is recorded beside a model. Its paths are as they are.
     pub fn load_recorded(path: &Path) -> Result<Self, ConfigError> {
         Self::parse(&read(path)?, &path.display().to_string())
@@ -191,7 +211,7 @@ impl PretrainConfig {
 
     /// Reads and checks TOML; `origin` names its source in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = from_text(text, origin)?;
+        let mut config: Self = from_text(text, origin, FileKind::Pretrain)?;
         if config.train.n_steps.is_none() {
             config.train.n_epochs.get_or_insert(NonZeroUsize::MIN);
         }

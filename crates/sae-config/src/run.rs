@@ -14,8 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{folder_of, from_table, from_text, read};
+use crate::keys::FileKind;
 use crate::loss::{LossConfig, Scope, Term};
-use crate::{ConfigError, Site, Source};
+use crate::{ConfigError, Site, Source, setting};
 
 pub use sections::{
     DataConfig, EvalConfig, LogConfig, ModelConfig, Precision, Processing, SaeConfig,
@@ -95,7 +96,7 @@ impl RunConfig {
 
     /// Reads and checks TOML; `origin` names its source in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let config: Self = from_text(text, origin)?;
+        let config: Self = from_text(text, origin, FileKind::Run)?;
         config.check(origin)?;
         Ok(config)
     }
@@ -122,12 +123,9 @@ impl RunConfig {
     /// The same with other values of some keys: `model.path=/data/gpt2`, dotted keys with TOML's values, of which text needs no
     /// quotes. Paths are as seen from the working directory.
     pub fn with(&self, settings: &[String]) -> Result<Self, ConfigError> {
-        let mut table = toml::Table::try_from(self)
-            .map_err(|error| ConfigError::parse("the configuration", &error))?;
-        for setting in settings {
-            table = with_setting(&table, setting)?;
-        }
-        Self::from_table(table, &format!("with --set {}", settings.join(" --set ")))
+        let (config, origin) = setting::with(self, settings)?;
+        config.check(&origin)?;
+        Ok(config)
     }
 
     /// The same, from a table that a sweep has put together.
@@ -246,42 +244,6 @@ impl RunConfig {
             precision,
             recompute,
         }
-    }
-}
-
-/// A run's table with another value of a key, `KEY=VALUE`.
-fn with_setting(table: &toml::Table, setting: &str) -> Result<toml::Table, ConfigError> {
-    let origin = format!("--set {setting}");
-    let failed = |message: String| ConfigError::Parse { origin: origin.clone(), message };
-    let (key, text) = setting
-        .split_once('=')
-        .map(|(key, text)| (key.trim(), text.trim()))
-        .ok_or_else(|| failed("expected KEY=VALUE, as model.path=/data/gpt2".to_owned()))?;
-    let with = |mut value: toml::Value| {
-        let mut table = table.clone();
-        crate::sweep::resolve_value(key, &mut value, Path::new(""));
-        crate::sweep::set(&mut table, key, value).map_err(failed)?;
-        // What is wrong with a value is told of the setting that has it; what only several make right is checked at the end.
-        from_table::<RunConfig>(table.clone(), &origin)?;
-        Ok(table)
-    };
-    let as_text = || with(toml::Value::String(text.to_owned()));
-    let value: Option<toml::Value> = (!text.contains('\n'))
-        .then(|| toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?.remove("value"))
-        .flatten();
-    match value {
-        // A number or a date where a text is expected, as a split named 2024.
-        Some(value) => with(value).or_else(|error| as_text().map_err(|_| error)),
-        None => as_text().map_err(|error| match error {
-            ConfigError::Parse { origin, message } if text.starts_with(['[', '{']) => {
-                let message = format!(
-                    "{message}\nit is no value of TOML, perhaps for lack of quotes, which a shell takes away: \
-                     --set 'sae.sites=[\"blocks.3.hook_resid_pre\"]'"
-                );
-                ConfigError::Parse { origin, message }
-            }
-            error => error,
-        }),
     }
 }
 

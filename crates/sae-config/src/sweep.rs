@@ -22,10 +22,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{folder_of, from_text, read};
 use crate::fingerprint::Fingerprint;
+use crate::keys::FileKind;
 use crate::source::resolved;
 use crate::{ConfigError, RunConfig, Source};
 
-/// A sweep: a base run, variants of it, and values to try for any of its keys.
+/// A sweep: a base run, variants of it, and values to try for any of its keys. Each run is the base, with the sweep's `set`, then
+/// without what its variant leaves out, then with the variant's `set`, and last with a value of each grid; a variant's grid takes the
+/// place of the sweep's for the same key, and a key that the variant leaves out is not taken from the sweep's grid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SweepConfig {
@@ -43,7 +46,7 @@ pub struct SweepConfig {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, serde_json::Value>", extend("x-kind" = "table: dotted keys, each with its value", "default" = {}))]
     pub set: BTreeMap<String, toml::Value>,
-    /// What differs from the base, one entry a type of SAE.
+    /// What differs from the base, one entry a type of SAE; at least one.
     pub variants: Vec<VariantConfig>,
     /// Values for any key, combined with every variant's own grid.
     #[serde(default)]
@@ -120,7 +123,15 @@ impl SweepConfig {
 
     /// Reads TOML; `origin` names its source in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let config: Self = from_text(text, origin)?;
+        let config: Self = from_text(text, origin, FileKind::Sweep)?;
+        if config.base.as_os_str().is_empty() {
+            return Err(ConfigError::invalid(
+                origin,
+                "base",
+                "empty",
+                "it names the TOML file of the run that the variants differ from",
+            ));
+        }
         for name in std::iter::once(&config.name).chain(config.variants.iter().map(|v| &v.name)) {
             if !is_plain(name) || name.len() > LONGEST_NAME {
                 return Err(ConfigError::invalid(
@@ -138,7 +149,7 @@ impl SweepConfig {
             return Err(ConfigError::invalid(
                 origin,
                 "variants",
-                format!("two variants named {}", twice.name),
+                format!("a list that names {} twice", twice.name),
                 "every variant has a name of its own: the ids of its runs begin with it",
             ));
         }
@@ -172,6 +183,7 @@ impl SweepConfig {
             .iter()
             .map(|variant| {
                 let mut grid = self.grid.clone();
+                grid.retain(|key, _| !variant.leaves_out(key));
                 grid.extend(variant.grid.clone());
                 grid
             })
@@ -187,29 +199,59 @@ impl SweepConfig {
                 let id = run_id(&variant.name, &shown);
                 let origin = format!("run {id} of sweep {}", self.name);
                 let mut table = base.clone();
+                self.set_all(&mut table, pairs(&self.set), &origin)?;
                 for key in &variant.unset {
-                    unset(&mut table, key).map_err(|message| ConfigError::Parse {
-                        origin: format!("variant {} of sweep {}", variant.name, self.name),
-                        message,
-                    })?;
+                    let is_in_grid =
+                        self.grid.keys().any(|in_grid| in_grid == key || is_inside(in_grid, key));
+                    match unset(&mut table, key) {
+                        Err(_) if is_in_grid => {}
+                        result => result.map_err(|message| ConfigError::Parse {
+                            origin: format!("variant {} of sweep {}", variant.name, self.name),
+                            message,
+                        })?,
+                    }
                 }
-                let fixed =
-                    self.set.iter().chain(&variant.set).map(|(key, value)| (key.as_str(), value));
-                for (key, value) in fixed.chain(point.iter().copied()) {
-                    // Ids have values as they are written; a moved sweep has the same ones.
-                    let mut value = value.clone();
-                    resolve_value(key, &mut value, &self.folder);
-                    set(&mut table, key, value).map_err(|message| ConfigError::Parse {
-                        origin: origin.clone(),
-                        message,
-                    })?;
-                }
+                let own = pairs(&variant.set).chain(point.iter().copied());
+                self.set_all(&mut table, own, &origin)?;
                 let config = RunConfig::from_table(table, &origin)?;
                 builder.add(id, shown, config)?;
             }
         }
         builder.finish()
     }
+
+    /// Sets dotted keys of a run's table.
+    fn set_all<'a>(
+        &self,
+        table: &mut toml::Table,
+        values: impl Iterator<Item = (&'a str, &'a toml::Value)>,
+        origin: &str,
+    ) -> Result<(), ConfigError> {
+        for (key, value) in values {
+            // Ids have values as they are written; a moved sweep has the same ones.
+            let mut value = value.clone();
+            resolve_value(key, &mut value, &self.folder);
+            set(table, key, value)
+                .map_err(|message| ConfigError::Parse { origin: origin.to_owned(), message })?;
+        }
+        Ok(())
+    }
+}
+
+impl VariantConfig {
+    /// Whether the variant leaves this key out.
+    fn leaves_out(&self, key: &str) -> bool {
+        self.unset.iter().any(|unset| unset == key || is_inside(key, unset))
+    }
+}
+
+fn pairs(values: &BTreeMap<String, toml::Value>) -> impl Iterator<Item = (&str, &toml::Value)> {
+    values.iter().map(|(key, value)| (key.as_str(), value))
+}
+
+/// Whether a dotted key is inside the table `outer`.
+fn is_inside(key: &str, outer: &str) -> bool {
+    key.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Refuses grids (the numbers of values of each) with more points than `most`, before any is made.

@@ -211,7 +211,48 @@ fn a_variant_is_neither_dropped_nor_merged_with_another() {
     assert!(error.contains("`sae.seed` without values"), "{error}");
     // The same name with other values would make one group of two variants.
     let error = sweep_error(&SWEEP.replace("name = \"e2e\"", "name = \"local\""));
-    assert!(error.contains("two variants named local"), "{error}");
+    assert!(error.contains("a list that names local twice"), "{error}");
+}
+
+#[test]
+fn a_variant_leaves_out_what_the_base_the_sweep_and_its_grid_set() {
+    let base: toml::Table = toml::from_str(BASE).unwrap();
+    let coefficients = |text: &str| -> Vec<(String, Option<f64>)> {
+        let sweep = SweepConfig::parse(text, "sweep.toml").unwrap();
+        let expanded = sweep.expand_from(&base, MOST_RUNS).unwrap();
+        let local = |run: &sae_config::sweep::PlannedRun| {
+            (run.id.clone(), run.config.loss.local.map(|term| term.coeff.get()))
+        };
+        expanded.runs().map(local).collect()
+    };
+    let sweep = r#"
+        name = "demo"
+        base = "base.toml"
+        set = { "loss.local.coeff" = 3.0, "loss.kl.coeff" = 1.0 }
+        variants = [{ name = "both" }, { name = "kl", unset = ["loss.local"] }]
+    "#;
+    let named = |id: &str, coeff| (id.to_owned(), coeff);
+    assert_eq!(coefficients(sweep), [named("both", Some(3.0)), named("kl", None)]);
+    let grid = format!("{sweep}\ngrid = {{ \"loss.local.coeff\" = [1.0, 2.0] }}");
+    assert_eq!(
+        coefficients(&grid),
+        [named("both_local-1", Some(1.0)), named("both_local-2", Some(2.0)), named("kl", None)]
+    );
+    let empty = sweep.replace("\"base.toml\"", "\"\"");
+    let error = SweepConfig::parse(&empty, "sweep.toml").unwrap_err().to_string();
+    assert!(error.contains("base is empty"), "{error}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_told_with_its_command() {
+    let pretrain = "model = { n_layers = 1 }\ndata = { train = \"d\" }\n";
+    for (error, command) in [
+        (RunConfig::parse(SWEEP, "x.toml").unwrap_err(), "a sweep, which `sae sweep` takes"),
+        (SweepConfig::parse(BASE, "x.toml").unwrap_err(), "a run, which `sae train` takes"),
+        (RunConfig::parse(pretrain, "x.toml").unwrap_err(), "which `sae pretrain` takes"),
+    ] {
+        assert!(error.to_string().contains(command), "{error}");
+    }
 }
 
 fn grid(keys: &[(&str, usize)]) -> String {

@@ -30,6 +30,14 @@ fn the_page_and_the_schemas_are_those_of_the_types() {
     assert!(stale.is_empty(), "not of these types, and written anew: {}", stale.join(", "));
 }
 
+#[test]
+fn the_least_that_a_run_has_is_a_run() {
+    let page = markdown();
+    let toml = page.split("```").nth(1).and_then(|block| block.strip_prefix("toml\n")).unwrap();
+    let run = RunConfig::parse(toml, "docs/configuration.md").unwrap();
+    assert_eq!(run.variant(), sae_config::Variant::E2e);
+}
+
 /// A run with a table for every section that has keys, and a key for each that has no default.
 const RUN: &str = r#"
 model.path = "m"

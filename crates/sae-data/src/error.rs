@@ -43,6 +43,14 @@ pub enum DataError {
         /// What the parquet reader said.
         message: String,
     },
+    /// None of the files of text could be read as such.
+    #[error("none of {files} files is text in UTF-8, or none has any: there is nothing to write to {}", out.display())]
+    NoDocuments {
+        /// How many were given.
+        files: usize,
+        /// Where shards were to go.
+        out: PathBuf,
+    },
     /// A size that no data has.
     #[error("{what} is {found}, expected {expected}")]
     Size {

@@ -33,7 +33,7 @@ const SHARD_BYTES: usize = 32 << 20;
 
 /// Writes text files, in the order given, as parquet shards with the columns `text` and `source`. A file of JSON Lines
 /// (`.jsonl`, `.ndjson`) holds a document a line, the text of its key `column`; every other file is one document. A file that
-/// is not UTF-8 is left out, with a warning.
+/// is not UTF-8 is left out, with a warning; where nothing is left, that is an error.
 pub fn text_shards(files: &[PathBuf], column: &str, out: &Path) -> Result<Prepared, DataError> {
     let mut shards = TextWriter {
         writer: ShardWriter::create(out)?,
@@ -68,6 +68,9 @@ pub fn text_shards(files: &[PathBuf], column: &str, out: &Path) -> Result<Prepar
             })?;
             shards.push(document, format!("{source}:{number}"))?;
         }
+    }
+    if shards.prepared.rows == 0 {
+        return Err(DataError::NoDocuments { files: files.len(), out: out.to_owned() });
     }
     shards.finish()
 }

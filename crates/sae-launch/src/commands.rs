@@ -29,12 +29,17 @@ impl Launcher for Commands {
         let path = sweep.folder.join("jobs.txt");
         write_atomically(&path, jobs.collect::<String>().as_bytes())
             .map_err(|source| LaunchError::Folder { folder: path.clone(), source })?;
-        Ok(Outcome::Prepared(format!(
-            "wrote {} jobs, a line each, to {}; when they have ended: {}",
-            unfinished.len(),
-            path.display(),
-            line(&sweep.analysis())
-        )))
+        let analysis = line(&sweep.analysis());
+        Ok(Outcome::Prepared(match unfinished.len() {
+            0 => {
+                format!("all jobs have finished: there is none to start; what is left: {analysis}")
+            }
+            jobs => format!(
+                "wrote {jobs} {}, a line each, to {}; when they have ended: {analysis}",
+                if jobs == 1 { "job" } else { "jobs" },
+                path.display(),
+            ),
+        }))
     }
 }
 
@@ -73,7 +78,11 @@ mod tests {
         // A job without runs is finished.
         assert_eq!(std::fs::read_to_string(folder.join("jobs.txt")).unwrap(), "");
         let Outcome::Prepared(how) = outcome else { panic!("{outcome:?}") };
-        assert!(how.contains("/bin/sae analyze '") && how.contains(r"it'\''s here'"), "{how}");
+        assert!(
+            how.contains("all jobs have finished") && how.contains("/bin/sae analyze '"),
+            "{how}"
+        );
+        assert!(how.contains(r"it'\''s here'"), "{how}");
         assert_eq!([quoted("a-b=c"), quoted(""), quoted("$x; y")], ["a-b=c", "''", "'$x; y'"]);
     }
 }

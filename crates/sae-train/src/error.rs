@@ -112,6 +112,15 @@ pub enum TrainError {
         /// The output folder.
         path: PathBuf,
     },
+    /// The output folder holds a model that this pretraining has not made.
+    #[error(
+        "{0} holds a model already, and {0}/pretrain.toml is not this configuration, or is missing: choose another --out, or \
+         remove that model", path.display()
+    )]
+    OtherModel {
+        /// The output folder.
+        path: PathBuf,
+    },
     /// The output folder holds a run with another configuration.
     #[error(
         "{0} holds another run: its config.toml differs from this run's in {difference}; choose another folder, remove that \

@@ -5,6 +5,7 @@ mod validation;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use sae_config::file;
 use sae_config::run::{Processing, ScheduleKind};
 use sae_config::{Positive, PretrainConfig, Source};
 use sae_data::{
@@ -47,10 +48,14 @@ const CHECKPOINT_STEPS: u64 = 500;
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The file that records the configuration.
 const CONFIG: &str = "pretrain.toml";
+/// The file of results.
+const RESULTS: &str = "training.json";
+/// The folder of what an interrupted call goes on from.
+const CHECKPOINT: &str = "checkpoint";
 
 /// Trains (from the checkpoint of an interrupted call, if there is one), writes the model in Hugging Face layout to `out`
 /// (weights in half precision, the tokeniser, `training.json` and a model card), and evaluates it and a bigram model on
-/// the validation data.
+/// the validation data. Where `out` holds the model of this configuration, nothing is done; any other model there is an error.
 pub fn pretrain(
     config: &PretrainConfig,
     out: &Path,
@@ -61,13 +66,17 @@ pub fn pretrain(
     let config = &pinned(config, out, &sources)?;
     let data = Data::open(config, &sources)?;
     let config = &with_steps(config, &data, out, observer)?;
+    if let Some(before) = finished(config, out)? {
+        tracing::info!("{} holds the model of this configuration: nothing to do", out.display());
+        return Ok(before);
+    }
     let model = Transformer::random(
         model_config(config, &data.tokenizer),
         config.model.seed,
         device,
         Kind::Float,
     )?;
-    let checkpoint = out.join("checkpoint");
+    let checkpoint = out.join(CHECKPOINT);
     record_config(config, out, checkpoint.exists())?;
     train(config, &model, &data, &checkpoint, observer)?;
 
@@ -85,13 +94,14 @@ pub fn pretrain(
         bigram_validation_loss: bigram,
     };
     write_card(config, &data, &pretrained, out)?;
+    // The last, because it is the sign of a finished model.
     if checkpoint.exists() {
         std::fs::remove_dir_all(&checkpoint).map_err(TrainError::file("remove", &checkpoint))?;
     }
     Ok(pretrained)
 }
 
-/// The configuration with the commits of what it names on the hub: those that an interrupted call began with, else today's.
+/// The configuration with the commits of what it names on the hub: those that an earlier call began with, else today's.
 fn pinned(
     config: &PretrainConfig,
     out: &Path,
@@ -99,7 +109,7 @@ fn pinned(
 ) -> Result<PretrainConfig, TrainError> {
     let mut config = config.clone();
     let before = out.join(CONFIG);
-    if out.join("checkpoint").exists() && before.is_file() {
+    if before.is_file() && (out.join(CHECKPOINT).exists() || holds_model(out)) {
         config.adopt_commits(&PretrainConfig::load_recorded(&before)?);
     }
     sources.pin_pretraining(&mut config)?;
@@ -130,6 +140,8 @@ impl Data {
         let is_same =
             validation.source() == training.source() && validation.names().eq(training.names());
         let held_out = (is_same && data.skip > 0).then_some(data.skip);
+        let asked = data.n_validation_samples.map(|n| n.get() as u64);
+        let most = held_out.into_iter().chain(asked).min();
         if held_out.is_none() {
             let compared = Compared {
                 skipped_windows: data.skip,
@@ -145,7 +157,7 @@ impl Data {
             Windows { shards, tokenizer: Some(tokenizer.clone()), options, most }
         };
         let (training, validation) =
-            (windows(training, data.skip, None), windows(validation, 0, held_out));
+            (windows(training, data.skip, None), windows(validation, 0, most));
         // Said now, and not after hours of training.
         validation::check_length(&validation)?;
         Ok(Self { tokenizer, training, validation })
@@ -179,8 +191,8 @@ fn with_steps(
 
 /// Windows of an epoch: rows that hold one each, or all text, tokenised.
 fn count(training: &Windows, observer: &mut dyn Observer) -> Result<u64, TrainError> {
-    if let (ColumnKind::Windows, Some(rows)) = (training.shards.kind(), training.shards.rows()) {
-        return Ok(rows.saturating_sub(training.options.skip));
+    if let Some(windows) = training.known() {
+        return Ok(windows);
     }
     let mut windows = 0;
     observer.notice(Event::began(Phase::Count, 0, training.options.context_length as u64));
@@ -191,6 +203,27 @@ fn count(training: &Windows, observer: &mut dyn Observer) -> Result<u64, TrainEr
     }
     observer.notice(Event::Ended);
     Ok(windows)
+}
+
+/// Whether a folder holds a language model.
+fn holds_model(folder: &Path) -> bool {
+    ["config.json", "model.safetensors"].iter().any(|name| folder.join(name).exists())
+}
+
+/// The results of an earlier call that has finished this pretraining.
+fn finished(config: &PretrainConfig, out: &Path) -> Result<Option<Pretrained>, TrainError> {
+    if out.join(CHECKPOINT).exists() || !holds_model(out) {
+        return Ok(None);
+    }
+    let results = || {
+        let found = PretrainConfig::load_recorded(&out.join(CONFIG)).ok()?;
+        let text = file::read_text(&out.join(RESULTS), file::LONGEST_TEXT).ok()?;
+        serde_json::from_str(&text).ok().filter(|_| found == *config)
+    };
+    match results() {
+        Some(results) => Ok(Some(results)),
+        None => Err(TrainError::OtherModel { path: out.to_owned() }),
+    }
 }
 
 /// Writes `pretrain.toml`; a checkpoint of another configuration is refused.
@@ -411,8 +444,8 @@ fn write_card(
         std::fs::write(&path, text).map_err(TrainError::file("write", path))
     };
     let json = serde_json::to_string_pretty(result)
-        .map_err(TrainError::file("write", out.join("training.json")))?;
-    write("training.json", json + "\n")?;
+        .map_err(TrainError::file("write", out.join(RESULTS)))?;
+    write(RESULTS, json + "\n")?;
     let sizes = &config.model;
     let skipped = match config.data.skip {
         0 => String::new(),

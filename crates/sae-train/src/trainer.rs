@@ -102,6 +102,7 @@ pub fn train(
                 config.check(id)?;
             }
         }
+        tell_of_the_rest(&open[0].config);
         let training = setup.training(&open[0].config)?;
         let inputs = training.inputs()?;
         for spec in &open {
@@ -135,6 +136,16 @@ pub fn train(
         }
     }
     specs.iter().map(|spec| Ok(Summary::load(&spec.folder.summary())?)).collect()
+}
+
+/// Windows that make no whole step.
+fn tell_of_the_rest(config: &RunConfig) {
+    let (all, step) = (config.train.n_samples.unwrap_or(0), config.effective_batch_size());
+    if let (1.., rest @ 1..) = (all / step, all % step) {
+        tracing::info!(
+            "of {all} windows the last {rest} make no whole step of {step}: they are not trained on"
+        );
+    }
 }
 
 /// Warns of runs with a sparsity term beside an architecture that keeps a number of features by itself.

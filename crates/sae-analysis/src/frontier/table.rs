@@ -1,6 +1,6 @@
 //! Points as tables: all their numbers, those that a terminal has room for, metrics without a field of their own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use sae_record::metric::{Better, Metric};
 
@@ -134,18 +134,26 @@ pub(crate) fn further(points: &[Point], metrics: &[Metric]) -> Option<Table> {
     Some(Table::new("Further metrics, a row a site", columns).with(rows))
 }
 
-/// The table for a terminal: seeds where there are several, and what splits the frontiers.
+/// The table for a terminal: runs' ids where nothing else tells two of them apart, seeds where there are several, and what splits
+/// the frontiers.
 pub(crate) fn terminal(frontier: &Frontier) -> Table {
     let seeds: BTreeSet<u64> = frontier.points.iter().map(|point| point.seed).collect();
     let with_seed = seeds.len() > 1 && !frontier.facets.iter().any(|key| key == "sae.seed");
+    let mut told = HashSet::new();
+    let with_run = !frontier
+        .points
+        .iter()
+        .all(|p| told.insert((p.group.to_string(), p.strength_text(), p.seed, p.site, &p.facets)));
     let people = |head| Column::people(head, "");
-    let mut columns = vec![people("type"), people("coeff")];
+    let mut columns: Vec<Column> = with_run.then(|| people("run")).into_iter().collect();
+    columns.extend(["type", "coeff"].map(people));
     columns.extend(with_seed.then(|| people("seed")));
     columns.extend(["L0", "alive", "CE increase", "KL", "expl. var.", "site"].map(people));
     columns.extend(frontier.facets.iter().map(|key| people(key)));
     let rows = sorted(&frontier.points).into_iter().map(|p| {
-        let mut row =
-            vec![Cell::Group(p.group.clone()), Cell::Number(p.strength(), p.strength_text())];
+        let mut row: Vec<Cell> = with_run.then(|| Cell::Run(p.run.clone())).into_iter().collect();
+        row.push(Cell::Group(p.group.clone()));
+        row.push(Cell::Number(p.strength(), p.strength_text()));
         row.extend(with_seed.then(|| Cell::count(p.seed)));
         row.extend([
             Cell::fixed(p.l0, 1),

@@ -88,6 +88,36 @@ impl FileKind {
         }
     }
 
+    /// What a file of it is.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Run => "a run",
+            Self::Sweep => "a sweep",
+            Self::Pretrain => "a pretraining run",
+        }
+    }
+
+    /// The command that takes its files.
+    pub const fn command(self) -> &'static str {
+        match self {
+            Self::Run => "sae train",
+            Self::Sweep => "sae sweep",
+            Self::Pretrain => "sae pretrain",
+        }
+    }
+
+    /// The kind that a file seems to be of, told from keys that no other kind has.
+    pub fn guess(file: &toml::Table) -> Option<Self> {
+        if file.contains_key("variants") || file.contains_key("base") {
+            return Some(Self::Sweep);
+        }
+        if file.contains_key("sae") || file.contains_key("loss") {
+            return Some(Self::Run);
+        }
+        let model = file.get("model").and_then(toml::Value::as_table);
+        model.filter(|model| model.contains_key("n_layers")).map(|_| Self::Pretrain)
+    }
+
     /// The JSON schema (draft 7) of its files.
     pub fn schema(self) -> Value {
         match self {

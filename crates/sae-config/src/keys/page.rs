@@ -39,10 +39,18 @@ impl Section {
     /// What the section is, and its keys, for a terminal.
     pub fn explain(&self) -> String {
         let mut text = format!("{}\n  {}\n", self.heading(), self.meaning);
-        let width = self.keys.iter().map(|key| key.path.len()).max().unwrap_or(0);
         for key in &self.keys {
-            let required = if key.is_required { ", required" } else { "" };
-            let _ = writeln!(text, "  {:<width$}  {}{required}", key.path, key.kind);
+            let unit = key.unit.as_ref().map(|unit| format!(", in {unit}")).unwrap_or_default();
+            let default = match (&key.default, key.is_required) {
+                (Some(default), _) => format!("; {default} where left out"),
+                (None, true) => "; required".to_owned(),
+                (None, false) => String::new(),
+            };
+            let _ = writeln!(
+                text,
+                "\n  {}  ({}{unit}{default})\n    {}",
+                key.path, key.kind, key.meaning
+            );
         }
         text
     }
@@ -60,11 +68,12 @@ impl Section {
 pub fn markdown() -> String {
     let mut page = include_str!("introduction.md").to_owned();
     for kind in FileKind::ALL {
-        let (title, folder) = match kind {
-            FileKind::Run => ("A run", "configs/runs"),
-            FileKind::Sweep => ("A sweep", "configs/sweeps"),
-            FileKind::Pretrain => ("A pretraining run", "configs/pretrain"),
+        let folder = match kind {
+            FileKind::Run => "configs/runs",
+            FileKind::Sweep => "configs/sweeps",
+            FileKind::Pretrain => "configs/pretrain",
         };
+        let title = kind.title().replacen('a', "A", 1);
         let meaning = text(&kind.schema(), "description").unwrap_or_default();
         let _ =
             writeln!(page, "\n## {title}\n\n{meaning} Examples are in [`{folder}`](../{folder}).");

@@ -133,6 +133,7 @@ impl LanguageModel {
             data: PretrainData {
                 train: data.clone(),
                 validation: data,
+                n_validation_samples: None,
                 skip: HELD_OUT,
                 column: "text".to_owned(),
                 tokenizer: sources::tokenizer(

@@ -157,7 +157,8 @@ impl SaeConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Windows to train on; all of the data, once, where left out.
+    /// Windows to train on; all of the data, once, where left out. What is left beyond whole steps is not trained on.
+    /// Text that ends before begins anew, which the log says; more than a data set of windows holds is an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-unit" = "windows", "x-reference" = "n_samples"))]
     pub n_samples: Option<u64>,

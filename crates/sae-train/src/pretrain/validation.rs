@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sae_data::{Batch, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream};
+use sae_data::{Batch, ColumnKind, DataError, ShardSet, StreamOptions, TextTokenizer, TokenStream};
 use sae_model::{ModelError, Site, Transformer};
 use tch::{Reduction, Tensor, no_grad};
 
@@ -31,6 +31,18 @@ impl Windows {
         let options = StreamOptions { batch_size: size, ..self.options.clone() };
         let stream = TokenStream::start(self.shards.clone(), self.tokenizer.clone(), options)?;
         Ok(stream.take(self.most.map_or(usize::MAX, |most| most as usize / size)))
+    }
+
+    /// How many there are, where that is known before they are read: text is tokenised first.
+    pub fn known(&self) -> Option<u64> {
+        let rows = self.shards.rows().filter(|_| self.shards.kind() == ColumnKind::Windows)?;
+        let all = rows.saturating_sub(self.options.skip);
+        Some(self.most.map_or(all, |most| all.min(most)))
+    }
+
+    /// The batches that a bar counts to: those that are known, else the most there may be; 0 where nothing says it.
+    fn total(&self, size: usize) -> u64 {
+        self.known().or(self.most).map_or(0, |windows| windows / size as u64)
     }
 
     fn too_short(&self) -> DataError {
@@ -83,13 +95,14 @@ pub(super) fn mean_loss(
 ) -> Result<ValidationLoss, TrainError> {
     let context_length = windows.options.context_length;
     let (mut sum, mut tokens) = (0.0, 0);
-    observer.notice(Event::began(Phase::Validate, 0, (BATCH * context_length) as u64));
+    let tokens_per_batch = (BATCH * context_length) as u64;
+    observer.notice(Event::began(Phase::Validate, windows.total(BATCH), tokens_per_batch));
     for (index, batch) in windows.batches(BATCH)?.enumerate() {
         let batch = batch_tensor(&batch?, model.device())?;
         let loss = no_grad(|| next_token_loss(model, &batch, Reduction::Sum))?;
         sum += loss.f_double_value(&[])?;
         tokens += (BATCH * (context_length - 1)) as u64;
-        observer.notice(Event::advanced(index as u64 + 1));
+        advance(index as u64 + 1, observer)?;
     }
     observer.notice(Event::Ended);
     if tokens == 0 {
@@ -109,7 +122,8 @@ pub(super) fn bigram_loss(
     let v = training.options.vocabulary;
     let mut pairs: HashMap<(usize, usize), u32> = HashMap::new();
     let (mut firsts, mut unigrams) = (vec![0_u64; v], vec![1_u64; v]);
-    observer.notice(Event::began(Phase::Bigram, 0, training.options.context_length as u64));
+    let context_length = training.options.context_length as u64;
+    observer.notice(Event::began(Phase::Bigram, training.total(1), context_length));
     for (index, window) in training.batches(1)?.enumerate() {
         let window = window?;
         for pair in window.tokens.windows(2) {
@@ -118,7 +132,7 @@ pub(super) fn bigram_loss(
             firsts[a] += 1;
             unigrams[b] += 1;
         }
-        observer.notice(Event::advanced(index as u64 + 1));
+        advance(index as u64 + 1, observer)?;
     }
     observer.notice(Event::Ended);
     let total: u64 = unigrams.iter().sum();
@@ -134,6 +148,12 @@ pub(super) fn bigram_loss(
         }
     }
     Ok(sum / tokens as f64)
+}
+
+/// Tells of progress, and stops where that is asked for: the model in training is in its checkpoint.
+fn advance(done: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    observer.notice(Event::advanced(done));
+    if observer.interrupted() { Err(TrainError::InterruptedEvaluation) } else { Ok(()) }
 }
 
 /// Next-token cross-entropy of windows: position `t` predicts token `t + 1`.

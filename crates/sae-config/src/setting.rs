@@ -1,0 +1,63 @@
+//! `--set KEY=VALUE`: other values of some keys of a configuration.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::ConfigError;
+use crate::error::from_table;
+
+/// The configuration with these values, not yet checked for what no single value shows, and its name in errors. Values are
+/// written as in TOML, quotes left out where a text is expected; relative paths are seen from the working directory.
+pub(crate) fn with<T: Serialize + DeserializeOwned>(
+    config: &T,
+    settings: &[String],
+) -> Result<(T, String), ConfigError> {
+    let mut table = toml::Table::try_from(config)
+        .map_err(|error| ConfigError::parse("the configuration", &error))?;
+    for setting in settings {
+        table = with_setting::<T>(&table, setting)?;
+    }
+    let origin = format!("with --set {}", settings.join(" --set "));
+    Ok((from_table(table, &origin)?, origin))
+}
+
+/// A configuration's table with another value of a key, `KEY=VALUE`.
+fn with_setting<T: DeserializeOwned>(
+    table: &toml::Table,
+    setting: &str,
+) -> Result<toml::Table, ConfigError> {
+    let origin = format!("--set {setting}");
+    let failed = |message: String| ConfigError::Parse { origin: origin.clone(), message };
+    let (key, text) = setting
+        .split_once('=')
+        .map(|(key, text)| (key.trim(), text.trim()))
+        .ok_or_else(|| failed("expected KEY=VALUE, as model.path=/data/gpt2".to_owned()))?;
+    let with = |mut value: toml::Value| {
+        let mut table = table.clone();
+        crate::sweep::resolve_value(key, &mut value, Path::new(""));
+        crate::sweep::set(&mut table, key, value).map_err(failed)?;
+        // What is wrong with a value is told of the setting that has it; what only several make right is checked at the end.
+        from_table::<T>(table.clone(), &origin)?;
+        Ok(table)
+    };
+    let as_text = || with(toml::Value::String(text.to_owned()));
+    let value: Option<toml::Value> = (!text.contains('\n'))
+        .then(|| toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?.remove("value"))
+        .flatten();
+    match value {
+        // A number or a date where a text is expected, as a split named 2024.
+        Some(value) => with(value).or_else(|error| as_text().map_err(|_| error)),
+        None => as_text().map_err(|error| match error {
+            ConfigError::Parse { origin, message } if text.starts_with(['[', '{']) => {
+                let message = format!(
+                    "{message}\nit is no value of TOML, perhaps for lack of quotes, which a shell takes away: \
+                     --set 'sae.sites=[\"blocks.3.hook_resid_pre\"]'"
+                );
+                ConfigError::Parse { origin, message }
+            }
+            error => error,
+        }),
+    }
+}
