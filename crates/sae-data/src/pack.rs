@@ -4,35 +4,40 @@
 /// the end of one document and the start of the next, and nothing is padded. With a beginning-of-text token, every
 /// window begins with it. What is left at the end is dropped.
 #[derive(Debug)]
-pub struct Packer {
+pub struct Packer<T = u32> {
     context_length: usize,
-    end_of_text: u32,
-    begin: Option<u32>,
-    pending: Vec<u32>,
+    end_of_text: T,
+    begin: Option<T>,
+    pending: Vec<T>,
 }
 
-impl Packer {
+impl<T: Copy> Packer<T> {
     /// A packer with nothing pending. A window holds a token at least, beside the beginning-of-text token: shorter context
     /// lengths count as that.
-    pub fn new(context_length: usize, end_of_text: u32, begin: Option<u32>) -> Self {
+    pub fn new(context_length: usize, end_of_text: T, begin: Option<T>) -> Self {
         let context_length = context_length.max(1 + usize::from(begin.is_some()));
         Self { context_length, end_of_text, begin, pending: Vec::new() }
     }
 
     /// The tokens that no window holds yet.
-    pub(crate) fn pending(&self) -> &[u32] {
+    pub(crate) fn pending(&self) -> &[T] {
         &self.pending
     }
 
     /// Goes on with tokens that another packer had pending.
-    pub(crate) fn restore(&mut self, pending: Vec<u32>) {
+    pub(crate) fn restore(&mut self, pending: Vec<T>) {
         self.pending = pending;
     }
 
     /// Adds a document and passes on every window that it completes.
-    pub fn push(&mut self, document: &[u32], mut window: impl FnMut(&[u32])) {
+    pub fn push(&mut self, document: &[T], window: impl FnMut(&[T])) {
+        self.push_with_end(document, self.end_of_text, window);
+    }
+
+    /// The same with an end-of-text token that knows its document.
+    pub(crate) fn push_with_end(&mut self, document: &[T], end: T, mut window: impl FnMut(&[T])) {
         self.pending.extend_from_slice(document);
-        self.pending.push(self.end_of_text);
+        self.pending.push(end);
         let own = self.context_length - usize::from(self.begin.is_some());
         let whole = self.pending.len() / own * own;
         let mut begun = Vec::new();

@@ -97,7 +97,7 @@ struct Sent {
 }
 
 /// Documents tokenised together, on all cores.
-const DOCUMENTS: usize = 128;
+pub(crate) const DOCUMENTS: usize = 128;
 /// Batches that wait to be asked for.
 const PREFETCH: usize = 8;
 
@@ -354,7 +354,7 @@ impl<'a> Reader<'a> {
         let (mut rows_read, mut empty) = (0_u64, 0_u64);
         // Who reads without an end wants every file; an evaluation set may end with the first.
         self.shards.for_each_rows(from, options.epochs.is_none(), |batch| {
-            let before = packer.as_ref().map_or(&[][..], Packer::pending);
+            let before = packer.as_ref().map_or(&[][..], |packer| packer.pending());
             let wanted =
                 Cell::new(f(Step::Before { position: batch.position, read, pending: before }));
             let mut pass = |window: &mut dyn FnMut() -> Window| {
@@ -407,7 +407,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Refuses rows that are null, of another length, or hold ids that the model does not have.
-fn check_windows(
+pub(crate) fn check_windows(
     path: &Path,
     first: u64,
     ids: &[i64],

@@ -12,7 +12,7 @@ use tokenizers::{
     TokenizerBuilder,
 };
 
-use crate::parts::{self, Parts};
+use crate::parts::{self, Part, Parts};
 use crate::shard::{Position, Rows};
 use crate::{DataError, ShardSet};
 
@@ -21,6 +21,14 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// The longest `tokenizer.json`, in bytes.
 const LONGEST_TOKENIZER: u64 = 1 << 30;
+
+/// A token of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Located {
+    pub id: u32,
+    /// The bytes of the document that it stands for, from and to.
+    pub bytes: [u32; 2],
+}
 
 /// A tokeniser and the token that joins documents.
 #[derive(Debug, Clone)]
@@ -148,15 +156,71 @@ impl TextTokenizer {
         Ok(ids)
     }
 
+    /// The ids of each document with the bytes of it that each stands for, tokenised on all cores.
+    pub(crate) fn locate_all(&self, documents: &[String]) -> Result<Vec<Vec<Located>>, DataError> {
+        documents.par_iter().map(|document| self.locate(document)).collect()
+    }
+
+    /// The ids of a document, as [`TextTokenizer::encode`] has them, each with the bytes of the document that it stands for. Several
+    /// tokens of one character have its bytes, all of them.
+    fn locate(&self, document: &str) -> Result<Vec<Located>, DataError> {
+        let parts = if document.len() <= parts::PART {
+            vec![Part { text: document, prefix: 0 }]
+        } else {
+            parts::split(document, |text| self.encode_part(text))?.parts
+        };
+        let located = parts
+            .par_iter()
+            .map(|part| {
+                let encoding = self
+                    .tokenizer
+                    .encode(part.text, false)
+                    .map_err(|error| self.cannot_encode(&error))?;
+                // Parts are pieces of the document, some with a space between them.
+                let at = part.text.as_ptr().addr() - document.as_ptr().addr();
+                let pairs = encoding.get_ids().iter().zip(encoding.get_offsets());
+                let located = pairs.map(|(&id, &(from, to))| Located {
+                    id,
+                    bytes: [from + at, to + at].map(|byte| byte.min(u32::MAX as usize) as u32),
+                });
+                Ok(located.skip(part.prefix).collect::<Vec<_>>())
+            })
+            .collect::<Result<Vec<_>, DataError>>()?;
+        Ok(located.into_iter().flatten().collect())
+    }
+
+    fn cannot_encode(&self, error: &tokenizers::Error) -> DataError {
+        DataError::Tokenizer {
+            action: "encode a document with",
+            path: self.path.clone(),
+            message: error.to_string(),
+        }
+    }
+
     fn encode_part(&self, text: &str) -> Result<Vec<u32>, DataError> {
         match self.tokenizer.encode_fast(text, false) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => Err(DataError::Tokenizer {
-                action: "encode a document with",
-                path: self.path.clone(),
-                message: error.to_string(),
-            }),
+            Err(error) => Err(self.cannot_encode(&error)),
         }
+    }
+
+    /// The text of every id by itself, `[vocabulary]`: what it adds to a text. Bytes that are no whole character become `\u{FFFD}`;
+    /// an id that no token has is an empty text.
+    pub fn texts(&self) -> Vec<String> {
+        let decode = |ids: &[u32]| self.tokenizer.decode(ids, false).unwrap_or_default();
+        let ids = 0..self.vocabulary() as u32;
+        // Some decoders take the space from the first token of a text: every token is decoded after one that is a letter.
+        let first = ids.clone().map(|id| (id, decode(&[id])));
+        let letter = |text: &str| text.len() == 1 && text.chars().all(char::is_alphabetic);
+        let first = first.into_iter().find(|(_, text)| letter(text));
+        ids.map(|id| match &first {
+            None => decode(&[id]),
+            Some((letter, text)) => {
+                let both = decode(&[*letter, id]);
+                both.strip_prefix(text).map_or_else(|| decode(&[id]), ToOwned::to_owned)
+            }
+        })
+        .collect()
     }
 
     /// The text of ids.

@@ -12,8 +12,8 @@ use arrow_array::types::{
 use arrow_array::{ArrayRef, Int32Array, LargeStringArray, ListArray, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use sae_data::{
-    Batch, ColumnKind, Compared, Cursor, DataError, ShardSet, StreamOptions, TextTokenizer,
-    TokenStream, prepare,
+    Batch, ColumnKind, Compared, Cursor, DataError, Sample, ShardSet, StreamOptions, TextTokenizer,
+    TokenStream, for_each_sample, prepare,
 };
 use tempfile::TempDir;
 
@@ -522,4 +522,53 @@ fn a_shard_that_disappears_is_named() {
     let error = stream.next().unwrap().unwrap_err().to_string();
     says(&error, &[&last.to_string_lossy(), "cannot open"]);
     assert!(stream.next().is_none());
+}
+
+#[test]
+fn samples_are_the_windows_of_a_stream_and_know_their_source() {
+    let folder = TempDir::new().unwrap();
+    let documents = ["let x = 1;", "", "fn main() { println!(\"häß ☃\"); }", "struct S;"];
+    let long = "the quick brown fox jumps over the lazy dog. ".repeat(4000);
+    let documents: Vec<&str> = documents.into_iter().chain([long.as_str()]).collect();
+    let path = folder.path().join("text.parquet");
+    write(&path, "text", Arc::new(StringArray::from(documents.clone())));
+    let shards = ShardSet::open(&path, "text").unwrap();
+    let tokenizer = tokenizer();
+    for (bos, skip) in [(false, 0), (true, 2)] {
+        let options =
+            StreamOptions { bos, skip, ..StreamOptions::in_order(16, tokenizer.vocabulary()) };
+        let stream = TokenStream::start(shards.clone(), Some(tokenizer.clone()), options.clone());
+        let windows: Vec<Vec<i64>> = stream.unwrap().map(|batch| batch.unwrap().tokens).collect();
+        let mut samples = Vec::new();
+        for_each_sample(&shards, Some(&tokenizer), &options, |sample| {
+            samples.push(sample);
+            true
+        })
+        .unwrap();
+        let ids = |sample: &Sample| sample.tokens.iter().map(|&id| i64::from(id)).collect();
+        assert_eq!(samples.iter().map(ids).collect::<Vec<Vec<i64>>>(), windows);
+        for sample in &samples {
+            for (id, source) in sample.tokens.iter().zip(&sample.sources).skip(usize::from(bos)) {
+                let [from, to] = source.bytes.map(|byte| byte as usize);
+                let document = documents[source.row as usize];
+                if *id == tokenizer.end_of_text() {
+                    assert_eq!([from, to], [document.len(); 2]);
+                    continue;
+                }
+                // A token of a part of a character has the whole character's bytes.
+                let text = tokenizer.decode(&[*id]).unwrap();
+                let bytes = &document[from..to];
+                assert!(bytes == text || text.contains('\u{fffd}'), "{bytes:?} {text:?}");
+            }
+        }
+    }
+    // Whoever has enough gets no more.
+    let mut seen = 0;
+    let options = StreamOptions::in_order(16, tokenizer.vocabulary());
+    for_each_sample(&shards, Some(&tokenizer), &options, |_| {
+        seen += 1;
+        seen < 3
+    })
+    .unwrap();
+    assert_eq!(seen, 3);
 }
