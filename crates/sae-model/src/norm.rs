@@ -32,6 +32,21 @@ impl Norm {
         self.normalized(x, None, None)
     }
 
+    /// The part of the norm that is linear: centring, where it centres, and the weight.
+    ///
+    /// # Shapes
+    /// `x: [..., D]` → `[..., D]`.
+    pub fn direct(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let centred = match self.kind {
+            NormKind::Layer => x.f_sub(&x.f_mean_dim([-1].as_slice(), true, None)?)?,
+            NormKind::Rms => x.shallow_clone(),
+        };
+        match &self.weight {
+            None => Ok(centred),
+            Some(weight) => centred.f_mul(weight),
+        }
+    }
+
     /// The weight and bias alone, of what [`Norm::unscaled`] gave.
     ///
     /// # Shapes

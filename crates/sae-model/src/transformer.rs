@@ -313,6 +313,18 @@ impl Transformer {
         Ok(hidden.f_linear(&self.parts.unembedding, self.parts.unembedding_bias.as_ref())?)
     }
 
+    /// What directions of the residual stream add to the logits directly (the logit lens of nostalgebraist 2020), up to the scale
+    /// that the final norm gives a token: centred where that norm centres, times its weight, then the unembedding without its
+    /// bias.
+    ///
+    /// # Shapes
+    /// `directions: [..., D]` → `[..., V]`.
+    pub fn direct_logits(&self, directions: &Tensor) -> Result<Tensor, ModelError> {
+        let directions = directions.f_to_kind(self.full_kind())?;
+        let through = self.parts.final_norm.direct(&directions)?;
+        Ok(through.f_linear(&self.parts.unembedding, None::<&Tensor>)?)
+    }
+
     /// Whether the unembedding is the token embedding.
     pub(crate) fn is_tied(&self) -> bool {
         self.parts.unembedding.data_ptr() == self.parts.token_embedding.data_ptr()

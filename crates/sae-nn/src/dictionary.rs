@@ -308,7 +308,19 @@ impl Dictionary {
     /// # Shapes
     /// `x: [..., D]`.
     pub fn forward(&self, x: &Tensor) -> Result<DictionaryOutput, SaeError> {
-        let features = self.encode(x)?;
+        self.forward_with(x, Ok)
+    }
+
+    /// The same with other feature activations than those that were encoded: `edit` makes them.
+    ///
+    /// # Shapes
+    /// `x: [..., D]`; `edit: [..., F]` → the same.
+    pub fn forward_with(
+        &self,
+        x: &Tensor,
+        edit: impl FnOnce(Tensor) -> Result<Tensor, SaeError>,
+    ) -> Result<DictionaryOutput, SaeError> {
+        let features = edit(self.encode(x)?)?;
         let reconstruction = self.with_skip(x, self.decode(&features)?)?;
         Ok(DictionaryOutput { features, reconstruction })
     }

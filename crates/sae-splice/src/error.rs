@@ -50,6 +50,18 @@ pub enum SpliceError {
         /// The site that is written.
         writes: sae_model::Site,
     },
+    /// An edit of a feature that is not there.
+    #[error(
+        "there is no feature {feature} at {site}: its dictionary has {n_features}, counted from 0"
+    )]
+    NoFeature {
+        /// The site.
+        site: sae_model::Site,
+        /// The feature.
+        feature: u32,
+        /// Dictionary elements there; 0 where there is no dictionary.
+        n_features: usize,
+    },
     /// The downstream term has no site after an SAE that nothing else trains.
     #[error(
         "loss.downstream has no site: no hook_resid_pre lies after the SAE; name sites in loss.downstream.sites \

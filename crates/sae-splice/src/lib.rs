@@ -25,6 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod edit;
 mod error;
 mod member;
 mod objective;
@@ -33,6 +34,7 @@ mod segment;
 mod spliced;
 mod terms;
 
+pub use edit::{Change, FeatureEdit};
 pub use error::SpliceError;
 pub use member::{DictionaryPlan, Member, PlacedDictionary};
 pub use objective::{LossTerms, Outcome};

@@ -10,6 +10,7 @@ use sae_model::{Hook, ModelError, Transformer, device};
 use sae_nn::DictionaryOutput;
 use tch::{Tensor, no_grad};
 
+use crate::edit::{self, FeatureEdit};
 use crate::profile::{Part, time};
 use crate::{Member, PlacedDictionary, SpliceError};
 
@@ -73,14 +74,15 @@ pub(crate) struct Walk<'a> {
 /// The dictionaries of a pass without gradients, as the model comes to the sites that they read and write.
 struct Seen<'a> {
     member: &'a Member,
+    edits: &'a [FeatureEdit],
     read: Vec<Option<DictionaryOutput>>,
     written: Vec<DictionarySeen>,
 }
 
 impl<'a> Seen<'a> {
-    fn new(member: &'a Member) -> Self {
+    fn new(member: &'a Member, edits: &'a [FeatureEdit]) -> Self {
         let read = member.dictionaries().iter().map(|_| None).collect();
-        Self { member, read, written: Vec::new() }
+        Self { member, edits, read, written: Vec::new() }
     }
 
     /// Takes the activation at a site, and returns what the model goes on with.
@@ -88,7 +90,9 @@ impl<'a> Seen<'a> {
         let mut x = x;
         for (index, placed) in self.member.dictionaries().iter().enumerate() {
             if placed.reads == site {
-                self.read[index] = Some(time(Part::Sae, || placed.dictionary.forward(&x))?);
+                let edit = |features| edit::apply(features, placed.writes, self.edits);
+                let output = time(Part::Sae, || placed.dictionary.forward_with(&x, edit))?;
+                self.read[index] = Some(output);
             }
             if placed.writes == site
                 && let Some(output) = self.read[index].take()
@@ -173,11 +177,26 @@ impl SplicedModel {
         record: &[Site],
         until: Option<Site>,
     ) -> Result<MemberPass, SpliceError> {
+        self.edited_pass(member, &[], clean, record, until)
+    }
+
+    /// The same with edits of features, on every token: what later dictionaries read, and the model does, follows from them.
+    pub fn edited_pass(
+        &self,
+        member: &Member,
+        edits: &[FeatureEdit],
+        clean: &CleanPass,
+        record: &[Site],
+        until: Option<Site>,
+    ) -> Result<MemberPass, SpliceError> {
+        for edit in edits {
+            edit.check(member)?;
+        }
         let start = clean.activation(Site::resid_pre(member.start()))?;
         let record: BTreeSet<Site> = record.iter().copied().collect();
         let mut recorded = Vec::new();
         let mut see = |site: Site, x: &Tensor| recorded.push((site, x.shallow_clone()));
-        let mut seen = Seen::new(member);
+        let mut seen = Seen::new(member, edits);
         let mut splice = |site: Site, x: Tensor| seen.visit(site, x);
         let blocks = member.start()..self.model.config().n_layers;
         let walk = Walk { blocks, until, record: &record };
@@ -216,22 +235,23 @@ impl SplicedModel {
         }
     }
 
-    /// The logits that follow a window, of the model with a member's SAEs spliced in, or of the model alone.
+    /// The logits that follow a window, of the model with a member's SAEs spliced in, some of their features edited, or of the
+    /// model alone.
     ///
     /// # Shapes
     /// `tokens: [1, T]` → `[V]`.
     pub fn next_token_logits(
         &self,
-        member: Option<&Member>,
+        member: Option<(&Member, &[FeatureEdit])>,
         tokens: &Tensor,
     ) -> Result<Tensor, SpliceError> {
         no_grad(|| {
             let hidden = match member {
                 None => self.clean_pass(tokens, &BTreeSet::new(), true)?.hidden,
-                Some(member) => {
+                Some((member, edits)) => {
                     let sites = BTreeSet::from([Site::resid_pre(member.start())]);
                     let clean = self.clean_pass(tokens, &sites, false)?;
-                    self.spliced_pass(member, &clean, &[], None)?.hidden
+                    self.edited_pass(member, edits, &clean, &[], None)?.hidden
                 }
             };
             let hidden = hidden.ok_or(ModelError::Torch(tch::TchError::Shape(

@@ -10,7 +10,7 @@ use sae_config::run::Processing;
 use sae_config::{Architecture, Site};
 use sae_model::{ModelError, Transformer, load};
 use sae_nn::{Dictionary, Penalty, Sizes};
-use sae_splice::{DictionaryPlan, Member, PlacedDictionary, SplicedModel};
+use sae_splice::{Change, DictionaryPlan, FeatureEdit, Member, PlacedDictionary, SplicedModel};
 use tch::{Device, Kind, Tensor, no_grad};
 
 fn fixture() -> HashMap<String, Tensor> {
@@ -510,4 +510,41 @@ fn sites_are_checked() {
     let downstream = loss(r#"{"sparsity": {"coeff": 1.0}, "downstream": {"total_coeff": 1.0}}"#);
     let error = Member::random(&model, &[site(SECOND)], 8, &downstream, 0).unwrap_err();
     assert!(error.to_string().contains("no hook_resid_pre lies after"), "{error}");
+}
+
+#[test]
+fn edits_change_what_is_decoded_and_nothing_before() {
+    let model = SplicedModel::new(language_model());
+    let kl = loss(r#"{"sparsity": {"coeff": 1.0}, "kl": {"coeff": 1.0}}"#);
+    let member = Member::random(&model, &[site(FIRST), site(SECOND)], 24, &kl, 5).unwrap();
+    let tokens = &fixture()["tokens"];
+    let starts = BTreeSet::from([Site::resid_pre(1)]);
+    let clean = model.clean_pass(tokens, &starts, false).unwrap();
+    let pass = |edits: &[FeatureEdit]| {
+        no_grad(|| model.edited_pass(&member, edits, &clean, &[], None).unwrap())
+    };
+    let plain = pass(&[]);
+    let at = |feature, change| FeatureEdit { site: site(FIRST), feature, change };
+    let edits =
+        [FeatureEdit::ablation(site(FIRST), 3), at(4, Change::Scale(2.0)), at(5, Change::Set(1.5))];
+    let edited = pass(&edits);
+    let [before, after] =
+        [&plain, &edited].map(|pass| pass.dictionaries[0].output.features.shallow_clone());
+    let expected = before.copy();
+    let _ = expected.narrow(-1, 3, 1).fill_(0.0);
+    let _ = expected.narrow(-1, 4, 1).multiply_scalar_(2.0);
+    let _ = expected.narrow(-1, 5, 1).fill_(1.5);
+    close(&after, &expected, 0.0);
+    let dictionary = &member.dictionaries()[0].dictionary;
+    let decoded = no_grad(|| dictionary.decode(&expected).unwrap());
+    close(&edited.dictionaries[0].output.reconstruction, &decoded, 0.0);
+    // The second dictionary reads what the first one, edited, has written.
+    let [before, after] = [&plain, &edited].map(|pass| &pass.dictionaries[1].target);
+    assert!((before - after).abs().max().double_value(&[]) > 1e-3);
+    let unknown =
+        [FeatureEdit::ablation(site(FIRST), 24), FeatureEdit::ablation(Site::resid_pre(0), 0)];
+    for edit in unknown {
+        let error = model.edited_pass(&member, &[edit], &clean, &[], None).unwrap_err();
+        assert!(error.to_string().contains("there is no feature"), "{error}");
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sae_config::RunConfig;
 use sae_model::generate::{Sampler, Sampling};
-use sae_splice::Member;
+use sae_splice::{FeatureEdit, Member};
 use tch::{Device, Tensor};
 
 use crate::setup::Setup;
@@ -21,20 +21,24 @@ pub struct Request<'a> {
     pub tokens: usize,
     /// How each is chosen.
     pub sampling: Sampling,
-    /// Seed of the choice, the same for both texts.
+    /// Seed of the choice, the same for all texts.
     pub seed: u64,
+    /// Edits of features, for a third text.
+    pub edits: Vec<FeatureEdit>,
 }
 
-/// Two continuations of a prompt.
+/// Continuations of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generated {
     /// The model's own.
     pub original: String,
     /// With the SAEs spliced in.
     pub spliced: String,
+    /// With the SAEs spliced in and features edited, where that was asked for.
+    pub edited: Option<String>,
 }
 
-/// Goes on with a prompt twice, with the SAEs at `saes` and without; `progress` is told how many tokens are done. Windows
+/// Goes on with a prompt without the SAEs at `saes`, with them, and, where there are edits, with edited ones; `progress` is told how many tokens are done. Windows
 /// longer than the configuration's context lose their beginning.
 pub fn generate(
     config: &RunConfig,
@@ -52,7 +56,10 @@ pub fn generate(
         prompt.insert(0, tokenizer.begin_of_text());
     }
     let mut done = 0;
-    let mut run = |member: Option<&Member>| -> Result<String, TrainError> {
+    for edit in &request.edits {
+        edit.check(&member)?;
+    }
+    let mut run = |member: Option<(&Member, &[FeatureEdit])>| -> Result<String, TrainError> {
         let mut sampler = Sampler::new(request.sampling, request.seed);
         let mut ids: Vec<i64> = prompt.iter().map(|&id| i64::from(id)).collect();
         for _ in 0..request.tokens {
@@ -74,5 +81,8 @@ pub fn generate(
         let added: Vec<u32> = ids[prompt.len()..].iter().map(|&id| id as u32).collect();
         Ok(tokenizer.decode(&added)?)
     };
-    Ok(Generated { original: run(None)?, spliced: run(Some(&member))? })
+    let (original, spliced) = (run(None)?, run(Some((&member, &[])))?);
+    let edits = request.edits.as_slice();
+    let edited = (!edits.is_empty()).then(|| run(Some((&member, edits)))).transpose()?;
+    Ok(Generated { original, spliced, edited })
 }
