@@ -43,6 +43,8 @@ pub enum Phase {
     Alive,
     /// Measurements of activations for the analysis.
     MeasureActivations,
+    /// What features are active on.
+    Features,
     /// Optimiser steps of a language model.
     Pretrain,
     /// The count of the windows of a data set.
@@ -74,6 +76,7 @@ impl fmt::Display for Phase {
             Self::Evaluate => "evaluate",
             Self::Alive => "alive",
             Self::MeasureActivations => "measure activations",
+            Self::Features => "features",
             Self::Pretrain => "pretrain",
             Self::Count => "count",
             Self::Validate => "validate",

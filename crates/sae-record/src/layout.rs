@@ -34,6 +34,11 @@ impl RunFolder {
         self.0.join("metrics.jsonl")
     }
 
+    /// The same as event file of TensorBoard, `events.out.tfevents.sae`; only where that is asked for.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("events.out.tfevents.sae")
+    }
+
     /// The final evaluation, `summary.json`. A run that has it is finished.
     pub fn summary(&self) -> PathBuf {
         self.0.join("summary.json")
@@ -48,6 +53,11 @@ impl RunFolder {
     /// What its SAEs make of the activations at their sites, `activations.json`; only where that was measured.
     pub fn activations(&self) -> PathBuf {
         self.0.join("activations.json")
+    }
+
+    /// What its features at a site are: a folder of its own, `dashboard/<site>/`; only where that was gathered.
+    pub fn dashboard(&self, site: Site) -> PathBuf {
+        self.0.join("dashboard").join(site.to_string())
     }
 
     /// The folder of checkpoints.

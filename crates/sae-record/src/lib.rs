@@ -9,7 +9,9 @@
 //! | `summary.json`, a finished run; `inputs.json`, what a run is computed from | [`summary`] |
 //! | what a metric is, and values by name | [`metric`] |
 //! | `features.parquet`, the features of a run's SAEs | `features`, with the feature `parquet` |
+//! | `dashboard/<site>/`, what every feature is | `dashboard`, with the feature `parquet` |
 //! | `metrics.jsonl`, a line a logging step | [`metrics`] |
+//! | `events.out.tfevents.sae`, the same for TensorBoard | [`tensorboard`] |
 //! | `activations.json`, what was measured of activations | [`activations`] |
 //! | progress, as lines of JSON on stdout | [`events`] |
 //!
@@ -27,6 +29,8 @@
 //! ```
 
 pub mod activations;
+#[cfg(feature = "parquet")]
+pub mod dashboard;
 mod error;
 pub mod events;
 #[cfg(feature = "parquet")]
@@ -36,6 +40,7 @@ pub mod manifest;
 pub mod metric;
 pub mod metrics;
 pub mod summary;
+pub mod tensorboard;
 
 pub use error::RecordError;
 pub use events::{Event, Phase, RunProgress, progress_text};

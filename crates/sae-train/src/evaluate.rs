@@ -9,6 +9,7 @@ use sae_nn::weights::{self, NamedDictionary, Provenance};
 use sae_record::RunFolder;
 use sae_record::features::{self, Feature};
 use sae_record::metric::name;
+use sae_record::metrics::{self, FeatureActivity};
 use sae_record::summary::{Evaluation, Inputs, Status, Summary, Versions};
 use sae_splice::{Member, PlacedDictionary};
 use serde_json::Map;
@@ -19,17 +20,28 @@ use crate::setup::{Setup, Training, kind};
 use crate::trainer::Run;
 use crate::{Sources, TrainError};
 
-/// Evaluates all runs and adds a line to each log.
+/// Evaluates all runs, counts how often their features are active, and adds a line to each log.
 pub(crate) fn log_evaluation(runs: &mut [Run], setup: &Setup, step: u64) -> Result<(), TrainError> {
     let members: Vec<&Member> = runs.iter().map(|run| &run.member).collect();
     let evaluations = sae_eval::evaluate(&setup.model, &members, &setup.evaluation, &mut |_| {})?;
-    for (run, evaluation) in runs.iter_mut().zip(evaluations) {
+    let mut counts =
+        members.iter().map(|member| FeatureCounts::start(member)).collect::<Result<Vec<_>, _>>()?;
+    for tokens in &setup.evaluation {
+        sae_eval::count_active(&setup.model, &members, &mut counts, tokens)?;
+    }
+    let activity = |counts: &FeatureCounts| {
+        let found = FeatureActivity::of(&counts.frequencies()?, counts.tokens);
+        Ok::<_, TrainError>((counts.site.to_string(), serde_json::json!(found)))
+    };
+    for ((run, evaluation), counts) in runs.iter_mut().zip(evaluations).zip(counts) {
         let mut line = Map::new();
         line.insert("step".to_owned(), step.into());
         let increase = evaluation.values.get(name::CE_INCREASE);
         let value = serde_json::to_value(evaluation)
             .map_err(TrainError::file("write", run.spec.folder.metrics()))?;
-        line.insert("evaluation".to_owned(), value);
+        line.insert(metrics::EVALUATION.to_owned(), value);
+        let sites = counts.iter().map(activity).collect::<Result<Map<_, _>, _>>()?;
+        line.insert(metrics::FEATURES.to_owned(), sites.into());
         run.log_line(&line)?;
         run.show(name::CE_INCREASE, increase);
     }

@@ -198,7 +198,10 @@ fn start(spec: &RunSpec, setup: &Setup, inputs: &Inputs, step: u64) -> Result<Ru
         }
         good.0 = restored.state.good.unwrap_or(0);
     }
-    let log = MetricsLog::open(&spec.folder.metrics(), step)?;
+    let mut log = MetricsLog::open(&spec.folder.metrics(), step)?;
+    if config.log.tensorboard {
+        log = log.with_tensorboard(&spec.folder.tensorboard())?;
+    }
     Ok(Run {
         spec: spec.clone(),
         member,

@@ -195,6 +195,25 @@ fn checkpoints_and_evaluations_in_between() {
         .collect();
     assert_eq!(evaluated, [8, 16]);
     assert_eq!(lines.len(), 4 + 2);
+    // How often features are active, on all tokens of the evaluation set.
+    let history = sae_record::metrics::read(&spec.folder.metrics()).unwrap();
+    assert_eq!((history.steps.len(), history.evaluations.len()), (4, 2));
+    for (line, evaluation) in
+        lines.iter().filter(|line| line["evaluation"].is_object()).zip(&history.evaluations)
+    {
+        let (_, found) = line["features"].as_object().unwrap().iter().next().unwrap();
+        let counts = found["log10_frequency"].as_array().unwrap();
+        let alive: u64 = counts.iter().map(|count| count.as_u64().unwrap()).sum();
+        assert!(alive > 0 && found["alive"] == alive);
+        assert!((evaluation.values["alive"] - alive as f64).abs() < 1e-9);
+        assert_eq!(found["tokens"], line["evaluation"]["tokens"]);
+    }
+    // The event file is written anew where a run goes on; it is there where it is asked for.
+    assert!(!spec.folder.tensorboard().exists());
+    let spec =
+        place.spec("board", &[("every_n_steps = 1", "every_n_steps = 5\ntensorboard = true")]);
+    run(std::slice::from_ref(&spec)).unwrap();
+    assert!(std::fs::metadata(spec.folder.tensorboard()).unwrap().len() > 400);
 }
 
 #[test]

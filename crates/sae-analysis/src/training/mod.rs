@@ -4,7 +4,7 @@ mod figure;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sae_record::metrics;
+use sae_record::metrics::{self, History};
 use serde::{Deserialize, Serialize};
 
 use crate::AnalysisError;
@@ -22,6 +22,11 @@ const CURVE: &str = "curve";
 const FIRST: &str = "loss";
 /// What is always drawn.
 const L0: &str = "l0";
+/// What is shown of the evaluations in the middle of a run: their names there, and here.
+const EVALUATED: [(&str, &str); 3] =
+    [("ce_increase", "ce_increase"), ("kl", "evaluated_kl"), ("alive", ALIVE)];
+/// Alive features of all sites, counted on the evaluation set.
+const ALIVE: &str = "alive";
 /// The most steps of a run that are kept; those between are left out evenly.
 const MOST_STEPS: usize = 300;
 
@@ -52,8 +57,8 @@ impl Subject for Vec<Training> {
         let mut found = Vec::new();
         for run in &study.runs.finished {
             match metrics::read(&study.runs.folder_of(run).metrics()) {
-                Ok(lines) if !lines.is_empty() => {
-                    found.push(training(&run.id, &run.group, &lines));
+                Ok(history) if !history.steps.is_empty() => {
+                    found.push(training(&run.id, &run.group, &history));
                 }
                 Ok(_) => study.notes.add(format!("{} has logged no step.", run.id)),
                 Err(error) => study.notes.add(format!("No training curve of {}: {error}.", run.id)),
@@ -81,7 +86,12 @@ impl Subject for Vec<Training> {
         let values = names(self).into_iter().filter(|name| *name != L0);
         let values = values.map(|name| (name.to_owned(), label(name).to_owned()));
         Ok(vec![
-            Block::Text("What every run logged while it was trained, each a line.".to_owned()),
+            Block::Text(
+                "What every run logged while it was trained, each a line. A drag across a chart chooses \
+                 steps."
+                    .to_owned(),
+            ),
+            Block::Steps,
             Block::Choice(Choice {
                 key: CURVE,
                 label: "Over the steps",
@@ -93,14 +103,25 @@ impl Subject for Vec<Training> {
     }
 }
 
-fn training(run: &str, group: &Group, lines: &[metrics::Line]) -> Training {
-    let kept = thin(&lines.iter().collect::<Vec<_>>(), MOST_STEPS);
-    let names: BTreeSet<&String> = kept.iter().flat_map(|line| line.values.keys()).collect();
-    let values = |name: &String| kept.iter().map(|line| line.values.get(name).copied()).collect();
+fn training(run: &str, group: &Group, history: &History) -> Training {
+    let kept = thin(&history.steps.iter().collect::<Vec<_>>(), MOST_STEPS);
+    let evaluations = thin(&history.evaluations.iter().collect::<Vec<_>>(), MOST_STEPS);
+    let mut by_step: BTreeMap<u64, BTreeMap<String, f64>> = BTreeMap::new();
+    for line in kept {
+        by_step.entry(line.step).or_default().extend(line.values.clone());
+    }
+    for line in evaluations {
+        let shown = EVALUATED
+            .iter()
+            .filter_map(|(name, own)| Some(((*own).to_owned(), *line.values.get(*name)?)));
+        by_step.entry(line.step).or_default().extend(shown);
+    }
+    let names: BTreeSet<&String> = by_step.values().flat_map(BTreeMap::keys).collect();
+    let values = |name: &String| by_step.values().map(|line| line.get(name).copied()).collect();
     Training {
         run: run.to_owned(),
         group: group.clone(),
-        steps: kept.iter().map(|line| line.step).collect(),
+        steps: by_step.keys().copied().collect(),
         values: names.into_iter().map(|name| (name.clone(), values(name))).collect(),
     }
 }
@@ -120,6 +141,9 @@ fn label(name: &str) -> &str {
         L0 => "L0 (active features per token)",
         "lr" => "Learning rate",
         "grad_norm" => "Norm of the gradients, before clipping",
+        "ce_increase" => "CE increase, on the evaluation set",
+        "evaluated_kl" => "KL, on the evaluation set",
+        ALIVE => "Features active on the evaluation set",
         term => term,
     }
 }
@@ -153,10 +177,14 @@ mod tests {
         metrics::Line { step, values }
     }
 
+    fn history(steps: &[metrics::Line], evaluations: &[metrics::Line]) -> History {
+        History { steps: steps.to_vec(), evaluations: evaluations.to_vec() }
+    }
+
     #[test]
     fn a_value_that_some_steps_lack_is_empty_there() {
         let lines = [line(1, &[("loss", 2.0), ("kl", 1.0)]), line(2, &[("loss", 1.5)])];
-        let run = training("a", &Group::E2E, &lines);
+        let run = training("a", &Group::E2E, &history(&lines, &[]));
         assert_eq!(
             (run.steps.as_slice(), names(std::slice::from_ref(&run))),
             (&[1, 2][..], vec!["loss", "kl"])
@@ -169,7 +197,14 @@ mod tests {
     fn long_runs_are_thinned() {
         let lines: Vec<metrics::Line> =
             (0..1000).map(|step| line(step, &[("loss", 1.0)])).collect();
-        let run = training("a", &Group::LOCAL, &lines);
+        let evaluations = [line(500, &[("ce_increase", 0.5), ("alive", 9.0), ("l0", 3.0)])];
+        let run = training("a", &Group::LOCAL, &history(&lines, &evaluations));
+        let (place, alive) = (run.steps.binary_search(&500).unwrap(), &run.values["alive"]);
+        assert_eq!((alive[place], run.values["ce_increase"][place]), (Some(9.0), Some(0.5)));
+        assert_eq!(alive.iter().flatten().count(), 1);
+        // Its L0 is of another set of tokens than the others'.
+        assert!(!run.values.contains_key("l0"));
+        let run = training("a", &Group::LOCAL, &history(&lines, &[]));
         assert_eq!((run.steps.len(), run.values["loss"].len()), (MOST_STEPS, MOST_STEPS));
     }
 }

@@ -329,6 +329,10 @@ pub struct LogConfig {
     #[serde(default = "checkpoint_minutes", skip_serializing_if = "is_checkpoint_minutes")]
     #[schemars(extend("x-unit" = "minutes", "default" = 10.0))]
     pub checkpoint_every_minutes: Positive,
+    /// Whether what goes into `metrics.jsonl` is written as an event file of TensorBoard beside it, too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = false))]
+    pub tensorboard: bool,
 }
 
 impl Default for LogConfig {
@@ -337,6 +341,7 @@ impl Default for LogConfig {
             every_n_steps: log_steps(),
             checkpoint_every_n_steps: None,
             checkpoint_every_minutes: checkpoint_minutes(),
+            tensorboard: false,
         }
     }
 }
