@@ -3,6 +3,7 @@
 
 mod analysis;
 mod data;
+mod features;
 mod page;
 mod peer;
 mod train;
@@ -55,6 +56,12 @@ enum What {
         #[arg(long, value_name = "PATH")]
         before: Option<PathBuf>,
     },
+    /// The look at features: random codes, and runs beside their evaluation
+    Features {
+        /// The finished sweep's folder
+        #[arg(long, value_name = "FOLDER", default_value = features::SWEEP)]
+        sweep: PathBuf,
+    },
     /// Cosines of dictionaries, against PyTorch, and `sae analyze` of a whole sweep
     Analysis {
         /// The finished sweep's folder
@@ -73,18 +80,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let before = tool::sae(Some(before))?;
         return train::against(&sae, &before, shapes, device, rounds);
     }
-    let python = peer::python()?;
     match &arguments.what {
-        Some(What::Data) => data::run(&sae, &python, rounds)?,
+        Some(What::Data) => data::run(&sae, &peer::python()?, rounds)?,
         Some(What::Train { shapes, device, before: _ }) => {
-            train::run(&sae, &python, shapes, device, rounds)?
+            train::run(&sae, &peer::python()?, shapes, device, rounds)?
         }
-        Some(What::Analysis { sweep }) => analysis::run(&sae, &python, sweep, rounds)?,
+        Some(What::Features { sweep }) => features::run(&sae, sweep, rounds)?,
+        Some(What::Analysis { sweep }) => analysis::run(&sae, &peer::python()?, sweep, rounds)?,
         None => {
+            let python = peer::python()?;
             return page::write(&[
                 data::run(&sae, &python, rounds)?,
                 train::run(&sae, &python, &SHAPES.map(str::to_owned), "cpu", rounds)?,
                 analysis::run(&sae, &python, Path::new(analysis::SWEEP), rounds)?,
+                features::run(&sae, Path::new(features::SWEEP), rounds)?,
             ]);
         }
     };

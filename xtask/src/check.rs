@@ -30,7 +30,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sae-nn", &["sae-config", "sae-cuda", "sae-kernels", "sae-tensors"]),
     ("sae-model", &["sae-config", "sae-tensors"]),
     ("sae-splice", &["sae-config", "sae-model", "sae-nn"]),
-    ("sae-eval", &["sae-config", "sae-model", "sae-nn", "sae-record", "sae-splice"]),
+    ("sae-eval", &["sae-config", "sae-data", "sae-model", "sae-nn", "sae-record", "sae-splice"]),
     (
         "sae-train",
         &[
@@ -46,6 +46,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
     ("sae-analysis", &["sae-config", "sae-record"]),
     ("sae-launch", &["sae-config", "sae-record"]),
+    ("sae-view", &["sae-analysis", "sae-config", "sae-record", "sae-splice", "sae-train"]),
     (
         "sae-cli",
         &[
@@ -58,6 +59,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "sae-record",
             "sae-splice",
             "sae-train",
+            "sae-view",
         ],
     ),
     ("xtask", &["sae-config", "sae-launch", "sae-record"]),

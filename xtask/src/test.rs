@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     setup::ensure()?;
     tool::say(
-        "building; the first build compiles the libtorch binding and takes about 12 minutes on 2 cores",
+        "building; the first build compiles the libtorch binding and takes about 10 minutes on 2 cores",
     );
     // Libraries and binaries first: the corpus, which some tests read, is made by the same build of `sae` that they test.
     tool::run(tool::cargo().args(["build", "--workspace"]))?;

@@ -61,7 +61,7 @@ pub(crate) fn sae(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let binary = root().join("target/release/sae");
     if !binary.is_file() {
         say(
-            "building sae; the first build compiles the libtorch binding and takes about 12 minutes on 2 cores",
+            "building sae; the first build compiles the libtorch binding and takes about 10 minutes on 2 cores",
         );
     }
     run(cargo().args(["build", "--release", "--package", "sae-cli"]))?;

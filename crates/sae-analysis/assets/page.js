@@ -4,29 +4,15 @@
 /** Runs, types and sites; null only if they could not be written. */
 const data = JSON.parse(document.getElementById("data").textContent);
 
-const NONE = "–";
-
-/** An element; attributes `onclick` and the like are listeners. Text only ever becomes text nodes. */
-function element(name, attributes, children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes ?? {})) {
-    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (value !== undefined && value !== null) node.setAttribute(key, value);
-  }
-  node.append(...[children ?? []].flat().filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
-const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-const byText = (a, b) => a.localeCompare(b, "en", { numeric: true });
 const runs = new Map((data?.runs ?? []).map((run, place) => [run.run, { ...run, place }]));
 
 // ---- what is shown: sets hold what is hidden, choices what is chosen
 
-const hidden = { types: new Set(), sites: new Set(), facets: new Map() };
+const hidden = { types: new Set(), sites: new Set(), runs: new Set(), facets: new Map() };
 const chosen = new Map();
 
 function hidesRun(name) {
+  if (hidden.runs.has(name)) return true;
   const run = runs.get(name);
   if (!run) return false;
   return hidden.types.has(run.type) || [...hidden.facets].some(([key, values]) => values.has(run.facets[key] ?? NONE));
@@ -153,8 +139,6 @@ function scale(text) {
   };
 }
 
-const number = (value) => String(Number(value.toPrecision(4)));
-
 /** What a place in a chart means on its axes, as lines. */
 function means(svg, [x, y]) {
   const said = [];
@@ -198,6 +182,147 @@ function nearest(svg, [x, y]) {
     }
   }
   return best.node ? best : null;
+}
+
+// ---- lines over steps: a range of them, smoothed, by run
+
+/** The controls of a section whose charts are lines over steps. */
+function stepControls(root) {
+  const charts = all("svg.panel", root.parentNode).map(stepChart);
+  if (charts.length === 0) return;
+  const low = Math.min(...charts.map((chart) => chart.whole[0]));
+  const high = Math.max(...charts.map((chart) => chart.whole[1]));
+  const input = (label, value) => element("input", { type: "number", "aria-label": label, min: low, max: high, step: 1, value });
+  const [from, to] = [input("First step", low), input("Last step", high)];
+  const smooth = element("input", { type: "range", min: 0, max: 20, step: 1, value: 0, "aria-label": "Smoothing" });
+  const words = element("output", {}, "not smoothed");
+  const whole = element("button", { type: "button", class: "plain" }, "Whole run");
+  const draw = () => {
+    const range = [from, to].map((input) => Math.min(Math.max(Number(input.value), low), high));
+    const width = Number(smooth.value);
+    words.textContent = width === 0 ? "not smoothed" : `means of ${2 * width + 1} points of a line`;
+    for (const chart of charts) chart.draw(range[0] < range[1] ? range : chart.whole, width);
+  };
+  const show = ([first, last]) => {
+    [from.value, to.value] = [Math.round(first), Math.round(last)];
+    draw();
+  };
+  for (const control of [from, to, smooth]) control.addEventListener("input", draw);
+  whole.addEventListener("click", () => show([low, high]));
+  for (const chart of charts) {
+    chart.onrange = show;
+  }
+  const buttons = [...new Set(all(".series[data-run]", root.parentNode).map((series) => series.dataset.run))].map((run) => toggle(hidden.runs, run, run, {}));
+  root.append(
+    element("label", { class: "pick" }, ["Steps ", from, " to ", to, whole]),
+    element("label", { class: "pick" }, ["Smoothing ", smooth, words]),
+    element("details", {}, [element("summary", {}, "Runs that are shown, on all of the page"), element("div", { class: "toggles" }, buttons)]),
+  );
+  root.hidden = false;
+}
+
+/** A chart of lines over steps that can be drawn anew over a part of them. A drag across it chooses the part. */
+function stepChart(svg) {
+  const [, x0, x1, left, right] = svg.dataset.x.split(" ").map(Number);
+  const [yKind, ...ys] = svg.dataset.y.split(" ");
+  const [y0, y1, bottom, top] = ys.map(Number);
+  const step = (at) => x0 + ((at - left) / (right - left)) * (x1 - x0);
+  const value = (at) => y0 + ((at - bottom) / (top - bottom)) * (y1 - y0);
+  const lines = all(".line", svg).map((path) => ({ path, points: placesOf(path).map(([x, y]) => [step(x), value(y)]) }));
+  const steps = lines.flatMap((line) => line.points.map(([x]) => x));
+  const chart = { svg, whole: [Math.round(Math.min(...steps)), Math.round(Math.max(...steps))], onrange: null };
+  const tick = (x, y, anchor, text) => {
+    const node = document.createElementNS(SVG, "text");
+    for (const [key, of] of [["class", "tick"], ["x", x], ["y", y], ["font-size", 12], ["text-anchor", anchor]]) node.setAttribute(key, of);
+    node.textContent = text;
+    return node;
+  };
+  const first = all(".tick", svg)[0]?.getAttribute("y");
+  chart.draw = ([from, to], width) => {
+    const drawn = lines.map(({ path, points }) => {
+      // Before the range is cut, so that its ends are means of what is beyond them, too.
+      const smooth = points.map(([x], place) => {
+        const near = points.slice(Math.max(0, place - width), place + width + 1);
+        return [x, near.reduce((sum, [, y]) => sum + y, 0) / near.length];
+      });
+      return { path, points: smooth.filter(([x]) => Math.round(x) >= from && Math.round(x) <= to) };
+    });
+    const values = drawn.flatMap(({ path, points }) => (path.closest("[hidden]") ? [] : points.map(([, y]) => y)));
+    const [least, most] = values.length > 0 ? [Math.min(...values), Math.max(...values)] : [y0, y1];
+    const room = 0.05 * (most - least) || 0.5;
+    const [low, high] = [least - room, most + room];
+    const margin = 0.04 * (to - from) || 0.5;
+    const [start, end] = [from - margin, to + margin];
+    const placeX = (x) => left + ((x - start) / (end - start)) * (right - left);
+    const placeY = (y) => bottom + ((y - low) / (high - low)) * (top - bottom);
+    for (const { path, points } of drawn) {
+      path.setAttribute("d", points.map(([x, y], place) => `${place === 0 ? "M" : "L"}${placeX(x).toFixed(1)} ${placeY(y).toFixed(1)}`).join(""));
+    }
+    svg.dataset.x = `linear ${start} ${end} ${left} ${right}`;
+    svg.dataset.y = `${yKind} ${low} ${high} ${bottom} ${top}`;
+    for (const old of all(".tick", svg)) old.remove();
+    const atX = ticks(start, end, 6).map(([x, text]) => [placeX(x), text]);
+    const atY = (yKind === "log" ? logTicks(low, high) : ticks(low, high, 6)).map(([y, text]) => [placeY(y), text]);
+    const grid = svg.querySelector(".grid");
+    grid?.setAttribute("d", [...atX.map(([x]) => `M${x} ${top}L${x} ${bottom}`), ...atY.map(([y]) => `M${left} ${y}L${right} ${y}`)].join(""));
+    svg.append(...atX.map(([x, text]) => tick(x, first ?? bottom + 17, "middle", text)), ...atY.map(([y, text]) => tick(left - 7, y + 4, "end", text)));
+  };
+  let begun = null;
+  let dragged = false;
+  // The click that ends a drag opens nothing.
+  svg.addEventListener("click", (event) => dragged && event.stopImmediatePropagation(), { capture: true });
+  svg.addEventListener("pointercancel", () => {
+    begun = null;
+    box.setAttribute("visibility", "hidden");
+  });
+  const box = document.createElementNS(SVG, "rect");
+  for (const [key, of] of [["class", "range"], ["y", top], ["height", bottom - top], ["visibility", "hidden"]]) box.setAttribute(key, of);
+  svg.append(box);
+  const at = (event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse()).x;
+  const ends = (event) => [begun, Math.min(Math.max(at(event), left), right)].sort((a, b) => a - b);
+  svg.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || event.pointerType === "touch" || at(event) < left) return;
+    begun = at(event);
+    dragged = false;
+    svg.setPointerCapture(event.pointerId);
+  });
+  svg.addEventListener("pointermove", (event) => {
+    if (begun === null) return;
+    const [a, b] = ends(event);
+    box.setAttribute("x", a);
+    box.setAttribute("width", b - a);
+    box.setAttribute("visibility", b - a > 4 ? "visible" : "hidden");
+  });
+  svg.addEventListener("pointerup", (event) => {
+    if (begun === null) return;
+    const [a, b] = ends(event);
+    begun = null;
+    box.setAttribute("visibility", "hidden");
+    if (b - a < 12) return;
+    dragged = true;
+    const shown = scale(svg.dataset.x);
+    chart.onrange?.([shown(a), shown(b)].map((x) => Math.min(Math.max(x, chart.whole[0]), chart.whole[1])));
+  });
+  return chart;
+}
+
+/** About `n` round numbers of a range, each with its text: as many decimals as tell them apart. */
+function ticks(low, high, n) {
+  const rough = (high - low) / n;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough);
+  const first = Math.ceil(low / step);
+  const decimals = Math.min(Math.max(0, -Math.floor(Math.log10(step) + 1e-9)), 20);
+  const text = (value) => (Math.abs(value) >= 1e6 || (value !== 0 && decimals > 5) ? value.toExponential(2) : value.toFixed(decimals));
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, place) => (first + place) * step).map((value) => [value, text(value)]);
+}
+
+/** Round numbers of a range of logarithms: their logarithms, and their texts. */
+function logTicks(low, high) {
+  const round = [];
+  for (let power = Math.floor(low); power <= high; power += 1) for (const factor of [1, 2, 5]) round.push(factor * 10 ** power);
+  const inside = round.map((value) => [Math.log10(value), number(value)]).filter(([log]) => log >= low && log <= high);
+  return inside.length > 1 ? inside : ticks(10 ** low, 10 ** high, 4).filter(([value]) => value > 0).map(([value, text]) => [Math.log10(value), text]);
 }
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -325,36 +450,6 @@ function openRun(name) {
   dialog.showModal();
 }
 
-// ---- theme: the system's until the reader says otherwise
-
-const dark = matchMedia("(prefers-color-scheme: dark)");
-
-function themeButton() {
-  const root = document.documentElement;
-  const button = document.getElementById("theme");
-  const isDark = () => (root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
-  const name = () => (button.textContent = isDark() ? "Light page" : "Dark page");
-  // A page in a file may have no storage.
-  const remember = (theme) => {
-    try {
-      if (theme === undefined) return localStorage.getItem("sae-report-theme");
-      localStorage.setItem("sae-report-theme", theme);
-    } catch {
-      return null;
-    }
-  };
-  const before = remember();
-  if (before === "dark" || before === "light") root.dataset.theme = before;
-  button.hidden = false;
-  button.addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    remember(root.dataset.theme);
-    name();
-  });
-  dark.addEventListener("change", name);
-  name();
-}
-
 // ---- the start
 
 themeButton();
@@ -363,6 +458,7 @@ if (data) {
   filters();
   choices();
   for (const svg of all("svg.panel")) chart(svg);
+  for (const root of all(".steps")) stepControls(root);
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a.run");
     const row = link && [...runs.values()].find((run) => link.hash === `#run-${run.place}`);
@@ -371,4 +467,17 @@ if (data) {
     openRun(row.run);
   });
   update();
+}
+
+for (const root of all(".browser")) {
+  const dictionaries = JSON.parse(root.nextElementSibling.textContent);
+  featureBrowser(root, {
+    dictionaries,
+    card: async (dictionary, feature) => dictionary.cards.find((card) => card.feature === feature) ?? null,
+    search: async (dictionary, text) => {
+      const lower = text.toLowerCase();
+      const holds = (example) => example.tokens.join("").toLowerCase().includes(lower);
+      return new Set(dictionary.cards.filter((card) => card.examples.some(holds)).map((card) => card.feature));
+    },
+  });
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::AnalysisError;
 use crate::activations::SiteEvidence;
+use crate::dashboards::Dashboards;
 use crate::downstream::Downstream;
 use crate::draw::Looks;
 use crate::embedding::PairEmbedding;
@@ -107,6 +108,8 @@ subjects! {
     stability: Vec<Seeds>;
     /// Features of matched runs.
     features: Vec<RunFeatures>;
+    /// Single features of matched runs.
+    dashboards: Dashboards;
     /// What the runs logged while they were trained.
     training: Vec<Training>;
 }

@@ -16,6 +16,7 @@
 
 pub mod activations;
 pub mod bootstrap;
+pub mod dashboards;
 pub mod dictionary;
 pub mod downstream;
 mod draw;

@@ -69,6 +69,10 @@ pub(crate) enum Block {
     /// The panels of the subject's figure.
     Panels,
     Table(Table),
+    /// What chooses a range of steps, smoothing and runs for the panels of a subject whose panels are lines over steps.
+    Steps,
+    /// The browser of features, of dictionaries with their cards as JSON.
+    Features(String),
     /// What is folded at first, below a line.
     Folded(String, Vec<Block>),
     /// What is shown where a choice has a value.

@@ -275,6 +275,19 @@ pub(crate) fn significant(value: f64) -> String {
     }
 }
 
+/// A whole number with thin spaces between thousands.
+pub(crate) fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A range of numbers with so many decimals.
 pub(crate) fn range([low, high]: [f64; 2], decimals: usize) -> String {
     format!("{} to {}", fixed(low, decimals), fixed(high, decimals))

@@ -6,15 +6,16 @@ use anyhow::bail;
 use clap::Args;
 use sae_analysis::{AnalysisOptions, SweepRuns, analyse_with, matching::MatchBy};
 use sae_model::device::DeviceChoice;
+use sae_train::dashboards::make_dashboards;
 use sae_train::progress::Observer;
-use sae_train::{RunSpec, TrainError, measure::measure_activations};
+use sae_train::{TrainError, measure::measure_activations};
 
-use crate::configuration::Settings;
+use crate::configuration::{Settings, load_runs, specs_of};
 use crate::telemetry::Telemetry;
 
 /// Make the tables, figures and report of finished runs: of a sweep, of a single run, or of runs side by side
 ///
-/// Measures the model's and the SAEs' activations where that has not been done, then writes report.html, analysis.json
+/// Measures the model's and the SAEs' activations, and makes the dashboards of features (`sae features`), where that has not been done, then writes report.html, analysis.json
 /// and a CSV, SVG and PNG of each subject (frontier, downstream, geometry, umap, activations, stability, features, training; matches
 /// also as Markdown and LaTeX) into the folder, and prints the table of runs and what was found.
 #[derive(Debug, Args)]
@@ -43,7 +44,7 @@ pub(crate) struct Arguments {
     /// Count as alive only features that are active on more than this share of tokens; 0: all that were active once
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     alive_above: f64,
-    /// Do not load the model to measure activations; what was measured before is shown
+    /// Do not load the model to measure activations and to look at features; what was measured before is shown
     #[arg(long)]
     no_activations: bool,
     #[command(flatten)]
@@ -56,17 +57,15 @@ pub(crate) fn run(
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
     let Arguments { folder, match_by, facets, alive_above, no_activations, settings } = arguments;
-    if !folder.is_dir() {
-        bail!("there is no folder {}", folder.display());
-    }
     let options = AnalysisOptions {
         match_by: *match_by,
         facets: facets.clone(),
         alive_above: *alive_above,
         ..AnalysisOptions::default()
     };
+    let runs = load_runs(folder, &options)?;
     if !no_activations {
-        measure(&SweepRuns::load(folder, &options)?, settings, device, telemetry)?;
+        measure(&runs, settings, device, telemetry)?;
     }
     let analysis = analyse_with(folder, &options, &mut |event| telemetry.notice(event))?;
     telemetry.result(&analysis.text)?;
@@ -85,23 +84,25 @@ fn measure(
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
-    let specs: Vec<RunSpec> = runs
-        .finished
-        .iter()
-        .map(|run| {
-            Ok(RunSpec {
-                id: run.id.clone(),
-                folder: runs.folder_of(run),
-                config: settings.apply_to_trained(run.config.clone())?,
-            })
-        })
-        .collect::<anyhow::Result<_>>()?;
-    match measure_activations(&runs.folder, &specs, device.resolve()?, telemetry) {
+    let specs = specs_of(runs, settings)?;
+    let device = device.resolve()?;
+    let measured = measure_activations(&runs.folder, &specs, device, telemetry);
+    unless_stopped(measured, "activations are not measured", telemetry)?;
+    let made = make_dashboards(&specs, None, device, telemetry);
+    unless_stopped(made.map(|_| ()), "no dashboards of features are made", telemetry)
+}
+
+fn unless_stopped(
+    outcome: Result<(), TrainError>,
+    what: &str,
+    telemetry: &mut Telemetry,
+) -> anyhow::Result<()> {
+    match outcome {
         Ok(()) => Ok(()),
         Err(error @ TrainError::InterruptedEvaluation) => bail!(error),
         Err(error) => {
             telemetry.finish();
-            tracing::warn!("activations are not measured: {error}");
+            tracing::warn!("{what}: {error}");
             Ok(())
         }
     }

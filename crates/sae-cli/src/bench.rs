@@ -7,8 +7,10 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use sae_analysis::geometry::similarity::{across, within};
 use sae_analysis::matrix::Matrix;
+use sae_config::RunConfig;
 use sae_data::{ColumnKind, ShardSet, StreamOptions, TextTokenizer, TokenStream};
 use sae_model::device::DeviceChoice;
+use sae_record::RunFolder;
 use sae_train::agreement;
 use sae_train::bench::{Bench, Floor, Shape, peak_bytes};
 use serde_json::json;
@@ -28,6 +30,8 @@ enum What {
     /// Measure what a step of a shape cannot be faster than
     Floor(Train),
     Cosines(Cosines),
+    Gather(Gather),
+    Features(Features),
     /// Compare the fast paths of a device with plain operations in double precision
     ///
     /// Prints a line of JSON for each: what, difference (of norms, relative), bound. Fails where one is beyond its bound.
@@ -45,6 +49,31 @@ struct Cosines {
     /// The model's width
     #[arg(long)]
     columns: i64,
+}
+
+/// Gather what features are active on, from random codes
+///
+/// Prints one line of JSON: tokens, seconds, peak_bytes.
+#[derive(Debug, Args)]
+struct Gather {
+    /// Dictionary elements
+    #[arg(long, default_value_t = 46_080)]
+    features: u32,
+    /// Active features of a token
+    #[arg(long, default_value_t = 50)]
+    active: u32,
+    /// Tokens
+    #[arg(long, default_value_t = 10_000_000)]
+    tokens: u64,
+}
+
+/// Evaluate a finished run, and gather what its features are active on, on the same tokens
+///
+/// Prints one line of JSON: tokens, evaluation_seconds, features_seconds.
+#[derive(Debug, Args)]
+struct Features {
+    /// The run's folder
+    run: PathBuf,
 }
 
 /// Take training steps at a shape, on random weights and tokens
@@ -88,6 +117,8 @@ pub(crate) fn run(arguments: &Arguments, device: DeviceChoice) -> anyhow::Result
         What::Data(data) => read(data),
         What::Train(train) => serve(train, device),
         What::Cosines(size) => cosines(size),
+        What::Gather(size) => gather(size),
+        What::Features(of) => features(of, device),
         What::Agreement => {
             let all = agreement::measure(device.resolve()?)?;
             for found in &all {
@@ -142,6 +173,17 @@ fn cosines(&Cosines { rows, columns }: &Cosines) -> anyhow::Result<()> {
         &json!({ "within_seconds": within_seconds, "across_seconds": across_seconds, "peak_bytes": peak_bytes })
             .to_string(),
     )
+}
+
+fn gather(size: &Gather) -> anyhow::Result<()> {
+    let found = sae_train::bench::gather(size.features, size.active, size.tokens);
+    crate::print(&serde_json::to_string(&found)?)
+}
+
+fn features(of: &Features, device: DeviceChoice) -> anyhow::Result<()> {
+    let config = RunConfig::load_recorded(&RunFolder::new(&of.run).config())?;
+    let found = sae_train::bench::features(&config, &of.run, device.resolve()?)?;
+    crate::print(&serde_json::to_string(&found)?)
 }
 
 fn read(arguments: &Data) -> anyhow::Result<()> {

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::Args;
+use sae_analysis::{AnalysisOptions, FinishedRun, SweepRuns};
 use sae_config::{ConfigError, PretrainConfig, RunConfig, Site, SiteKind, Source, reference};
 use sae_model::load;
 use sae_record::{Manifest, RunFolder};
-use sae_train::Sources;
+use sae_train::{RunSpec, Sources};
 
 /// Loads a run's configuration; warnings of an import are logged.
 pub(crate) fn load_run(path: &Path) -> anyhow::Result<RunConfig> {
@@ -72,6 +73,12 @@ pub(crate) struct Settings {
     settings: Vec<String>,
 }
 
+impl From<Vec<String>> for Settings {
+    fn from(settings: Vec<String>) -> Self {
+        Self { settings }
+    }
+}
+
 impl Settings {
     /// The configuration with these values.
     pub fn apply(&self, config: RunConfig) -> anyhow::Result<RunConfig> {
@@ -111,6 +118,26 @@ impl Settings {
     fn keys(&self) -> impl Iterator<Item = &str> {
         self.settings.iter().filter_map(|setting| Some(setting.split_once('=')?.0.trim()))
     }
+}
+
+/// The runs of a folder: of a sweep, of a single run, or of several.
+pub(crate) fn load_runs(folder: &Path, options: &AnalysisOptions) -> anyhow::Result<SweepRuns> {
+    if !folder.is_dir() {
+        bail!("there is no folder {}", folder.display());
+    }
+    Ok(SweepRuns::load(folder, options)?)
+}
+
+/// Those that are finished, with these settings.
+pub(crate) fn specs_of(runs: &SweepRuns, settings: &Settings) -> anyhow::Result<Vec<RunSpec>> {
+    let spec = |run: &FinishedRun| {
+        Ok(RunSpec {
+            id: run.id.clone(),
+            folder: runs.folder_of(run),
+            config: settings.apply_to_trained(run.config.clone())?,
+        })
+    };
+    runs.finished.iter().map(spec).collect()
 }
 
 /// Refuses trained SAEs whose model is no longer where it was, with what to do.

@@ -6,6 +6,7 @@ mod config;
 mod configuration;
 mod convert;
 mod eval;
+mod features;
 mod generate;
 mod import;
 mod pin;
@@ -15,6 +16,7 @@ mod profile;
 mod sweep;
 mod telemetry;
 mod train;
+mod view;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,7 +45,8 @@ struct Cli {
 const MAP: &str = "Where to begin:
   data      prepare (text → tokens, a tokeniser)   pretrain (a small language model)
   train     train (one run)   sweep (many, to a frontier)   import (the reference's YAML)   pin (the hub's commits)
-  look      eval (metrics of a run)   analyze (figures and report)   generate (text with SAEs spliced in)
+  look      eval (metrics of a run)   analyze (figures and report)   features (what each feature is)
+            view (features and prompts in a browser)   generate (text with SAEs spliced in)
   share     convert (weights of other formats)
   learn     config (what every key of a configuration means)
   machine   bench (speeds)   completions (for a shell)
@@ -74,6 +77,8 @@ enum Command {
     Sweep(sweep::Arguments),
     Eval(eval::Arguments),
     Analyze(analyze::Arguments),
+    Features(features::Arguments),
+    View(view::Arguments),
     Import(import::Arguments),
     Pin(pin::Arguments),
     Config(config::Arguments),
@@ -133,6 +138,8 @@ fn main() -> ExitCode {
         Command::Sweep(arguments) => sweep::run(arguments, &cli.global),
         Command::Eval(arguments) => eval::run(arguments, cli.global.device, &mut telemetry),
         Command::Analyze(arguments) => analyze::run(arguments, cli.global.device, &mut telemetry),
+        Command::Features(arguments) => features::run(arguments, cli.global.device, &mut telemetry),
+        Command::View(arguments) => view::run(arguments, cli.global.device),
         Command::Bench(arguments) => bench::run(arguments, cli.global.device),
         Command::Completions(arguments) => arguments.run(),
         Command::Import(arguments) => import::run(arguments),

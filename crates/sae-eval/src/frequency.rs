@@ -2,12 +2,12 @@
 //!
 //! `F` dictionary elements.
 
-use std::collections::BTreeSet;
-
 use sae_config::Site;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Kind, Tensor};
 
 use sae_splice::{Member, SpliceError, SplicedModel};
+
+use crate::for_each_code;
 
 /// Activation counts of an SAE's features over a number of tokens (the reference's `ActFrequencyMetrics`): special
 /// tokens count, and windows are taken as they are.
@@ -61,8 +61,7 @@ impl FeatureCounts {
     }
 }
 
-/// Counts a batch for every member, each dictionary reading what it read in training: with several and a spliced loss, a
-/// later one reads the spliced activation.
+/// Counts a batch for every member, each dictionary reading what it read in training ([`for_each_code`]).
 ///
 /// # Shapes
 /// `tokens: [B, T]`.
@@ -72,29 +71,7 @@ pub fn count_active(
     counts: &mut [Vec<FeatureCounts>],
     tokens: &Tensor,
 ) -> Result<(), SpliceError> {
-    let mut sites: BTreeSet<Site> = BTreeSet::new();
-    for member in members {
-        sites.extend(member.sites());
-        sites.insert(Site::resid_pre(member.start()));
-    }
-    let clean = model.clean_pass(tokens, &sites, false)?;
-    no_grad(|| {
-        for (member, counts) in members.iter().zip(counts) {
-            if let [placed] = member.dictionaries() {
-                let read = clean.activation(placed.reads)?;
-                counts[0].add(&placed.dictionary.encode(read)?)?;
-                continue;
-            }
-            let pass = if member.is_spliced() {
-                let last = member.dictionaries().last().map(|placed| placed.writes);
-                model.spliced_pass(member, &clean, &[], last)?
-            } else {
-                model.local_pass(member, &clean)?
-            };
-            for (seen, counts) in pass.dictionaries.iter().zip(counts) {
-                counts.add(&seen.output.features)?;
-            }
-        }
-        Ok(())
+    for_each_code(model, members, tokens, |member, dictionary, features| {
+        counts[member][dictionary].add(features)
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! [`evaluate()`] runs the clean and the spliced pass over an evaluation set and shows them to every probe; each declares its
 //! metrics ([`metrics`]), with unit, direction and reduction. [`count_active`] counts how often features are active,
-//! [`site_activations`] and [`sae_activations`] tell of positions and principal directions. This crate leaves the opening of
+//! [`site_activations`] and [`sae_activations`] tell of positions and principal directions, [`features`] of what single features
+//! are, [`prompt`] of what a model does with a text. This crate leaves the opening of
 //! models and data, and the writing of records, to `sae-train`.
 //!
 //! ```
@@ -26,11 +27,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod codes;
 mod evaluate;
+pub mod features;
 mod frequency;
 mod positions;
 mod probes;
+pub mod prompt;
 
+pub use codes::for_each_code;
 pub use evaluate::evaluate;
 pub use frequency::{FeatureCounts, count_active};
 pub use positions::{Principal, sae_activations, site_activations};

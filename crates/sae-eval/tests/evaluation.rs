@@ -8,12 +8,13 @@ use std::path::Path;
 use sae_config::loss::LossConfig;
 use sae_config::run::Processing;
 use sae_config::{Architecture, Site};
+use sae_eval::prompt::try_prompt;
 use sae_eval::{FeatureCounts, count_active, evaluate, metrics};
 use sae_model::{Transformer, load};
 use sae_nn::Dictionary;
 use sae_record::metric::Scope;
 use sae_record::summary::Evaluation;
-use sae_splice::{DictionaryPlan, Member, PlacedDictionary, SplicedModel};
+use sae_splice::{DictionaryPlan, FeatureEdit, Member, PlacedDictionary, SplicedModel};
 use tch::{Device, Kind, Tensor};
 
 fn fixture() -> HashMap<String, Tensor> {
@@ -225,4 +226,40 @@ fn bfloat16_is_close() {
     }
     let variance = |found: &Evaluation| found.sites[&site(FIRST)].get("explained_variance");
     near(variance(&full), variance(&low), 0.02);
+}
+
+#[test]
+fn a_prompt_is_answered_three_ways() {
+    let fixture = fixture();
+    let model = SplicedModel::new(language_model(Kind::Double));
+    let member = stored(&model, &fixture);
+    let tokens = fixture["tokens"].narrow(0, 0, 1);
+    let plain = try_prompt(&model, &member, &[], &tokens, 5).unwrap();
+    let feature = plain.sites[0].tokens[2][0].0;
+    let edit = [FeatureEdit::ablation(site(FIRST), feature)];
+    let found = try_prompt(&model, &member, &edit, &tokens, 5).unwrap();
+    assert_eq!((&found.sites, found.next.len()), (&plain.sites, tokens.numel()));
+    // The KL divergence of an evaluation is the mean of these.
+    let whole = evaluate(&model, &[&member], &[tokens.copy()], &mut |_| {}).unwrap();
+    let mean = found.next.iter().map(|next| next.kl_spliced).sum::<f64>() / tokens.numel() as f64;
+    near(mean, whole[0].values.get("kl"), 1e-9);
+    for (next, before) in found.next.iter().zip(&plain.next) {
+        assert_eq!((&next.original, &next.spliced), (&before.original, &before.spliced));
+        assert!(before.edited.is_empty() && before.kl_edited.is_none());
+        let sums: f32 = next.spliced.iter().map(|likely| likely.probability).sum();
+        assert!(next.spliced.is_sorted_by(|a, b| a.probability >= b.probability) && sums <= 1.0);
+        let sizes = next.changes.iter().map(|change| (change.after - change.before).abs());
+        assert!(sizes.collect::<Vec<_>>().is_sorted_by(|a, b| a >= b));
+    }
+    // Attention looks back alone: before the feature is active, nothing changes.
+    let first = plain.sites[0]
+        .tokens
+        .iter()
+        .position(|active| active.iter().any(|(own, _)| *own == feature))
+        .unwrap();
+    for (place, next) in found.next.iter().enumerate() {
+        let kl_edited = next.kl_edited.unwrap();
+        let change = (kl_edited - next.kl_spliced).abs();
+        assert!(if place < first { change < 1e-12 } else { place > first || change > 1e-9 });
+    }
 }

@@ -1,4 +1,6 @@
-//! Training steps at a given shape, on random weights and tokens: what `cargo xtask bench` measures.
+//! What `cargo xtask bench` measures: training steps at a given shape, on random weights and tokens; the gathering of features.
+
+mod features;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -19,6 +21,8 @@ use crate::optim::{Adam, AdamOptions, clip_factor};
 use crate::progress::Silent;
 use crate::steps::{self, StepReport, Trained};
 use crate::{TrainError, gradients};
+
+pub use features::{BesideEvaluation, GatheredCodes, features, gather};
 
 /// A shape to measure; the peer in `scripts/peer/train.py` takes the same.
 #[derive(Debug, Clone, Deserialize)]

@@ -37,15 +37,7 @@ pub fn measure_activations(
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
     let Some(first) = runs.first() else { return Ok(()) };
-    let (runs, others): (Vec<&RunSpec>, Vec<&RunSpec>) =
-        runs.iter().partition(|run| sees_the_same(run, first));
-    for other in others {
-        tracing::warn!(
-            "{}: activations are not measured: another model or evaluation set than {}",
-            other.id,
-            first.id
-        );
-    }
+    let runs = of_one_model(runs, "activations are not measured");
     let sites: BTreeSet<Site> =
         runs.iter().flat_map(|run| run.config.sae.sites.iter().copied()).collect();
     let sources = Sources::default();
@@ -104,11 +96,11 @@ pub fn measure_activations(
 }
 
 /// Fingerprints, by name.
-type Of = BTreeMap<String, String>;
+pub(crate) type Of = BTreeMap<String, String>;
 
 /// What a measurement of the model is computed from: what the runs were, as their summaries say, or, where they do not,
 /// what lies there now.
-fn of_model(
+pub(crate) fn of_model(
     config: &RunConfig,
     inputs: Option<&Inputs>,
     sources: &Sources,
@@ -146,7 +138,11 @@ fn check_inputs(run: &RunSpec, inputs: &Inputs, setup: &Setup) -> Result<(), Tra
 
 /// What a measurement of a run is computed from: that, and the weights of its SAEs. Those that cannot be read are named
 /// when they are loaded.
-fn of_run(of_model: &Of, folder: &RunFolder, config: &RunConfig) -> Result<Of, TrainError> {
+pub(crate) fn of_run(
+    of_model: &Of,
+    folder: &RunFolder,
+    config: &RunConfig,
+) -> Result<Of, TrainError> {
     let mut saes = Fingerprint::new();
     for site in &config.sae.sites {
         let path = folder.sae(*site).join("sae_weights.safetensors");
@@ -157,6 +153,21 @@ fn of_run(of_model: &Of, folder: &RunFolder, config: &RunConfig) -> Result<Of, T
     let mut of = of_model.clone();
     of.insert("saes".to_owned(), saes.finish());
     Ok(of)
+}
+
+/// The runs that see the same as the first; of the others a warning says what is not done.
+pub(crate) fn of_one_model<'a>(runs: &'a [RunSpec], not_done: &str) -> Vec<&'a RunSpec> {
+    let Some(first) = runs.first() else { return Vec::new() };
+    let (same, others): (Vec<&RunSpec>, Vec<&RunSpec>) =
+        runs.iter().partition(|run| sees_the_same(run, first));
+    for other in others {
+        tracing::warn!(
+            "{}: {not_done}: another model or evaluation set than {}",
+            other.id,
+            first.id
+        );
+    }
+    same
 }
 
 /// Whether two runs are of one model and evaluation set: by their fingerprints, or, where a run has none, by their names.

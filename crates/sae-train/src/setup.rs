@@ -50,11 +50,9 @@ impl Setup {
         for config in configs {
             check_sizes(config, &sizes, &path)?;
         }
-        let evaluation_shards = sources.shards(
-            &config.eval.data,
-            config.eval_column(),
-            config.eval.split.as_deref(),
-        )?;
+        let eval = &config.eval;
+        let evaluation_shards =
+            sources.shards(&eval.data, config.eval_column(), eval.split.as_deref())?;
         let mut setup = Self::with_model(config, &path, sources, device)?;
         setup.evaluation = setup.evaluation_set(config, &evaluation_shards)?;
         setup.evaluation_shards = Some(evaluation_shards);
@@ -167,8 +165,14 @@ impl Setup {
         Ok(evaluation.check_disjoint(training, tokenizer.flatten().as_ref(), compared)?)
     }
 
+    /// The evaluation data, whether it was opened before or not.
+    pub fn evaluation_data(&self, config: &RunConfig) -> Result<ShardSet, DataError> {
+        let eval = &config.eval;
+        self.sources.shards(&eval.data, config.eval_column(), eval.split.as_deref())
+    }
+
     /// The tokeniser of text; windows need none.
-    fn tokenizer(&self, shards: &ShardSet) -> Result<Option<TextTokenizer>, TrainError> {
+    pub fn tokenizer(&self, shards: &ShardSet) -> Result<Option<TextTokenizer>, TrainError> {
         match shards.kind() {
             ColumnKind::Windows => Ok(None),
             ColumnKind::Text => Ok(Some(self.text_tokenizer()?)),
@@ -182,7 +186,8 @@ impl Setup {
         Ok(tokenizer)
     }
 
-    fn options(&self, config: &RunConfig) -> StreamOptions {
+    /// How windows are read: in order, one by one.
+    pub fn options(&self, config: &RunConfig) -> StreamOptions {
         let vocabulary = self.model.model().config().vocabulary;
         StreamOptions {
             bos: config.data.bos,

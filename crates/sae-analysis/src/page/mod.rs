@@ -20,9 +20,15 @@ use crate::evidence::{Evidence, RunFacts};
 use crate::frontier;
 use crate::runs::Group;
 use crate::subject::{self, Block, Choice, Subject};
+use crate::table::thousands;
 
 const TEMPLATE: &str = include_str!("../../assets/page.html");
-const STYLE: &str = include_str!("../../assets/page.css");
+/// The look of all pages: the browser of features is in it.
+pub const STYLE: &str =
+    concat!(include_str!("../../assets/page.css"), include_str!("../../assets/features.css"));
+/// What the scripts of all pages share: the function `featureBrowser` is in it.
+pub const SHARED_SCRIPT: &str =
+    concat!(include_str!("../../assets/common.js"), include_str!("../../assets/features.js"));
 const SCRIPT: &str = include_str!("../../assets/page.js");
 
 /// What the script reads: what the page does not say in its elements.
@@ -93,6 +99,7 @@ pub fn html(evidence: &Evidence) -> String {
             ("sections", &page.body.concat()),
             ("versions", &versions(&evidence.runs)),
             ("style", STYLE),
+            ("shared", SHARED_SCRIPT),
             ("script", SCRIPT),
             ("data", &data(evidence)),
         ],
@@ -125,6 +132,12 @@ fn shown(
         Block::Choice(choice) => control(&choice),
         Block::Panels => charts(&subject.figure(evidence).rows),
         Block::Table(table) => context.table(&table),
+        Block::Steps => "<div class=\"steps\" hidden></div>\n".to_owned(),
+        Block::Features(json) => format!(
+            "<div class=\"browser\"><p>The browser of features needs scripts.</p></div>\n\
+             <script type=\"application/json\" class=\"features\">{}</script>\n",
+            inert(&json)
+        ),
         Block::Folded(summary, blocks) => format!(
             "<details><summary>{}</summary>\n{}</details>\n",
             escape(&summary),
@@ -194,22 +207,11 @@ fn about(evidence: &Evidence) -> String {
 
 /// Numbers with thin spaces between thousands; of many, the least and the greatest.
 fn numbers(values: &[u64]) -> Vec<String> {
-    let spaced = |value: &u64| {
-        let digits = value.to_string();
-        let mut text = String::new();
-        for (place, digit) in digits.chars().enumerate() {
-            if place > 0 && (digits.len() - place).is_multiple_of(3) {
-                text.push('\u{202f}');
-            }
-            text.push(digit);
-        }
-        text
-    };
     match values {
         [first, .., last] if values.len() > 3 => {
-            vec![format!("{} to {}", spaced(first), spaced(last))]
+            vec![format!("{} to {}", thousands(*first), thousands(*last))]
         }
-        few => few.iter().map(spaced).collect(),
+        few => few.iter().map(|value| thousands(*value)).collect(),
     }
 }
 

@@ -28,8 +28,10 @@ pub struct Page {
     calls: u64,
     session: String,
     events: Vec<Value>,
-    /// Its profile, and the page's file.
-    folder: TempDir,
+    /// What requests of the page's own begin with.
+    own: String,
+    /// Its profile, and the page's file; they go with it.
+    _folder: TempDir,
 }
 
 /// What a page is opened in.
@@ -48,9 +50,19 @@ impl Default for Window {
 
 impl Page {
     /// Opens a page's text from a file.
+    #[allow(dead_code)] // Not everybody who uses this has a file.
     pub fn open(html: &str, window: Window) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.html");
+        std::fs::write(&file, html).unwrap();
+        let address = format!("file://{}", file.display());
+        Self::visit(&address, window, folder)
+    }
+
+    /// Opens an address, with a folder for the browser's profile.
+    pub fn visit(address: &str, window: Window, folder: TempDir) -> Self {
         let mut page = Self::start(folder);
+        address.clone_into(&mut page.own);
         let target = page.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let attached = page.call("Target.attachToTarget", &attach);
@@ -61,9 +73,7 @@ impl Page {
         page.resize(window.width, window.height);
         let off = json!({ "value": !window.scripts });
         page.call("Emulation.setScriptExecutionDisabled", &off);
-        let file = page.folder.path().join("report.html");
-        std::fs::write(&file, html).unwrap();
-        page.call("Page.navigate", &json!({ "url": format!("file://{}", file.display()) }));
+        page.call("Page.navigate", &json!({ "url": address }));
         page.wait_for("Page.loadEventFired");
         page
     }
@@ -98,8 +108,8 @@ impl Page {
                 message.clear();
             }
         });
-        let (session, events) = (String::new(), Vec::new());
-        Self { browser, to, from, calls: 0, session, events, folder }
+        let (session, own, events) = (String::new(), String::new(), Vec::new());
+        Self { browser, to, from, calls: 0, session, events, own, _folder: folder }
     }
 
     /// Calls a method of the protocol and gives its result.
@@ -168,6 +178,7 @@ impl Page {
     }
 
     /// Scrolls to the first element that a selector finds.
+    #[allow(dead_code)]
     pub fn show(&mut self, selector: &str) {
         let selector = json!(selector);
         self.eval(&format!("document.querySelector({selector}).scrollIntoView()"));
@@ -205,6 +216,8 @@ impl Page {
             "Enter" => 13,
             "Escape" => 27,
             "ArrowRight" => 39,
+            "ArrowDown" => 40,
+            "End" => 35,
             _ => 0,
         };
         for kind in ["rawKeyDown", "keyUp"] {
@@ -232,7 +245,7 @@ impl Page {
     pub fn complaints(&mut self) -> Vec<String> {
         // What has happened is known when a later call has its answer.
         self.eval("new Promise(done => setTimeout(done, 50)).then(() => true)");
-        self.events.iter().filter_map(complaint).collect()
+        self.events.iter().filter_map(|event| complaint(event, &self.own)).collect()
     }
 }
 
@@ -251,7 +264,7 @@ impl Drop for Page {
     }
 }
 
-fn complaint(event: &Value) -> Option<String> {
+fn complaint(event: &Value, own: &str) -> Option<String> {
     let found = &event["params"];
     match event["method"].as_str()? {
         "Runtime.exceptionThrown" => Some(format!("exception: {}", found["exceptionDetails"])),
@@ -265,8 +278,7 @@ fn complaint(event: &Value) -> Option<String> {
         }
         "Network.requestWillBeSent" => {
             let url = found["request"]["url"].as_str()?;
-            let own = found["type"] == "Document" && url.ends_with("/report.html");
-            (!own && !url.starts_with("data:")).then(|| format!("request: {url}"))
+            (!url.starts_with(own) && !url.starts_with("data:")).then(|| format!("request: {url}"))
         }
         _ => None,
     }
