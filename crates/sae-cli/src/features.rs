@@ -18,7 +18,7 @@ use crate::telemetry::Telemetry;
 
 /// Tell what every feature is: what it is active on, which tokens it makes likelier, what is near
 ///
-/// Runs the model over evaluation data once for all runs and writes dashboard/<site>/ into each run's folder: features.parquet (a
+/// Runs the model over evaluation data once for all runs and writes dashboard/SITE/ into each run's folder: features.parquet (a
 /// card a feature: density, histogram, logit lens, nearest elements, partners) and examples.parquet (windows with activations). With
 /// --show, prints a card.
 #[derive(Debug, Args)]

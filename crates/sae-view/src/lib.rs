@@ -4,6 +4,24 @@
 //! a thread of its own ([`PromptThread`]), loaded when the first prompt is tried. The server answers those alone who know the address
 //! that it prints, on this machine, and writes nothing ([`serve`]). This crate leaves the making of dashboards and the
 //! work of the model to `sae-train`, and the page's browser of features to `sae-analysis`.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use sae_view::{Library, serve};
+//!
+//! // Finished runs (`sae_train::RunSpec`) that `sae features` has looked at, each with the name of its group.
+//! let runs = Vec::new();
+//! match Library::open(Path::new("runs/mine"), runs) {
+//!     Ok(library) => {
+//!         let server = serve(library, None, 0)?; // without prompts, on a free port
+//!         println!("{}", server.address);
+//!         server.join()?;
+//!     }
+//!     Err(error) => assert!(error.to_string().contains("`sae features runs/mine` makes them")),
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod error;
 mod library;
