@@ -12,10 +12,8 @@ function shownToken(text) {
   return visible.length > LETTERS ? `${visible.slice(0, LETTERS)}…` : visible;
 }
 
-/** A share as people say it: per cent, or one in so many. */
-function share(density) {
-  return density >= 0.01 ? `${number(100 * density)} %` : `1 in ${Math.round(1 / density).toLocaleString("en")}`;
-}
+/** A share of tokens, in per cent. */
+const share = (density) => `${significant(100 * density)}\u202f%`;
 
 const significant = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(3))) : NONE);
 
@@ -40,14 +38,15 @@ function featureBrowser(root, source) {
     ["feature", "by number", (a, b) => a.feature - b.feature],
   ];
   const sort = element("select", { "aria-label": "Order" }, sorts.map(([key, label]) => element("option", { value: key }, label)));
+  const dense = element("select", { "aria-label": "Density" }, [[0.1, "active on at most 10 %"], [0.01, "on at most 1 %"], [1, "of any density"]].map(([value, label]) => element("option", { value }, label)));
   const search = element("input", { type: "search", placeholder: "number, token or text", "aria-label": "Search features", spellcheck: "false" });
   const count = element("span", { class: "count", role: "status" });
   const rows = element("div", { class: "rows" });
   const list = element("div", { class: "list", role: "listbox", tabindex: 0, "aria-label": "Features" }, rows);
   const card = element("div", { class: "card", "aria-live": "polite" });
   root.replaceChildren(
-    element("div", { class: "picks" }, [pick, sort, search, count]),
-    element("div", { class: "halves" }, [list, card]),
+    element("div", { class: "picks" }, [pick, sort, dense, search, count]),
+    element("div", { class: "halves" }, [element("div", { class: "left" }, [element("div", { class: "head", "aria-hidden": "true" }, ["feature", "active on", "tokens of its highest activations"].map((head) => element("span", {}, head))), list]), card]),
   );
 
   function draw() {
@@ -78,7 +77,7 @@ function featureBrowser(root, source) {
     const wanted = search.value.trim();
     const lower = search.value.toLowerCase();
     const matches = (row) =>
-      !wanted || String(row.feature) === wanted || row.tokens.some((token) => token.toLowerCase().includes(lower)) || state.found?.has(row.feature);
+      row.density <= Number(dense.value) && (!wanted || String(row.feature) === wanted || row.tokens.some((token) => token.toLowerCase().includes(lower)) || state.found?.has(row.feature));
     const by = sorts.find(([key]) => key === sort.value)[2];
     state.order = state.dictionary.features.filter(matches).sort((a, b) => by(a, b) || a.feature - b.feature);
     state.chosen = state.order.findIndex((row) => row.feature === before);
@@ -138,6 +137,7 @@ function featureBrowser(root, source) {
     const dictionary = source.dictionaries.find((dictionary) => dictionary.run === run && dictionary.site === site);
     if (!dictionary || !(await turnTo(dictionary))) return false;
     search.value = "";
+    if (dictionary.features.some((row) => row.feature === feature && row.density > Number(dense.value))) dense.value = 1;
     arrange();
     const place = state.order.findIndex((row) => row.feature === feature);
     if (place < 0) {
@@ -167,11 +167,13 @@ function featureBrowser(root, source) {
     lookFor(0);
   };
   pick.addEventListener("change", () => first(source.dictionaries[pick.value]));
-  sort.addEventListener("change", () => {
-    state.chosen = -1;
-    arrange();
-    choose(0);
-  });
+  for (const select of [sort, dense]) {
+    select.addEventListener("change", () => {
+      state.chosen = -1;
+      arrange();
+      choose(0);
+    });
+  }
   search.addEventListener("input", async () => {
     state.found = null;
     arrange();

@@ -7,7 +7,7 @@ use clap::Args;
 use sae_analysis::{AnalysisOptions, FinishedRun, SweepRuns};
 use sae_config::{ConfigError, PretrainConfig, RunConfig, Site, SiteKind, Source, reference};
 use sae_model::load;
-use sae_record::{Manifest, RunFolder};
+use sae_record::{Manifest, RunFolder, layout};
 use sae_train::{RunSpec, Sources};
 
 /// Loads a run's configuration; warnings of an import are logged.
@@ -162,6 +162,14 @@ pub(crate) struct Trained {
 /// their configuration lies beside them unless `config` names another.
 pub(crate) fn trained(source: &str, config: Option<&Path>) -> anyhow::Result<Trained> {
     let source: Source = source.parse()?;
+    if let Some(path) = source.local() {
+        if !path.exists() {
+            bail!("there is nothing at {}", path.display());
+        }
+        if layout::manifest(path).is_file() {
+            bail!("{} is a sweep: name one of the runs in it", path.display());
+        }
+    }
     let saes = Sources::default().sae(&source)?;
     if let Some(config) = config {
         return Ok(Trained { config: load_run(config)?, saes });

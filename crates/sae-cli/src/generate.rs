@@ -146,7 +146,18 @@ fn edits(
     let ablated = arguments.ablate.iter().map(|key| edit("ablate", key, Change::Scale(0.0), sites));
     let scaled = arguments.scale.iter().map(|text| with_value("scale", text, Change::Scale));
     let set = set.iter().map(|text| with_value("set", text, Change::Set));
-    ablated.chain(scaled).chain(set).collect()
+    let edits: Vec<FeatureEdit> = ablated.chain(scaled).chain(set).collect::<Result<_, _>>()?;
+    for (place, edit) in edits.iter().enumerate() {
+        let is_same =
+            |other: &FeatureEdit| (other.site, other.feature) == (edit.site, edit.feature);
+        ensure!(
+            !edits[..place].iter().any(is_same),
+            "feature {} at {} is edited twice: name it once",
+            edit.feature,
+            edit.site
+        );
+    }
+    Ok(edits)
 }
 
 /// `[SITE:]FEATURE`; the site may be left out where there is only one.

@@ -17,7 +17,7 @@ use crate::telemetry::Telemetry;
 #[command(after_help = "Examples:
   sae pretrain configs/pretrain/rust-lm.toml --out data/rust-lm
   # A smaller one, for a try
-  sae pretrain configs/pretrain/rust-lm.toml --set train.n_steps=500 --set model.n_layers=2 --out models/try
+  sae pretrain configs/pretrain/rust-lm.toml --set train.n_steps=500 --set train.warmup_steps=50 --set model.n_layers=2 --out models/try
   # A language model's configuration of the reference, imported
   sae pretrain tiny_gpt2.yaml --out models/tiny-gpt2")]
 pub(crate) struct Arguments {

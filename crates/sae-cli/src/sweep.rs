@@ -35,7 +35,7 @@ use crate::telemetry::ProgressMode;
   sae sweep configs/sweeps/gpt2-small.toml --launcher commands
   parallel --jobs 8 < runs/gpt2-small/jobs.txt
   # Another seed of every run, in a folder of its own
-  sae sweep configs/sweeps/rust-lm.toml --set train.seed=1 --out runs/seed-1
+  sae sweep configs/sweeps/rust-lm.toml --set sae.seed=1 --out runs/seed-1
   # A sweep of the reference
   sae sweep gpt2_e2e_sweep.yaml --out /scratch/runs")]
 pub(crate) struct Arguments {

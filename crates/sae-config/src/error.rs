@@ -87,6 +87,9 @@ impl ConfigError {
             message.push_str(&nearest);
             message.push_str("`?");
         }
+        if message.contains("missing field `variants`") {
+            message.push_str("\na sweep has a table [[variants]] or several, each with a `name`");
+        }
         // toml's words where a table stands for one of several kinds and names two, as a sweep's key beside its base's.
         if message.contains("wanted exactly 1 element") {
             message.push_str(

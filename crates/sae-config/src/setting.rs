@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::ConfigError;
 use crate::error::from_table;
+use crate::keys::FileKind;
 
 /// The configuration with these values, not yet checked for what no single value shows, and its name in errors. Values are
 /// written as in TOML, quotes left out where a text is expected; relative paths are seen from the working directory.
@@ -17,10 +18,30 @@ pub(crate) fn with<T: Serialize + DeserializeOwned>(
     let mut table = toml::Table::try_from(config)
         .map_err(|error| ConfigError::parse("the configuration", &error))?;
     for setting in settings {
-        table = with_setting::<T>(&table, setting)?;
+        table = with_setting::<T>(&table, setting).map_err(|error| elsewhere(setting, error))?;
     }
     let origin = format!("with --set {}", settings.join(" --set "));
     Ok((from_table(table, &origin)?, origin))
+}
+
+/// Where a key is unknown in its section, the keys of the same name in others are nearer than any of its own section.
+fn elsewhere(setting: &str, error: ConfigError) -> ConfigError {
+    let ConfigError::Parse { origin, message } = error else { return error };
+    let key = setting.split('=').next().unwrap_or_default().trim();
+    let name = format!(".{}", key.rsplit('.').next().unwrap_or_default());
+    let keys =
+        FileKind::ALL.into_iter().flat_map(FileKind::sections).flat_map(|section| section.keys);
+    let mut named: Vec<String> =
+        keys.map(|key| key.path).filter(|path| path.ends_with(&name) && path != key).collect();
+    named.sort_unstable();
+    named.dedup();
+    if !message.contains("unknown field") || named.is_empty() {
+        return ConfigError::Parse { origin, message };
+    }
+    let message = message.lines().filter(|line| !line.starts_with("did you mean"));
+    let message = message.collect::<Vec<_>>().join("\n");
+    let message = format!("{message}\ndid you mean `{}`?", named.join("` or `"));
+    ConfigError::Parse { origin, message }
 }
 
 /// A configuration's table with another value of a key, `KEY=VALUE`.
@@ -50,6 +71,10 @@ fn with_setting<T: DeserializeOwned>(
         // A number or a date where a text is expected, as a split named 2024.
         Some(value) => with(value).or_else(|error| as_text().map_err(|_| error)),
         None => as_text().map_err(|error| match error {
+            ConfigError::Parse { origin, message } if message.contains("expected a list") => {
+                let message = format!("{message}\na list is written --set '{key}=[\"{text}\"]'");
+                ConfigError::Parse { origin, message }
+            }
             ConfigError::Parse { origin, message } if text.starts_with(['[', '{']) => {
                 let message = format!(
                     "{message}\nit is no value of TOML, perhaps for lack of quotes, which a shell takes away: \

@@ -160,10 +160,19 @@ pub fn windows(
         }
         failed.is_none()
     })?;
-    match failed {
-        Some(error) => Err(error),
-        None => writer.finish(),
+    if let Some(error) = failed {
+        return Err(error);
     }
+    if writer.prepared.rows == 0 {
+        return Err(DataError::TooShort {
+            path: shards.source().to_owned(),
+            found: 0,
+            context_length,
+            needed: 1,
+            purpose: " to write",
+        });
+    }
+    writer.finish()
 }
 
 /// Writes windows of token ids, so many to a shard.

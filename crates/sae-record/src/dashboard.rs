@@ -229,7 +229,7 @@ mod tests {
         let features: Vec<u32> = (0..3000).map(|index| index + index / 7).collect();
         let of = |feature: u32| -> Vec<ExampleRecord> {
             let count = feature % 4;
-            let interval = |rank: u32| (rank > 0).then_some(rank as u8 - 1);
+            let interval = |rank: u32| rank.checked_sub(1).map(|interval| interval as u8);
             (0..count)
                 .map(|rank| ExampleRecord {
                     interval: interval(rank),

@@ -239,7 +239,8 @@ pub(crate) fn gather(
             gatherers[member][dictionary].add(&samples, &SparseCodes::of(features)?);
             Ok(())
         })?;
-        observer.notice(Event::advanced(done));
+        let message = format!("{} runs", members.len());
+        observer.notice(Event::Advanced { done, message, runs: Vec::new() });
         if observer.interrupted() { Err(TrainError::InterruptedEvaluation) } else { Ok(()) }
     };
     let (mut batch, mut done, mut outcome) = (Vec::new(), 0, Ok(()));

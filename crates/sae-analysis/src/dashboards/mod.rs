@@ -95,14 +95,14 @@ impl Subject for Dashboards {
 
     fn section(&self, _: &Evidence) -> Result<Vec<Block>, &'static str> {
         let Some(first) = self.dictionaries.first() else {
-            return Err("No dashboards were made: `sae features` makes them.");
+            return Err("No dashboards were made: sae features makes them.");
         };
         let json = serde_json::to_string(&self.shown).map_err(|_| "They could not be written.")?;
         let text = format!(
             "What single features are: what they are active on, in windows of text with the highest activations and with \
              lower ones; which tokens their dictionary elements make likelier, by the unembedding; what is near. Looked for on \
              {} tokens of the evaluation data. Here is an even sample of each dictionary, as much as a page holds; \
-             `sae view`, given this folder, shows all features of all runs, with a prompt to try.",
+             sae view, given this folder, shows all features of all runs, with a prompt to try.",
             thousands(first.tokens)
         );
         Ok(vec![Block::Text(text), Block::Features(json)])

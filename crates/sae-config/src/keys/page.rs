@@ -94,7 +94,11 @@ fn add_section(page: &mut String, section: &Section, holds_tables: bool) {
     };
     let _ = writeln!(page, "\n### {heading}\n");
     if !section.path.is_empty() {
-        let needed = if section.is_required { "" } else { " May be left out." };
+        let needed = match (section.is_required, section.is_repeated) {
+            (true, true) => " **Required**, once or several times.",
+            (true, false) => "",
+            (false, _) => " May be left out.",
+        };
         let _ = writeln!(page, "{}{needed}\n", section.meaning);
     }
     if section.keys.is_empty() {
