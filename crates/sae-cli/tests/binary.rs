@@ -272,7 +272,7 @@ fn bad_input_is_told() {
     let place = place();
     let at = place.path();
     fails(&sae(&["train", "nowhere.toml", "--out", "x"], at), &["nowhere.toml", "cannot read"]);
-    fails(&sae(&["eval", "nowhere"], at), &["nowhere/config.toml"]);
+    fails(&sae(&["eval", "nowhere"], at), &["there is nothing at nowhere"]);
     fails(&sae(&["analyze", "nowhere"], at), &["there is no folder nowhere"]);
     fails(&sae(&["train", "run.toml", "--out", "x", "--device", "cuda:7"], at), &["cuda:7"]);
     let text = std::fs::read_to_string(at.join("run.toml")).unwrap();

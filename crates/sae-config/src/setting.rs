@@ -71,7 +71,9 @@ fn with_setting<T: DeserializeOwned>(
         // A number or a date where a text is expected, as a split named 2024.
         Some(value) => with(value).or_else(|error| as_text().map_err(|_| error)),
         None => as_text().map_err(|error| match error {
-            ConfigError::Parse { origin, message } if message.contains("expected a list") => {
+            ConfigError::Parse { origin, message }
+                if message.contains("expected a list") && !text.starts_with('[') =>
+            {
                 let message = format!("{message}\na list is written --set '{key}=[\"{text}\"]'");
                 ConfigError::Parse { origin, message }
             }

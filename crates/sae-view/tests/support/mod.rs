@@ -94,7 +94,7 @@ fn card(feature: u32, other: &str, vocabulary: u32) -> FeatureCard {
     FeatureCard {
         feature,
         active: u64::from(10 + feature),
-        density: f64::from(10 + feature) / 100_000.0,
+        density: f64::from(10 + feature % 5000) / 100_000.0,
         mean: 0.5,
         max: 2.0,
         decoder_norm: Some(1.0),
