@@ -3,7 +3,7 @@
     python3 -m venv target/venv-tensorboard
     target/venv-tensorboard/bin/pip install tensorboard==2.20.0 'setuptools<81'
     target/release/sae train configs/runs/rust-lm.toml --set log.tensorboard=true --set eval.every_n_samples=800 --out runs/logged
-    target/venv-tensorboard/bin/python scripts/tensorboard.py runs/logged
+    target/venv-tensorboard/bin/python scripts/read_events.py runs/logged
 
 Exit code 1 with a message where they differ. Python 3.11 or later; nothing is downloaded.
 """
