@@ -4,18 +4,18 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 mod browser;
+mod features;
 mod sample;
 #[path = "../support/mod.rs"]
 mod support;
+mod training;
 
 use std::collections::BTreeMap;
 
 use browser::{Page, Window};
 use sae_analysis::page::html;
-use sae_analysis::training::Training;
 use sae_analysis::{Point, analyse_with};
 use sae_config::Variant;
-use sae_record::dashboard::{Dashboard, ExampleRecord, FeatureCard, Gathered, LensToken};
 use sae_record::layout;
 use sample::{HOSTILE, bare, by_lr, evidence, hostile};
 use serde_json::{Value, json};
@@ -381,153 +381,6 @@ fn what_is_pointed_at_is_said() {
     let told = said.lines().rev().find_map(|line| line.parse::<f64>().ok()).unwrap();
     assert!((told / norm - 1.0).abs() < 0.02, "{said}, expected {norm}");
     assert_quiet(&mut page);
-}
-
-/// Of each type a run over 200 steps, whose loss falls and whose L0 is noisy.
-fn trained() -> Vec<Training> {
-    let steps: Vec<u64> = (1..=200).map(|step| 10 * step).collect();
-    let of = |(place, run): (usize, &sae_analysis::evidence::RunFacts)| {
-        let loss = |step: &u64| Some((place as f64 + 1.0) / (*step as f64).sqrt());
-        let l0 = |step: &u64| Some(50.0 + 10.0 * ((step * 7919) % 13) as f64);
-        Training {
-            run: run.run.clone(),
-            group: run.group.clone(),
-            steps: steps.clone(),
-            values: BTreeMap::from([
-                ("loss".to_owned(), steps.iter().map(loss).collect()),
-                ("l0".to_owned(), steps.iter().map(l0).collect()),
-            ]),
-        }
-    };
-    evidence().runs.iter().take(3).enumerate().map(of).collect()
-}
-
-#[test]
-fn steps_are_chosen_and_smoothed() {
-    let mut evidence = evidence();
-    evidence.training = trained();
-    let mut page = Page::open(&html(&evidence), Window::default());
-    page.show("#training");
-    let line = "document.querySelector('#training .chart:not(.unchosen) .line').getAttribute('d')";
-    let points = |page: &mut Page| page.text(line).split(['M', 'L']).count() - 1;
-    assert_eq!(points(&mut page), 200);
-    let set = |page: &mut Page, place: usize, value: u64| {
-        page.eval(&format!(
-            "(() => {{ const input = document.querySelectorAll('.steps input')[{place}]; input.value = {value};
-             input.dispatchEvent(new Event('input')); }})()"
-        ));
-    };
-    set(&mut page, 0, 1000);
-    set(&mut page, 1, 1500);
-    assert_eq!(points(&mut page), 51);
-    // Ticks and what is said are of the range that is shown.
-    let ticks = "[...document.querySelectorAll('#training svg')[0].querySelectorAll('.tick[text-anchor=middle]')].map(x => Number(x.textContent))";
-    let ticks: Vec<f64> = serde_json::from_value(page.eval(ticks)).unwrap();
-    assert!(
-        ticks.len() > 2 && ticks.iter().all(|tick| (970.0..=1530.0).contains(tick)),
-        "{ticks:?}"
-    );
-    // A drag across the chart: its second half.
-    page.eval(
-        "(() => { const svg = document.querySelector('#training svg'); svg.setPointerCapture = () => {};
-         const [, , , left, right] = svg.dataset.x.split(' ').map(Number);
-         const at = (x) => new DOMPoint(x, 100).matrixTransform(svg.getScreenCTM());
-         for (const [kind, x] of [['pointerdown', (left + right) / 2], ['pointermove', right - 9], ['pointerup', right]])
-           svg.dispatchEvent(new PointerEvent(kind, { clientX: at(x).x, clientY: at(x).y, button: 0, pointerType: 'mouse' })); })()",
-    );
-    let shown = points(&mut page);
-    assert!((22..=30).contains(&shown), "{shown}");
-    // The click that the browser makes of a drag opens no run.
-    page.eval("document.querySelector('#training svg').dispatchEvent(new MouseEvent('click', { bubbles: true, clientX: 500, clientY: 300 }))");
-    assert_eq!(page.eval("document.getElementById('details').open"), json!(false));
-    page.eval("document.querySelector('.steps button').click()");
-    assert_eq!(points(&mut page), 200);
-    // Means of 41 steps go up and down less.
-    let spread = "(() => { const ys = [...document.querySelectorAll('#training .chart')[1].querySelector('.line').getAttribute('d')
-        .matchAll(/ (-?[\\d.]+)/g)].map(x => Number(x[1])); const svg = document.querySelectorAll('#training svg')[1];
-        const [, low, high, bottom, top] = svg.dataset.y.split(' ').map(Number);
-        const values = ys.map(y => low + (y - bottom) / (top - bottom) * (high - low));
-        return Math.max(...values) - Math.min(...values); })()";
-    let rough = page.number(spread);
-    set(&mut page, 2, 20);
-    assert!(page.number(spread) < 0.5 * rough, "{} {rough}", page.number(spread));
-    // A run that is hidden is hidden everywhere.
-    let before = page.count("#training .line");
-    page.eval("document.querySelector('.steps .toggles button').click()");
-    assert!(page.count("#training .line") < before);
-    assert_quiet(&mut page);
-}
-
-#[test]
-fn features_are_shown_on_the_page_with_hostile_tokens() {
-    let place = tempfile::tempdir().unwrap();
-    let site: sae_config::Site = "blocks.2.hook_resid_pre".parse().unwrap();
-    let vocabulary: Vec<String> =
-        [HOSTILE, "</script><b>", "שלום", "plain", "\n"].map(str::to_owned).to_vec();
-    let card = |feature: u32| FeatureCard {
-        feature,
-        active: 5,
-        density: 0.001,
-        mean: 1.0,
-        max: 2.0,
-        decoder_norm: None,
-        encoder_bias: 0.0,
-        histogram_width: 0.25,
-        histogram: vec![1; 8],
-        peak_tokens: vec![feature % 5],
-        highest: vec![LensToken { token: 0, logit: 1.0 }],
-        lowest: vec![LensToken { token: 1, logit: -1.0 }],
-        near: Vec::new(),
-        partners: Vec::new(),
-        examples: 0..0,
-    };
-    let example = |feature: u32| ExampleRecord {
-        feature,
-        interval: None,
-        peak: 2.0,
-        position: 1,
-        tokens: vec![0, 1, 2, 3, 4],
-        activations: vec![0.0, 2.0, 0.5, 0.0, 0.0],
-        first: 0,
-        file: 0,
-        row: 0,
-        bytes: [0; 2],
-    };
-    let gathered = Gathered {
-        of: BTreeMap::new(),
-        compared_with: String::new(),
-        tokens: 5000,
-        context_length: 5,
-        n_features: 40,
-        data: HOSTILE.to_owned(),
-        files: vec![HOSTILE.to_owned()],
-    };
-    let cards: Vec<FeatureCard> = (0..40).map(card).collect();
-    let examples = (0..40).map(|feature| vec![example(feature)]);
-    Dashboard::write(place.path(), &gathered, &cards, examples, &vocabulary).unwrap();
-    let dashboard = Dashboard::load(place.path()).unwrap().unwrap();
-    let mut evidence = evidence();
-    let of = (HOSTILE, &sae_analysis::Group::E2E, site);
-    evidence.dashboards.add(of, &dashboard, 1 << 20).unwrap();
-    let page_text = html(&evidence);
-    for window in [Window::default(), Window { width: 390, height: 800, scripts: true }] {
-        let mut page = Page::open(&page_text, window);
-        assert_eq!(page.text("document.querySelector('.card h3').textContent"), "Feature 0");
-        let tokens = "[...document.querySelectorAll('.example .token')].map(x => x.textContent)";
-        assert_eq!(page.eval(tokens)[1], "</script><b>");
-        assert_eq!(page.count(".example .active"), 2);
-        page.eval("document.querySelectorAll('.row')[4].click()");
-        assert_eq!(page.text("document.querySelector('.card h3').textContent"), "Feature 4");
-        assert_eq!(page.text("typeof window.hacked"), "undefined");
-        let wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
-        assert!(page.number(wide) <= 0.0);
-        assert_quiet(&mut page);
-    }
-    // A page holds what it has room for.
-    let mut small = sae_analysis::dashboards::Dashboards::default();
-    small.add(of, &dashboard, 4000).unwrap();
-    evidence.dashboards = small;
-    assert!(html(&evidence).len() + 10_000 < page_text.len());
 }
 
 /// On a desk every table is seen whole; on a phone it scrolls, and says so by a shadow.
