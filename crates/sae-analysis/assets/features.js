@@ -22,7 +22,8 @@ const significant = (value) => (Number.isFinite(value) ? String(Number(value.toP
  * - `dictionaries`: [{ run, type, site, tokens, of, features: { feature, density, max, near, tokens }[] }]; where a dictionary comes
  *   without features, `rows(dictionary)` is a promise of them
  * - `card(dictionary, feature)`: a promise of a card, or of null where there is none
- * - `search(dictionary, text)`: a promise of the set of features with an example that holds the text
+ * - `search(dictionary, text)`: a promise of { features, up_to }: those with an example that holds the text, and the last feature that
+ *   was looked at, or null where all were
  * Returns `open(run, site, feature)`.
  */
 function featureBrowser(root, source) {
@@ -77,11 +78,12 @@ function featureBrowser(root, source) {
     const wanted = search.value.trim();
     const lower = search.value.toLowerCase();
     const matches = (row) =>
-      row.density <= Number(dense.value) && (!wanted || String(row.feature) === wanted || row.tokens.some((token) => token.toLowerCase().includes(lower)) || state.found?.has(row.feature));
+      row.density <= Number(dense.value) && (!wanted || String(row.feature) === wanted || row.tokens.some((token) => token.toLowerCase().includes(lower)) || state.found?.features.has(row.feature));
     const by = sorts.find(([key]) => key === sort.value)[2];
     state.order = state.dictionary.features.filter(matches).sort((a, b) => by(a, b) || a.feature - b.feature);
     state.chosen = state.order.findIndex((row) => row.feature === before);
     count.textContent = `${state.order.length.toLocaleString("en")} of ${state.dictionary.of.toLocaleString("en")} features`;
+    if (state.found && state.found.up_to !== null) count.textContent += `; text was looked for up to feature ${state.found.up_to}`;
     list.scrollTop = state.chosen < 0 ? 0 : Math.max(0, state.chosen * ROW - list.clientHeight / 2);
     draw();
   }
@@ -196,7 +198,7 @@ function featureBrowser(root, source) {
       return;
     }
     if (turn !== typed || dictionary !== state.dictionary) return;
-    state.found = found;
+    state.found = { ...found, features: new Set(found.features) };
     arrange();
   }
   first(source.dictionaries[0]);

@@ -477,7 +477,7 @@ for (const root of all(".browser")) {
     search: async (dictionary, text) => {
       const lower = text.toLowerCase();
       const holds = (example) => example.tokens.join("").toLowerCase().includes(lower);
-      return new Set(dictionary.cards.filter((card) => card.examples.some(holds)).map((card) => card.feature));
+      return { features: dictionary.cards.filter((card) => card.examples.some(holds)).map((card) => card.feature), up_to: null };
     },
   });
 }

@@ -163,7 +163,7 @@ async function start() {
     dictionaries: about.dictionaries,
     rows: rowsOf,
     card: (dictionary, feature) => ask(`card?dictionary=${dictionary.dictionary}&feature=${feature}`),
-    search: async (dictionary, text) => new Set(await ask(`search?dictionary=${dictionary.dictionary}`, text)),
+    search: (dictionary, text) => ask(`search?dictionary=${dictionary.dictionary}`, text),
   });
   if (!about.has_model) return;
   addEdit = promptBox(about, open);

@@ -30,6 +30,6 @@ mod prompt;
 mod server;
 
 pub use error::ViewError;
-pub use library::Library;
+pub use library::{Found, Library, Shelf};
 pub use prompt::PromptThread;
 pub use server::{Server, serve};

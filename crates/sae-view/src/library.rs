@@ -46,6 +46,15 @@ pub struct Shelf {
     dictionary: usize,
 }
 
+/// What a search for text has found.
+#[derive(Debug, Serialize)]
+pub struct Found {
+    /// The features.
+    pub features: Vec<u32>,
+    /// The last feature that was looked at; none where all were. A search ends early where it has found 2 000.
+    pub up_to: Option<u32>,
+}
+
 impl Library {
     /// The dictionaries of these runs, each with the name of its group, that have dashboards.
     pub fn open(folder: &Path, runs: Vec<(RunSpec, String)>) -> Result<Self, ViewError> {
@@ -117,11 +126,11 @@ impl Library {
         Ok(Some(Card::of(dashboard, card, &examples, Limits::NONE)))
     }
 
-    /// The features with an example that holds a text, whatever its case; the first 2 000.
-    pub fn search(&self, dictionary: usize, text: &str) -> Result<Vec<u32>, ViewError> {
+    /// The features with an example that holds a text, whatever its case.
+    pub fn search(&self, dictionary: usize, text: &str) -> Result<Found, ViewError> {
         let dashboard = self.dashboard(dictionary)?;
         let wanted = text.to_lowercase();
-        let mut found = Vec::new();
+        let mut found = Found { features: Vec::new(), up_to: None };
         for cards in dashboard.cards.chunks(SEARCHED) {
             let cards: Vec<_> = cards.iter().collect();
             for (card, examples) in cards.iter().zip(dashboard.examples_of(&cards)?) {
@@ -131,10 +140,12 @@ impl Library {
                     text.to_lowercase().contains(&wanted)
                 });
                 if holds {
-                    found.push(card.feature);
+                    found.features.push(card.feature);
                 }
             }
-            if found.len() >= MOST_FOUND {
+            let (at, last) = (cards.last(), dashboard.cards.last());
+            if found.features.len() >= MOST_FOUND && at.copied() != last {
+                found.up_to = at.map(|card| card.feature);
                 break;
             }
         }

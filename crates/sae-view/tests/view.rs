@@ -128,8 +128,9 @@ fn features_are_found_by_number_token_and_text() {
     // A text of two tokens, whatever its case; where examples hold it.
     let head = format!("POST {own}search?dictionary=0 HTTP/1.1\r\nHost: HOST");
     let (_, found) = send(&server.address, &head, "\"WORD0 word1\"");
-    let found: Vec<u32> = serde_json::from_str(&found).unwrap();
-    assert_eq!(found, (0..8).chain(61..64).collect::<Vec<u32>>());
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let features: Vec<u32> = (0..8).chain(61..64).collect();
+    assert_eq!(found, json!({ "features": features, "up_to": null }));
     // Nothing at all to show is an error that says what to do.
     let empty = TempDir::new().unwrap();
     let error = Library::open(empty.path(), Vec::new()).unwrap_err();
@@ -141,6 +142,14 @@ fn visit(server: &Server, window: Window) -> Page {
     let mut page = Page::visit(&server.address, window, TempDir::new().unwrap());
     wait(&mut page, "document.querySelector('.card h3') !== null");
     page
+}
+
+fn search(page: &mut Page, text: &str) {
+    let text = json!(text);
+    page.eval(&format!(
+        "(() => {{ const x = document.querySelector('input[type=search]'); x.value = {text};
+          x.dispatchEvent(new Event('input')); }})()"
+    ));
 }
 
 fn wait(page: &mut Page, condition: &str) {
@@ -180,13 +189,6 @@ fn features_are_looked_at_by_mouse_and_keyboard() {
             "63"
         );
         // By token; then by text that only examples hold.
-        let search = |page: &mut Page, text: &str| {
-            let text = json!(text);
-            page.eval(&format!(
-                "(() => {{ const x = document.querySelector('input[type=search]'); x.value = {text};
-                  x.dispatchEvent(new Event('input')); }})()"
-            ));
-        };
         search(&mut page, "word20");
         wait(&mut page, "document.querySelector('.count').textContent.startsWith('12 of')");
         search(&mut page, "<SCRIPT>");
@@ -262,10 +264,20 @@ fn a_large_dictionary_opens_at_once() {
     let head = format!("GET {own}card?dictionary=0&feature=46000 HTTP/1.1\r\nHost: HOST");
     let card = send(&server.address, &head, "").1;
     let took = began.elapsed();
+    println!("{took:?}: the rows and the first card of 46 080 features");
     assert!(rows.contains("46079") && card.contains("\"feature\":46000"), "{SITE}");
     // Under 300 ms on a quiet machine, optimised.
     assert!(took < Duration::from_secs(5), "{took:?}");
+    // What every feature has is looked for until enough are found, and the page says how far.
+    let head = format!("POST {own}search?dictionary=0 HTTP/1.1\r\nHost: HOST");
+    let found = send(&server.address, &head, "\"word\"").1;
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let (n_found, up_to) = (found["features"].as_array().unwrap().len(), &found["up_to"]);
+    assert!(n_found >= 2_000 && n_found as u64 - 1 <= up_to.as_u64().unwrap(), "{found}");
     let mut page = visit(&server, Window::default());
+    search(&mut page, "word1 word");
+    wait(&mut page, "document.querySelector('.count').textContent.includes('up to feature')");
+    search(&mut page, "");
     assert!(page.count(".row") < 100);
     page.eval("document.querySelector('.list').focus()");
     page.press("End");

@@ -107,14 +107,12 @@ impl<'a> Columns<'a> {
         self.column(name)?.as_primitive_opt::<T>().ok_or_else(|| self.unexpected(name))
     }
 
-    /// The numbers of a column of lists, row by row.
-    pub fn lists<T: ArrowPrimitiveType>(&self, name: &str) -> Result<Vec<Vec<T::Native>>, String> {
+    /// The numbers of a column of lists.
+    pub fn lists<T: ArrowPrimitiveType>(&self, name: &str) -> Result<Lists<'a, T::Native>, String> {
         let lists = self.column(name)?.as_list_opt::<i32>();
         let lists = lists.ok_or_else(|| self.unexpected(name))?;
         let values = lists.values().as_primitive_opt::<T>().ok_or_else(|| self.unexpected(name))?;
-        let all = values.values();
-        let ends = lists.value_offsets().array_windows();
-        Ok(ends.map(|&[from, to]| all[from as usize..to as usize].to_vec()).collect())
+        Ok(Lists { values: values.values(), offsets: lists.value_offsets() })
     }
 
     /// The texts of a column of lists, row by row.
@@ -126,5 +124,19 @@ impl<'a> Columns<'a> {
         let text = |at: i32| values.value(at as usize).to_owned();
         let ends = lists.value_offsets().array_windows();
         Ok(ends.map(|&[from, to]| (from..to).map(text).collect()).collect())
+    }
+}
+
+/// The numbers of a column of lists, without a copy.
+#[derive(Clone, Copy)]
+pub(super) struct Lists<'a, T> {
+    values: &'a [T],
+    offsets: &'a [i32],
+}
+
+impl<'a, T> Lists<'a, T> {
+    /// The numbers of a row.
+    pub fn row(&self, row: usize) -> &'a [T] {
+        &self.values[self.offsets[row] as usize..self.offsets[row + 1] as usize]
     }
 }

@@ -1,14 +1,17 @@
 //! `features.parquet` of a dashboard: a row a feature that was active.
 
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::Path;
 
 use arrow_array::RecordBatch;
 use arrow_array::types::{Float32Type, Float64Type, UInt32Type, UInt64Type};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 
-use super::columns::{Columns, lists, numbers, texts, write as write_batches};
+use super::columns::{Columns, Lists, lists, numbers, texts, write as write_batches};
 use crate::RecordError;
 
 /// What a feature is, but for its examples.
@@ -157,15 +160,35 @@ fn batch(cards: &[FeatureCard]) -> Result<RecordBatch, arrow_schema::ArrowError>
 /// Reads all cards, in the order of their features.
 pub(super) fn read(path: &Path) -> Result<Vec<FeatureCard>, RecordError> {
     let failed = |message: String| RecordError::format(path, message);
-    let file = File::open(path).map_err(RecordError::file("read", path))?;
-    let batches = ParquetRecordBatchReaderBuilder::try_new(file)
-        .and_then(|builder| builder.with_batch_size(BATCH).build())
+    let open = || File::open(path).map_err(RecordError::file("read", path));
+    let metadata = ArrowReaderMetadata::load(&open()?, ArrowReaderOptions::default())
         .map_err(|error| failed(format!("it is no whole parquet file: {error}")))?;
-    let mut cards = Vec::new();
-    for batch in batches {
-        let batch = batch.map_err(|error| failed(format!("cannot read its rows: {error}")))?;
-        cards.extend(cards_of(&batch).map_err(failed)?);
-    }
+    let groups: Vec<usize> = (0..metadata.metadata().num_row_groups()).collect();
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let read_groups = |groups: &[usize]| -> Result<Vec<FeatureCard>, RecordError> {
+        let rows = ParquetRecordBatchReaderBuilder::new_with_metadata(open()?, metadata.clone())
+            .with_row_groups(groups.to_vec())
+            .with_batch_size(BATCH)
+            .build()
+            .map_err(|error| failed(format!("cannot read its rows: {error}")))?;
+        let mut cards = Vec::new();
+        for batch in rows {
+            let batch = batch.map_err(|error| failed(format!("cannot read its rows: {error}")))?;
+            cards.extend(cards_of(&batch).map_err(failed)?);
+        }
+        Ok(cards)
+    };
+    // Decoding takes nearly all of the time, and people wait for it.
+    let read = std::thread::scope(|scope| {
+        let chunks = groups.chunks(groups.len().div_ceil(threads).max(1));
+        let started: Vec<_> = chunks.map(|own| scope.spawn(|| read_groups(own))).collect();
+        let ended = started.into_iter().map(|thread| {
+            let stopped = |_| Err(failed("a thread that read it has stopped".to_owned()));
+            thread.join().unwrap_or_else(stopped)
+        });
+        ended.collect::<Result<Vec<_>, _>>()
+    })?;
+    let cards: Vec<FeatureCard> = read.into_iter().flatten().collect();
     if !cards.is_sorted_by(|a, b| a.feature < b.feature) {
         return Err(failed("expected every feature once, in order".to_owned()));
     }
@@ -200,8 +223,8 @@ fn cards_of(batch: &RecordBatch) -> Result<Vec<FeatureCard>, String> {
     let [from, to] =
         ["examples_from", "examples_to"].map(|name| columns.numbers::<UInt64Type>(name));
     let (from, to) = (from?, to?);
-    let lens = |(ids, logits): &(Vec<Vec<u32>>, Vec<Vec<f32>>), row: usize| {
-        let pairs = ids[row].iter().zip(&logits[row]);
+    let lens = |(ids, logits): &(Lists<'_, u32>, Lists<'_, f32>), row: usize| {
+        let pairs = ids.row(row).iter().zip(logits.row(row));
         pairs.map(|(&token, &logit)| LensToken { token, logit }).collect()
     };
     let card = |row: usize| FeatureCard {
@@ -213,24 +236,26 @@ fn cards_of(batch: &RecordBatch) -> Result<Vec<FeatureCard>, String> {
         decoder_norm: Some(decoder_norm.value(row)).filter(|norm| norm.is_finite()),
         encoder_bias: encoder_bias.value(row),
         histogram_width: width.value(row),
-        histogram: histogram[row].clone(),
-        peak_tokens: peak_tokens[row].clone(),
+        histogram: histogram.row(row).to_vec(),
+        peak_tokens: peak_tokens.row(row).to_vec(),
         highest: lens(&highest, row),
         lowest: lens(&lowest, row),
         near: near.0[row]
             .iter()
-            .zip(&near.1[row])
-            .zip(&near.2[row])
+            .zip(near.1.row(row))
+            .zip(near.2.row(row))
             .map(|((run, &feature), &cosine)| Near {
                 run: Some(run.clone()).filter(|run| !run.is_empty()),
                 feature,
                 cosine,
             })
             .collect(),
-        partners: partners.0[row]
+        partners: partners
+            .0
+            .row(row)
             .iter()
-            .zip(&partners.1[row])
-            .zip(&partners.2[row])
+            .zip(partners.1.row(row))
+            .zip(partners.2.row(row))
             .map(|((&feature, &share), &lift)| PartnerRecord { feature, share, lift })
             .collect(),
         examples: from.value(row)..to.value(row),
