@@ -18,7 +18,7 @@ use sae_config::nearest;
   sae config --markdown > configuration.md   # all of it")]
 #[group(required = true, multiple = false)]
 pub(crate) struct Arguments {
-    /// A key or a section; or a key of the reference, e2e_sae
+    /// A key or a section, its last name alone where there is one of it; or a key of the reference, e2e_sae
     #[arg(long, value_name = "KEY")]
     explain: Option<String>,
     /// The JSON schema (draft 7) of a kind of file
@@ -62,7 +62,10 @@ fn explain(path: &str) -> anyhow::Result<String> {
         }
     }
     if found.is_empty() {
-        return Err(unknown(path, &known));
+        return match ending_in(path, &known).as_slice() {
+            [only] => explain(only),
+            _ => Err(unknown(path, &known)),
+        };
     }
     let mut text = String::new();
     let mut last = None;
@@ -77,11 +80,26 @@ fn explain(path: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// Keys and sections whose last names are these, each once.
+fn ending_in<'a>(name: &str, known: &'a [String]) -> Vec<&'a str> {
+    let ending = format!(".{name}");
+    let mut found: Vec<&str> =
+        known.iter().filter(|key| key.ends_with(&ending)).map(String::as_str).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 fn unknown(path: &str, known: &[String]) -> anyhow::Error {
-    let ends = known.iter().filter(|key| key.ends_with(&format!(".{path}")));
-    let mut near: Vec<&str> = ends.map(String::as_str).collect();
-    near.sort_unstable();
-    near.dedup();
+    let mut near = ending_in(path, known);
+    let last = path.rsplit('.').next().unwrap_or(path);
+    if near.is_empty() && last.len() > 2 {
+        // A part of a name, as `alive`.
+        let holds = |key: &&str| key.rsplit('.').next().is_some_and(|own| own.contains(last));
+        near.extend(known.iter().map(String::as_str).filter(holds));
+        near.sort_unstable();
+        near.dedup();
+    }
     if near.is_empty() {
         near.extend(nearest(path, known.iter().map(String::as_str)));
     }

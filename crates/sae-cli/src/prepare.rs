@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use sae_config::Source;
+use sae_config::message::counted;
 use sae_data::{TextTokenizer, prepare, train_tokenizer};
 use sae_record::{Event, Phase};
 use sae_train::Sources;
@@ -126,10 +127,10 @@ fn listed(list: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn text(files: &[PathBuf], column: &str, out: &Path) -> anyhow::Result<()> {
     let made = prepare::text_shards(files, column, out)?;
     tracing::info!(
-        "wrote {} documents, {:.1} MB of text, in {} shards to {}",
-        made.rows,
-        made.units as f64 / 1e6,
-        made.shards,
+        "wrote {}, {:.1} kB of text, in {} to {}",
+        counted(made.rows as usize, "document"),
+        made.units as f64 / 1e3,
+        counted(made.shards as usize, "shard"),
         out.display()
     );
     Ok(())

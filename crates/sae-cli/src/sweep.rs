@@ -53,6 +53,9 @@ pub(crate) struct Arguments {
     /// The folder that the sweep's own folder is made in
     #[arg(long, value_name = "FOLDER", default_value = "runs")]
     out: PathBuf,
+    /// Analyse without loading the model: no activations are measured, no features looked at; `sae analyze` does it later
+    #[arg(long)]
+    no_activations: bool,
     #[command(flatten)]
     settings: RunSettings,
     /// Expand to this many runs at most
@@ -75,7 +78,11 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<()> 
     let out = std::path::absolute(&arguments.out).context("cannot tell where the sweep goes")?;
     let own =
         std::env::current_exe().context("cannot tell where `sae` is, to start jobs with it")?;
-    let sweep = Sweep::write(manifest, &out, own, &mut |manifest| Ok(crate::pin::pin(manifest)?))?;
+    let mut sweep =
+        Sweep::write(manifest, &out, own, &mut |manifest| Ok(crate::pin::pin(manifest)?))?;
+    sweep
+        .analysis_arguments
+        .extend(arguments.no_activations.then(|| "--no-activations".to_owned()));
     let settings = Settings {
         jobs: arguments.jobs,
         devices: devices(global.device)?,

@@ -132,12 +132,14 @@ fn runs_open_from_anywhere_and_models_may_move() {
     fails(&again(&["--set", &other]), &["begun with another model", "other"]);
     let evaluated = sae(&["eval", run, "--set", &other], at);
     says(&stderr(&evaluated), &["not the one that its SAEs were trained in"]);
-    fails(&again(&["--set", "train.lr=0.5"]), &["lr = "]);
+    fails(&again(&["--set", "train.lr=0.5"]), &["`train.lr` (0.001 there, 0.5 here)"]);
     fails(
         &sae(&["eval", run, "--set", "model.pth=x"], at),
         &["--set model.pth=x", "did you mean `path`"],
     );
 }
+
+const RUST_LM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/runs/rust-lm.toml");
 
 #[test]
 fn keys_are_explained() {
@@ -153,7 +155,14 @@ fn keys_are_explained() {
     says(&explain("train_data.n_ctx"), &["data.context_length"]);
     fails(&sae(&["config", "--explain", ""], here), &["name a key or a section", "train.schedule"]);
     says(&explain("lr"), &["train.lr", "e2e_sae    lr"]);
-    fails(&sae(&["config", "--explain", "skip"], here), &["did you mean `data.skip`"]);
+    says(&explain("warmup_samples"), &["train.schedule.warmup_samples"]);
+    fails(&sae(&["config", "--explain", "alive"], here), &["`eval.alive_tokens`"]);
+    fails(
+        &sae(&["config", "--explain", "coeff"], here),
+        &["`loss.kl.coeff`", "`loss.local.coeff`"],
+    );
+    let topk = ["train", RUST_LM, "--out", "b", "--set", "sae.architecture=topk"];
+    fails(&sae(&topk, here), &["options of its own", "--set sae.architecture.topk.k=VALUE"]);
     fails(&sae(&["config", "--explain", "sae.expnsion"], here), &["`sae.expansion`"]);
     let schema = succeeds(&sae(&["config", "--schema", "sweep"], here));
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
@@ -226,7 +235,7 @@ fn a_sweep_is_trained_and_analysed() {
     let again = sae(&["sweep", "../sweep.toml"], &elsewhere);
     assert!(String::from_utf8_lossy(&again.stderr).contains("finished before, skipped"));
     let shown = succeeds(&sae(&["sweep", "../sweep.toml", "--dry-run"], &elsewhere));
-    assert!(shown.contains("4 runs in 1 jobs"), "{shown}");
+    assert!(shown.contains("4 runs in 1 job,"), "{shown}");
     // A single run of it.
     let run = at.join("runs/small").join(&manifest.runs().next().unwrap().folder);
     succeeds(&sae(&["analyze", run.to_str().unwrap()], at));

@@ -102,7 +102,11 @@ impl ConfigError {
 
 /// A deserialiser's message without the names of Rust's types.
 fn in_words(message: &str) -> String {
-    const WORDS: [(&str, &str); 10] = [
+    const WORDS: [(&str, &str); 11] = [
+        (
+            "invalid type: unit variant, expected newtype variant",
+            "it has options of its own, in a table of its name",
+        ),
         ("a nonzero usize", "a whole number of 1 or more"),
         ("a nonzero u64", "a whole number of 1 or more"),
         ("expected usize", "expected a whole number of 0 or more"),

@@ -57,6 +57,7 @@
 //! ```
 
 pub mod architecture;
+pub mod difference;
 mod error;
 pub mod estimate;
 pub mod file;

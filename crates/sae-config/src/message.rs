@@ -13,6 +13,11 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// A number of things in words: `1 run`, `2 runs`.
+pub fn counted(n: usize, thing: &str) -> String {
+    if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
+}
+
 /// A message of libtorch without the C++ frames and source positions that follow it.
 pub fn without_frames(error: &impl ToString) -> String {
     let text = error.to_string();

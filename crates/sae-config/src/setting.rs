@@ -44,6 +44,23 @@ fn elsewhere(setting: &str, error: ConfigError) -> ConfigError {
     ConfigError::Parse { origin, message }
 }
 
+/// Where a word stands for a table of options, as `topk`, names those that must be given.
+fn with_options(key: &str, word: &str, error: ConfigError) -> ConfigError {
+    let path = format!("{key}.{word}");
+    let mut sections = FileKind::ALL.into_iter().flat_map(FileKind::sections);
+    let options = sections.find(|section| section.path == path).map(|section| section.keys);
+    match (error, options) {
+        (ConfigError::Parse { origin, message }, Some(options)) if !options.is_empty() => {
+            let required = options.iter().filter(|option| option.is_required);
+            let shown: Vec<&str> = required.map(|option| option.path.as_str()).collect();
+            let shown = if shown.is_empty() { vec![options[0].path.as_str()] } else { shown };
+            let message = format!("{message}\ngive --set {}=VALUE", shown.join("=VALUE --set "));
+            ConfigError::Parse { origin, message }
+        }
+        (error, _) => error,
+    }
+}
+
 /// A configuration's table with another value of a key, `KEY=VALUE`.
 fn with_setting<T: DeserializeOwned>(
     table: &toml::Table,
@@ -63,7 +80,10 @@ fn with_setting<T: DeserializeOwned>(
         from_table::<T>(table.clone(), &origin)?;
         Ok(table)
     };
-    let as_text = || with(toml::Value::String(text.to_owned()));
+    let as_text = || {
+        let set = with(toml::Value::String(text.to_owned()));
+        set.map_err(|error| with_options(key, text, error))
+    };
     let value: Option<toml::Value> = (!text.contains('\n'))
         .then(|| toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?.remove("value"))
         .flatten();

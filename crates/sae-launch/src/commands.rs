@@ -71,7 +71,12 @@ mod tests {
         let job = Job { runs: Vec::new() };
         let manifest = Manifest { sweep: "demo".to_owned(), jobs: vec![job] };
         let folder = place.path().join("it's here");
-        let sweep = Sweep { manifest, folder: folder.clone(), sae: "/bin/sae".into() };
+        let sweep = Sweep {
+            manifest,
+            folder: folder.clone(),
+            sae: "/bin/sae".into(),
+            analysis_arguments: Vec::new(),
+        };
         std::fs::create_dir(&folder).unwrap();
         let settings = Settings { arguments: vec!["-q".to_owned()], ..Settings::default() };
         let outcome = Commands::new(settings).launch(&sweep).unwrap();

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use sae_config::RunConfig;
 use sae_config::estimate::{ModelShape, peak_bytes, training_tokens};
+use sae_config::message::counted;
 use sae_record::Manifest;
 
 /// Jobs and runs as a table: types, coefficients, training tokens, and the memory that a job takes at most.
@@ -33,9 +34,9 @@ pub fn describe(manifest: &Manifest) -> String {
         }
     }
     format!(
-        "{table}\n{} runs in {} jobs, {:.2} M training tokens",
-        manifest.runs().count(),
-        manifest.jobs.len(),
+        "{table}\n{} in {}, {:.2} M training tokens",
+        counted(manifest.runs().count(), "run"),
+        counted(manifest.jobs.len(), "job"),
         total as f64 / 1e6
     )
 }

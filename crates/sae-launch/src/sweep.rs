@@ -16,6 +16,8 @@ pub struct Sweep {
     pub folder: PathBuf,
     /// The binary that is started.
     pub sae: PathBuf,
+    /// What the analysis is told beside the folder.
+    pub analysis_arguments: Vec<String>,
 }
 
 /// What pins the branches and tags of a manifest to the commits that they stand for.
@@ -24,8 +26,8 @@ pub type Pin<'a> =
 
 impl Sweep {
     /// Writes the manifest into the sweep's folder in `out`, unless it is there already; then model and data are where this
-    /// one has them (each run compares their fingerprints). Refused is a folder that holds another sweep. Branches and tags of the hub are pinned once, here: a sweep whose jobs looked each for itself could be of
-    /// two models.
+    /// one has them (each run compares their fingerprints). Refused is a folder that holds another sweep. Branches and tags of the
+    /// hub are pinned once, here: a sweep whose jobs looked each for itself could be of two models.
     pub fn write(
         mut manifest: Manifest,
         out: &Path,
@@ -39,11 +41,11 @@ impl Sweep {
             if !manifest.is_same_sweep(&found) {
                 return Err(LaunchError::OtherSweep { folder });
             }
-            if let Some(moved) = manifest.moved(&found) {
+            let moved = manifest.moved(&found);
+            if let Some(moved) = &moved {
                 moved.save(&path)?;
-                return Ok(Self { manifest: moved, folder, sae });
             }
-            return Ok(Self { manifest: found, folder, sae });
+            return Ok(Self::of(moved.unwrap_or(found), folder, sae));
         }
         if manifest.is_floating() {
             pin(&mut manifest).map_err(LaunchError::Pin)?;
@@ -51,7 +53,11 @@ impl Sweep {
         std::fs::create_dir_all(&folder)
             .map_err(|source| LaunchError::Folder { folder: folder.clone(), source })?;
         manifest.save(&path)?;
-        Ok(Self { manifest, folder, sae })
+        Ok(Self::of(manifest, folder, sae))
+    }
+
+    fn of(manifest: Manifest, folder: PathBuf, sae: PathBuf) -> Self {
+        Self { manifest, folder, sae, analysis_arguments: Vec::new() }
     }
 
     /// Its manifest's file.
@@ -81,7 +87,7 @@ impl Sweep {
     /// The command that analyses what is finished.
     pub fn analysis(&self) -> Command {
         let mut command = Command::new(&self.sae);
-        command.arg("analyze").arg(&self.folder);
+        command.arg("analyze").args(&self.analysis_arguments).arg(&self.folder);
         command
     }
 

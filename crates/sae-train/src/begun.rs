@@ -1,5 +1,6 @@
 //! Whether a run's folder holds this run and no other: the same configuration, computed from the same model and data.
 
+use sae_config::difference::{differences, in_words};
 use sae_config::{RunConfig, Source};
 use sae_model::load;
 use sae_record::summary::Inputs;
@@ -32,21 +33,20 @@ pub(crate) fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
         if may_move {
             config.clear_local_paths();
         }
-        config.to_toml()
+        config
     };
-    if may_move && resolved(&found, true)? == resolved(wanted, true)? {
+    let between = |may_move: bool| {
+        let pair = (resolved(&found, may_move), resolved(wanted, may_move));
+        differences(&pair.0, &pair.1).map_err(TrainError::file("compare with", &path))
+    };
+    if may_move && between(true)?.is_empty() {
         return Ok(());
     }
-    let (found, wanted) = (resolved(&found, false)?, resolved(wanted, false)?);
-    let difference = found.lines().zip(wanted.lines()).find(|(a, b)| a != b);
-    match difference {
-        None if found.len() == wanted.len() => Ok(()),
+    match between(false)? {
+        same if same.is_empty() => Ok(()),
         other => Err(TrainError::OtherRun {
             path: spec.folder.path().to_owned(),
-            difference: other.map_or_else(
-                || "its length".to_owned(),
-                |(a, b)| format!("`{a}` where this run has `{b}`"),
-            ),
+            differences: in_words(&other),
         }),
     }
 }

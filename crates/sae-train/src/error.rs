@@ -105,12 +105,14 @@ pub enum TrainError {
     },
     /// The output folder holds the checkpoint of another pretraining.
     #[error(
-        "{0}/checkpoint belongs to the configuration in {0}/pretrain.toml, which differs from this one: remove the \
-         folder `checkpoint` to begin anew, or choose another --out", path.display()
+        "{0}/checkpoint belongs to the configuration in {0}/pretrain.toml, which differs from this one in {differences}: remove \
+         the folder `checkpoint` to begin anew, or choose another --out", path.display()
     )]
     OtherPretraining {
         /// The output folder.
         path: PathBuf,
+        /// The keys that differ, with their values.
+        differences: String,
     },
     /// The output folder holds a model that this pretraining has not made.
     #[error(
@@ -123,14 +125,14 @@ pub enum TrainError {
     },
     /// The output folder holds a run with another configuration.
     #[error(
-        "{0} holds another run: its config.toml differs from this run's in {difference}; choose another folder, remove that \
+        "{0} holds another run: its config.toml differs from this run's in {differences}; choose another folder, remove that \
          one, or go on with it as it is (sae train {0}/config.toml --out {0})", path.display()
     )]
     OtherRun {
         /// The folder.
         path: PathBuf,
-        /// The first line that differs.
-        difference: String,
+        /// The keys that differ, with their values.
+        differences: String,
     },
     /// The model or data under a run's names is not what it began with.
     #[error(

@@ -5,6 +5,7 @@ mod validation;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use sae_config::difference::{differences, in_words};
 use sae_config::file;
 use sae_config::run::{Processing, ScheduleKind};
 use sae_config::{Positive, PretrainConfig, Source};
@@ -38,7 +39,7 @@ pub struct Pretrained {
     pub validation_tokens: u64,
     /// Next-token cross-entropy of the model.
     pub validation_loss: f64,
-    /// The same of a bigram model counted on the whole training data.
+    /// The same of a bigram model counted on the training data, on 50 M tokens of it at most.
     pub bigram_validation_loss: f64,
 }
 
@@ -241,8 +242,13 @@ fn record_config(
             config.clear_local_paths();
             config
         });
-        if found != config {
-            return Err(TrainError::OtherPretraining { path: out.to_owned() });
+        let found =
+            differences(&found, &config).map_err(TrainError::file("compare with", &path))?;
+        if !found.is_empty() {
+            return Err(TrainError::OtherPretraining {
+                path: out.to_owned(),
+                differences: in_words(&found),
+            });
         }
     }
     std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;

@@ -264,7 +264,7 @@ fn a_large_dictionary_opens_at_once() {
     let head = format!("GET {own}card?dictionary=0&feature=46000 HTTP/1.1\r\nHost: HOST");
     let card = send(&server.address, &head, "").1;
     let took = began.elapsed();
-    println!("{took:?}: the rows and the first card of 46 080 features");
+    eprintln!("{took:?}: the rows and the first card of 46 080 features");
     assert!(rows.contains("46079") && card.contains("\"feature\":46000"), "{SITE}");
     // Under 300 ms on a quiet machine, optimised.
     assert!(took < Duration::from_secs(5), "{took:?}");

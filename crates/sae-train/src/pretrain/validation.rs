@@ -111,8 +111,11 @@ pub(super) fn mean_loss(
     Ok(ValidationLoss { mean: sum / tokens as f64, tokens })
 }
 
-/// Validation loss of a bigram model: counts of the whole training data, `p(b | a) = (n_ab + α p(b)) / (n_a + α)` with
-/// `α = 20` and add-one unigrams.
+/// Tokens that a bigram model is counted on, at most: more change its loss little, and data may have no end in sight.
+const BIGRAM_TOKENS: u64 = 50_000_000;
+
+/// Validation loss of a bigram model: counts of the first [`BIGRAM_TOKENS`] of the training data,
+/// `p(b | a) = (n_ab + α p(b)) / (n_a + α)` with `α = 20` and add-one unigrams.
 pub(super) fn bigram_loss(
     training: &Windows,
     validation: &Windows,
@@ -123,8 +126,10 @@ pub(super) fn bigram_loss(
     let mut pairs: HashMap<(usize, usize), u32> = HashMap::new();
     let (mut firsts, mut unigrams) = (vec![0_u64; v], vec![1_u64; v]);
     let context_length = training.options.context_length as u64;
-    observer.notice(Event::began(Phase::Bigram, training.total(1), context_length));
-    for (index, window) in training.batches(1)?.enumerate() {
+    let most = BIGRAM_TOKENS.div_ceil(context_length);
+    let total = Some(training.total(1)).filter(|total| *total > 0).map_or(most, |it| it.min(most));
+    observer.notice(Event::began(Phase::Bigram, total, context_length));
+    for (index, window) in training.batches(1)?.take(most as usize).enumerate() {
         let window = window?;
         for pair in window.tokens.windows(2) {
             let (a, b) = (pair[0] as usize, pair[1] as usize);
