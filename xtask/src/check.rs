@@ -45,6 +45,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("sae-analysis", &["sae-config", "sae-record"]),
+    ("sae-interp", &[]),
     ("sae-launch", &["sae-config", "sae-record"]),
     ("sae-view", &["sae-analysis", "sae-config", "sae-record", "sae-splice", "sae-train"]),
     (
@@ -53,6 +54,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "sae-analysis",
             "sae-config",
             "sae-data",
+            "sae-interp",
             "sae-launch",
             "sae-model",
             "sae-nn",
@@ -73,6 +75,7 @@ pub(crate) const WITHOUT_TORCH: &[&str] = &[
     "sae-record",
     "sae-data",
     "sae-analysis",
+    "sae-interp",
     "sae-launch",
     "xtask",
 ];

@@ -81,6 +81,74 @@ pub fn difference_of_means(
     estimate(&[(1.0, a), (-1.0, b)], options)
 }
 
+/// A statistic of a sample of items, and of resamples of them. Two of the same number of items, with the same options, are of the
+/// same resamples.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Resampled {
+    value: f64,
+    resamples: Vec<f64>,
+    /// With each item left out in turn.
+    left_out: Vec<f64>,
+}
+
+/// A statistic of `n` items, given as a function of how many times each counts. Refused are no items and options out of range.
+pub(crate) fn resample_items(
+    n: usize,
+    options: BootstrapOptions,
+    statistic: impl Fn(&[f64]) -> f64 + Sync,
+) -> Result<Resampled, AnalysisError> {
+    let ones = vec![1.0; n];
+    check(&[(1.0, &ones)], options)?;
+    let start = ChaCha8Rng::seed_from_u64(options.seed);
+    let resample = |number: u64| {
+        let mut rng = start.clone();
+        rng.set_stream(number);
+        let mut weights = vec![0.0; n];
+        if let Ok(places) = Uniform::new(0, n) {
+            (0..n).for_each(|_| weights[places.sample(&mut rng)] += 1.0);
+        }
+        statistic(&weights)
+    };
+    let left_out = |item: usize| {
+        let mut weights = ones.clone();
+        weights[item] = 0.0;
+        statistic(&weights)
+    };
+    Ok(Resampled {
+        value: statistic(&ones),
+        resamples: (0..options.n_resamples as u64).into_par_iter().map(resample).collect(),
+        left_out: (0..n).into_par_iter().map(left_out).collect(),
+    })
+}
+
+impl Resampled {
+    /// The statistic less another of the same items.
+    pub fn minus(&self, other: &Self) -> Self {
+        let minus = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a - b).collect();
+        Self {
+            value: self.value - other.value,
+            resamples: minus(&self.resamples, &other.resamples),
+            left_out: minus(&self.left_out, &other.left_out),
+        }
+    }
+
+    /// The statistic with its interval.
+    pub fn estimate(&self, options: BootstrapOptions) -> Estimate {
+        let centre = mean_of(&self.left_out);
+        let n = self.left_out.len() as f64;
+        let deviations = || self.left_out.iter().map(|value| (n - 1.0) * (centre - value));
+        let cubes = deviations().map(|u| u.powi(3)).sum::<f64>() / n.powi(3);
+        let squares = deviations().map(|u| u.powi(2)).sum::<f64>() / n.powi(2);
+        let tells = squares > 0.0;
+        let interval = tells.then(|| {
+            let mut sorted = self.resamples.clone();
+            sorted.sort_unstable_by(f64::total_cmp);
+            bca(self.value, &sorted, cubes / (6.0 * squares.powf(1.5)), options.confidence)
+        });
+        Estimate { value: self.value, interval: interval.flatten(), options }
+    }
+}
+
 /// A sample and the factor of its mean in the statistic.
 type Term<'a> = (f64, &'a [f64]);
 

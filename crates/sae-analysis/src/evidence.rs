@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::AnalysisError;
 use crate::activations::SiteEvidence;
+use crate::concepts::ConceptEvidence;
 use crate::dashboards::Dashboards;
 use crate::downstream::Downstream;
 use crate::draw::Looks;
@@ -108,6 +109,8 @@ subjects! {
     stability: Vec<Seeds>;
     /// Features of matched runs.
     features: Vec<RunFeatures>;
+    /// How well features tell the concepts of a text.
+    concepts: ConceptEvidence;
     /// Single features of matched runs.
     dashboards: Dashboards;
     /// What the runs logged while they were trained.

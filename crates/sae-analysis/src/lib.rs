@@ -16,6 +16,7 @@
 
 pub mod activations;
 pub mod bootstrap;
+pub mod concepts;
 pub mod dashboards;
 pub mod dictionary;
 pub mod downstream;
@@ -29,6 +30,7 @@ pub mod geometry;
 pub mod histogram;
 pub mod matching;
 pub mod matrix;
+mod measured;
 mod number;
 mod options;
 pub mod page;
@@ -77,7 +79,7 @@ pub fn analyse(folder: &Path) -> Result<Analysis, AnalysisError> {
 /// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each group against `local` (or what stands
 ///   in for it)
 /// - `matches.{json,csv,md,tex}`: matched runs
-/// - `downstream`, `geometry`, `umap`, `activations`, `stability` and `features`, each as `csv`, `svg` and `png`, where
+/// - `downstream`, `geometry`, `umap`, `activations`, `stability`, `features`, `concepts` and `training`, each as `csv`, `svg` and `png`, where
 ///   the sweep has something to show; and `geometry_histograms.csv`, `unusual_features.csv` (dead and ultra-dense)
 /// - `report.html`
 ///

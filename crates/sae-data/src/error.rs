@@ -7,6 +7,9 @@ use crate::hub::HubError;
 /// Data that could not be found, read or used. Every variant names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    /// What was to be said of a document's tokens.
+    #[error("cannot say what the tokens of a document are: {0}")]
+    Annotation(String),
     /// Nothing lies where data was expected.
     #[error(
         "no parquet file at {}: give a .parquet file, a folder of them or a glob (`cargo xtask corpus` makes \

@@ -43,7 +43,7 @@ pub use cursor::Cursor;
 pub use error::DataError;
 pub use overlap::Compared;
 pub use pack::Packer;
-pub use samples::{Sample, TokenSource, for_each_sample};
+pub use samples::{Sample, TokenSource, for_each_annotated_sample, for_each_sample};
 pub use shard::{ColumnKind, ShardSet};
 pub use shuffle::ShuffleBuffer;
 pub use stream::{Batch, StreamOptions, TokenStream};

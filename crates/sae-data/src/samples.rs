@@ -27,9 +27,10 @@ pub struct TokenSource {
 
 /// A token on its way into a window.
 #[derive(Debug, Clone, Copy)]
-struct Token {
+struct Token<A> {
     id: u32,
     source: TokenSource,
+    note: A,
 }
 
 /// Passes on the windows of a data set in the order of its files, the same as a [`crate::TokenStream`] in order, until `f` returns
@@ -59,18 +60,32 @@ pub fn for_each_sample(
     options: &StreamOptions,
     mut f: impl FnMut(Sample) -> bool,
 ) -> Result<(), DataError> {
+    let nothing = |_: &str, tokens: &[[u32; 2]]| Ok(vec![(); tokens.len()]);
+    for_each_annotated_sample(shards, tokenizer, options, nothing, |sample, _| f(sample))
+}
+
+/// The same with what `annotate` says of every token of a document, given its text and the bytes that each of its tokens stands for:
+/// once for every document, though windows hold parts of it. What stands between documents, and windows of token ids, have
+/// the default.
+pub fn for_each_annotated_sample<A: Copy + Default>(
+    shards: &ShardSet,
+    tokenizer: Option<&TextTokenizer>,
+    options: &StreamOptions,
+    mut annotate: impl FnMut(&str, &[[u32; 2]]) -> Result<Vec<A>, DataError>,
+    mut f: impl FnMut(Sample, Vec<A>) -> bool,
+) -> Result<(), DataError> {
     options.check()?;
     if let Some(tokenizer) = tokenizer {
         tokenizer.check_vocabulary(options.vocabulary)?;
     }
     let mut packer = tokenizer.map(|tokenizer| {
-        let plain = |id| Token { id, source: TokenSource::default() };
+        let plain = |id| Token { id, source: TokenSource::default(), note: A::default() };
         let begin = options.bos.then(|| plain(tokenizer.begin_of_text()));
         Packer::new(options.context_length, plain(tokenizer.end_of_text()), begin)
     });
     let has_begin = packer.is_some() && options.bos;
     let (mut read, mut wanted) = (0, true);
-    let mut pass = |window: &[Token]| {
+    let mut pass = |window: &[Token<A>]| {
         read += 1;
         if wanted && read > options.skip {
             let mut sources: Vec<TokenSource> = window.iter().map(|token| token.source).collect();
@@ -79,7 +94,8 @@ pub fn for_each_sample(
                 *first = TokenSource { bytes: [second.bytes[0]; 2], ..*second };
             }
             let tokens = window.iter().map(|token| token.id).collect();
-            wanted = f(Sample { tokens, sources });
+            let notes = window.iter().map(|token| token.note).collect();
+            wanted = f(Sample { tokens, sources }, notes);
         }
         wanted
     };
@@ -101,12 +117,22 @@ pub fn for_each_sample(
                         }
                         let row = chunk * DOCUMENTS + place;
                         let length = documents[place].len().min(u32::MAX as usize) as u32;
-                        let tokens: Vec<Token> = tokens
+                        let bytes: Vec<[u32; 2]> = tokens.iter().map(|token| token.bytes).collect();
+                        let notes = annotate(&documents[place], &bytes)?;
+                        let tokens: Vec<Token<A>> = tokens
                             .into_iter()
-                            .map(|token| Token { id: token.id, source: source(row, token.bytes) })
+                            .zip(notes)
+                            .map(|(token, note)| Token {
+                                id: token.id,
+                                source: source(row, token.bytes),
+                                note,
+                            })
                             .collect();
-                        let end =
-                            Token { id: tokenizer.end_of_text(), source: source(row, [length; 2]) };
+                        let end = Token {
+                            id: tokenizer.end_of_text(),
+                            source: source(row, [length; 2]),
+                            note: A::default(),
+                        };
                         packer.push_with_end(&tokens, end, |window| wanted = pass(window));
                     }
                     if !wanted {
@@ -120,7 +146,11 @@ pub fn for_each_sample(
             (Rows::Windows { ids, lengths }, ..) => {
                 check_windows(path, position.row, &ids, &lengths, options)?;
                 for (row, window) in ids.chunks_exact(options.context_length).enumerate() {
-                    let token = |id: &i64| Token { id: *id as u32, source: source(row, [0; 2]) };
+                    let token = |id: &i64| Token {
+                        id: *id as u32,
+                        source: source(row, [0; 2]),
+                        note: A::default(),
+                    };
                     wanted = pass(&window.iter().map(token).collect::<Vec<_>>());
                 }
             }

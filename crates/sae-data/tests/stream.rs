@@ -13,7 +13,7 @@ use arrow_array::{ArrayRef, Int32Array, LargeStringArray, ListArray, RecordBatch
 use parquet::arrow::ArrowWriter;
 use sae_data::{
     Batch, ColumnKind, Compared, Cursor, DataError, Sample, ShardSet, StreamOptions, TextTokenizer,
-    TokenStream, for_each_sample, prepare,
+    TokenStream, for_each_annotated_sample, for_each_sample, prepare,
 };
 use tempfile::TempDir;
 
@@ -545,6 +545,28 @@ fn samples_are_the_windows_of_a_stream_and_know_their_source() {
             true
         })
         .unwrap();
+        // What is said of every token of a document comes with the token, whatever window it is in.
+        let mut annotated = Vec::new();
+        let own_bytes = |document: &str, bytes: &[[u32; 2]]| {
+            assert!(documents.contains(&document));
+            Ok(bytes.to_vec())
+        };
+        for_each_annotated_sample(
+            &shards,
+            Some(&tokenizer),
+            &options,
+            own_bytes,
+            |sample, notes| {
+                for ((id, source), note) in sample.tokens.iter().zip(&sample.sources).zip(notes) {
+                    let is_own = *id != tokenizer.end_of_text();
+                    assert_eq!(note, if is_own { source.bytes } else { [0; 2] });
+                }
+                annotated.push(sample);
+                true
+            },
+        )
+        .unwrap();
+        assert_eq!(annotated, samples);
         let ids = |sample: &Sample| sample.tokens.iter().map(|&id| i64::from(id)).collect();
         assert_eq!(samples.iter().map(ids).collect::<Vec<Vec<i64>>>(), windows);
         for sample in &samples {

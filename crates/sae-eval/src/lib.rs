@@ -3,7 +3,7 @@
 //! [`evaluate()`] runs the clean and the spliced pass over an evaluation set and shows them to every probe; each declares its
 //! metrics ([`metrics`]), with unit, direction and reduction. [`count_active`] counts how often features are active,
 //! [`site_activations`] and [`sae_activations`] tell of positions and principal directions, [`features`] of what single features
-//! are, [`prompt`] of what a model does with a text. This crate leaves the opening of
+//! are, [`concepts`] of how well they tell what tokens are, [`prompt`] of what a model does with a text. This crate leaves the opening of
 //! models and data, and the writing of records, to `sae-train`.
 //!
 //! ```
@@ -28,6 +28,7 @@
 //! ```
 
 mod codes;
+pub mod concepts;
 mod evaluate;
 pub mod features;
 mod frequency;

@@ -14,7 +14,7 @@ use sae_model::Unembedding;
 use sae_nn::loss;
 use sae_record::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
 use sae_splice::{CleanPass, Member, SpliceError, SplicedModel};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 /// The principal directions of a site's clean activations.
 #[derive(Debug)]
@@ -56,17 +56,25 @@ impl Principal {
             let n = tokens.max(1) as f64;
             let mean = sum.f_div_scalar(n)?;
             let covariance = products.f_div_scalar(n)?.f_sub(&mean.f_outer(&mean)?)?;
-            // Ascending; the last column belongs to the largest.
-            let (own, there) = (covariance.device(), decomposition_device(covariance.device()));
-            let (values, vectors) = covariance.f_to_device(there)?.f_linalg_eigh("L")?;
-            let (values, vectors) = (values.f_to_device(own)?, vectors.f_to_device(own)?);
+            let (values, vectors) = eigenvectors(&covariance)?;
             let count = (count as i64).min(d);
-            let directions = vectors.f_tr()?.f_flip([0])?.f_narrow(0, 0, count)?.f_contiguous()?;
-            let total = values.f_sum(Kind::Double)?;
-            let shares = values.f_flip([0])?.f_narrow(0, 0, count)?.f_div(&total)?;
+            let directions = vectors.f_narrow(0, 0, count)?.f_contiguous()?;
+            let shares = values.f_narrow(0, 0, count)?.f_div(&values.f_sum(Kind::Double)?)?;
             Ok(Self { site, mean, directions, shares: Vec::try_from(shares)? })
         })
     }
+}
+
+/// Eigenvalues, the greatest first, and a unit vector a row for each.
+///
+/// # Shapes
+/// `symmetric: [D, D]` → `[D]`, `[D, D]`.
+pub(crate) fn eigenvectors(symmetric: &Tensor) -> Result<(Tensor, Tensor), TchError> {
+    let (own, there) = (symmetric.device(), decomposition_device(symmetric.device()));
+    // Ascending, in columns.
+    let (values, vectors) = symmetric.f_to_device(there)?.f_linalg_eigh("L")?;
+    let (values, vectors) = (values.f_to_device(own)?, vectors.f_to_device(own)?);
+    Ok((values.f_flip([0])?, vectors.f_tr()?.f_flip([0])?))
 }
 
 /// Random directions that resampling is compared on.

@@ -45,6 +45,10 @@ pub enum Phase {
     MeasureActivations,
     /// What features are active on.
     Features,
+    /// The concepts of a text, and the features that are active on it.
+    Concepts,
+    /// How well features tell concepts.
+    ScoreConcepts,
     /// Optimiser steps of a language model.
     Pretrain,
     /// The count of the windows of a data set.
@@ -77,6 +81,8 @@ impl fmt::Display for Phase {
             Self::Alive => "alive",
             Self::MeasureActivations => "measure activations",
             Self::Features => "features",
+            Self::Concepts => "concepts",
+            Self::ScoreConcepts => "score concepts",
             Self::Pretrain => "pretrain",
             Self::Count => "count",
             Self::Validate => "validate",

@@ -55,6 +55,11 @@ impl RunFolder {
         self.0.join("activations.json")
     }
 
+    /// How well its features tell the concepts of a text, `concepts.json`; only where that was measured.
+    pub fn concepts(&self) -> PathBuf {
+        self.0.join("concepts.json")
+    }
+
     /// What its features at a site are: a folder of its own, `dashboard/<site>/`; only where that was gathered.
     pub fn dashboard(&self, site: Site) -> PathBuf {
         self.0.join("dashboard").join(site.to_string())
@@ -89,6 +94,11 @@ pub fn report(sweep: &Path) -> PathBuf {
 /// The model's activations at a site of a sweep, `activations/<site>.json`; only where they were measured.
 pub fn activations(sweep: &Path, site: Site) -> PathBuf {
     sweep.join("activations").join(format!("{site}.json"))
+}
+
+/// What features at a site of a sweep are compared with in telling concepts, `concepts/<site>.json`; only where that was measured.
+pub fn concepts(sweep: &Path, site: Site) -> PathBuf {
+    sweep.join("concepts").join(format!("{site}.json"))
 }
 
 /// A file that the analysis of a sweep writes into its folder, `<name>.<extension>`.

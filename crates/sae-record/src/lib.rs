@@ -13,6 +13,7 @@
 //! | `metrics.jsonl`, a line a logging step | [`metrics`] |
 //! | `events.out.tfevents.sae`, the same for TensorBoard | [`tensorboard`] |
 //! | `activations.json`, what was measured of activations | [`activations`] |
+//! | `concepts.json`, how well features tell the concepts of a text | [`concepts`] |
 //! | progress, as lines of JSON on stdout | [`events`] |
 //!
 //! ```
@@ -29,6 +30,7 @@
 //! ```
 
 pub mod activations;
+pub mod concepts;
 #[cfg(feature = "parquet")]
 pub mod dashboard;
 mod error;

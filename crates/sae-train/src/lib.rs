@@ -44,6 +44,7 @@ pub mod agreement;
 mod begun;
 pub mod bench;
 mod checkpoint;
+pub mod concepts;
 pub mod dashboards;
 mod error;
 mod evaluate;

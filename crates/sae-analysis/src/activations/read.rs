@@ -1,17 +1,16 @@
 //! What was measured of activations: files beside the runs, which a sweep may have or not.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use sae_config::Site;
-use sae_record::activations::{EVALUATION, MODEL, Measured, RunActivations, SiteActivations};
+use sae_record::activations::{RunActivations, SiteActivations};
 use sae_record::layout;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::SiteEvidence;
-use crate::runs::SweepRuns;
-use crate::study::{Notes, Study};
+use crate::measured::{self, Kind};
+use crate::study::Study;
+
+const ACTIVATIONS: Kind = Kind { what: "Activations", command: "sae analyze" };
 
 /// By site: what was measured of the model there, and of every run.
 pub(super) fn read(study: &mut Study<'_>) -> BTreeMap<Site, SiteEvidence> {
@@ -19,14 +18,15 @@ pub(super) fn read(study: &mut Study<'_>) -> BTreeMap<Site, SiteEvidence> {
     let mut found = BTreeMap::new();
     for &site in sites {
         let path = layout::activations(&runs.folder, site);
-        if let Some(model) = read_measured::<SiteActivations>(&path, runs, notes) {
-            found.insert(site, SiteEvidence { model, runs: BTreeMap::new() });
+        if let Some(model) = measured::read::<SiteActivations>(&path, ACTIVATIONS, runs, notes) {
+            found.insert(site, SiteEvidence { model: model.values, runs: BTreeMap::new() });
         }
     }
     for run in &runs.finished {
         let path = runs.folder_of(run).activations();
-        let Some(measured) = read_measured::<RunActivations>(&path, runs, notes) else { continue };
-        for (site, activations) in measured {
+        let measured = measured::read::<RunActivations>(&path, ACTIVATIONS, runs, notes);
+        let Some(measured) = measured else { continue };
+        for (site, activations) in measured.values {
             match found.get_mut(&site) {
                 Some(at) => {
                     at.runs.insert(run.id.clone(), activations);
@@ -61,32 +61,4 @@ pub(super) fn read(study: &mut Study<'_>) -> BTreeMap<Site, SiteEvidence> {
         }
     }
     found
-}
-
-/// The file's content; none where there is no file, and with a note where it cannot be used or is not of the model and
-/// data of the runs (all of which have the same).
-fn read_measured<T: Serialize + DeserializeOwned>(
-    path: &Path,
-    runs: &SweepRuns,
-    notes: &mut Notes,
-) -> Option<T> {
-    let Measured { of, values } = match Measured::load(path) {
-        Ok(measured) => measured?,
-        Err(error) => {
-            notes.add(format!("Activations are left out: {error}."));
-            return None;
-        }
-    };
-    let inputs = runs.finished.iter().find_map(|run| run.summary.inputs.as_ref());
-    let is_other = inputs.is_some_and(|inputs| {
-        of.get(MODEL) != Some(&inputs.model) || of.get(EVALUATION) != Some(&inputs.evaluation)
-    });
-    if is_other {
-        notes.add(format!(
-            "{} is of another model or evaluation set than the runs, left out: `sae analyze` measures it again.",
-            path.display()
-        ));
-        return None;
-    }
-    Some(values)
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     BootstrapOptions, Interval, acceleration, bca, difference_of_means, mean, normal_cdf,
-    quantile_of_normal, resample,
+    quantile_of_normal, resample, resample_items,
 };
 
 /// Written by `scripts/fixtures_analysis.py`.
@@ -51,6 +51,42 @@ fn fixture() -> Fixture {
 
 fn close(found: f64, expected: f64, tolerance: f64, what: &str) {
     assert!((found - expected).abs() <= tolerance, "{what}: {found}, expected {expected}");
+}
+
+#[test]
+fn a_mean_as_a_statistic_of_items_is_the_mean() {
+    // Eighths, and eight of them, so that no sum is rounded.
+    let values = [0.5, 2.0, 3.5, 1.0, 7.0, 0.25, 1.75, 4.0];
+    let others = [1.25, 0.75, 3.25, 2.125, 5.5, 0.5, 2.5, 1.0];
+    let options = BootstrapOptions { n_resamples: 500, ..BootstrapOptions::default() };
+    let of = |values: [f64; 8]| {
+        let weighted = move |weights: &[f64]| {
+            let sum: f64 = weights.iter().zip(values).map(|(weight, value)| weight * value).sum();
+            sum / weights.iter().sum::<f64>()
+        };
+        resample_items(values.len(), options, weighted).unwrap()
+    };
+    let expected = mean(&values, options).unwrap();
+    let found = of(values).estimate(options);
+    close(found.value, expected.value, 1e-12, "value");
+    let (found, expected) = (found.interval.unwrap(), expected.interval.unwrap());
+    for (found, expected, what) in [
+        (found.low, expected.low, "low"),
+        (found.high, expected.high, "high"),
+        (found.bias, expected.bias, "bias"),
+        (found.acceleration, expected.acceleration, "acceleration"),
+    ] {
+        close(found, expected, 1e-9, what);
+    }
+    // Paired: the difference of the values item by item.
+    let difference: Vec<f64> = values.iter().zip(others).map(|(a, b)| a - b).collect();
+    let expected = mean(&difference, options).unwrap().interval.unwrap();
+    let found = of(values).minus(&of(others)).estimate(options).interval.unwrap();
+    close(found.low, expected.low, 1e-9, "low of the difference");
+    close(found.high, expected.high, 1e-9, "high of the difference");
+    let nothing = of(values).minus(&of(values)).estimate(options);
+    assert_eq!((nothing.value, nothing.interval), (0.0, None));
+    assert!(resample_items(0, options, |_| 0.0).is_err());
 }
 
 #[test]
