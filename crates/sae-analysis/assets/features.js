@@ -3,12 +3,15 @@
 
 /** Rows of the list are this high, in pixels, so that only those in sight have elements. */
 const ROW = 30;
+/** Examples of the highest activations that stand at the top of a card. */
+const FIRST_EXAMPLES = 6;
 /** Letters of a token that are shown; all of them are in its tip. */
 const LETTERS = 80;
 
-/** A token as it is shown: line breaks and tabs as signs, at most so many letters. */
+/** A token as it is shown: line breaks, tabs and spaces that nobody would see as signs, at most so many letters. */
 function shownToken(text) {
-  const visible = text.replaceAll("\n", "⏎").replaceAll("\t", "⇥");
+  const spaces = (run) => (run.length > 1 ? `␣×${run.length}` : "␣");
+  const visible = text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replace(/ {2,}| $/g, spaces);
   return visible.length > LETTERS ? `${visible.slice(0, LETTERS)}…` : visible;
 }
 
@@ -31,15 +34,15 @@ function featureBrowser(root, source) {
   const name = (dictionary) => `${dictionary.run} · ${dictionary.site}`;
   const pick = element("select", { "aria-label": "Dictionary" }, source.dictionaries.map((dictionary, place) => element("option", { value: place }, name(dictionary))));
   const sorts = [
-    ["max", "greatest activation first", (a, b) => b.max - a.max],
     ["density", "most active first", (a, b) => b.density - a.density],
+    ["max", "greatest activation first", (a, b) => b.max - a.max],
     ["rare", "rarest first", (a, b) => a.density - b.density],
     ["near", "most like a feature of another run", (a, b) => (b.near ?? -2) - (a.near ?? -2)],
     ["far", "least like a feature of another run", (a, b) => (a.near ?? 2) - (b.near ?? 2)],
     ["feature", "by number", (a, b) => a.feature - b.feature],
   ];
   const sort = element("select", { "aria-label": "Order" }, sorts.map(([key, label]) => element("option", { value: key }, label)));
-  const dense = element("select", { "aria-label": "Density" }, [[0.1, "active on at most 10 %"], [0.01, "on at most 1 %"], [1, "of any density"]].map(([value, label]) => element("option", { value }, label)));
+  const dense = element("select", { "aria-label": "Density" }, [[0.01, "active on at most 1 %"], [0.1, "on at most 10 %"], [1, "of any density"]].map(([value, label]) => element("option", { value }, label)));
   const search = element("input", { type: "search", placeholder: "number, token or text", "aria-label": "Search features", spellcheck: "false" });
   const count = element("span", { class: "count", role: "status" });
   const rows = element("div", { class: "rows" });
@@ -77,15 +80,34 @@ function featureBrowser(root, source) {
     const before = state.order[state.chosen]?.feature;
     const wanted = search.value.trim();
     const lower = search.value.toLowerCase();
-    const matches = (row) =>
-      row.density <= Number(dense.value) && (!wanted || String(row.feature) === wanted || row.tokens.some((token) => token.toLowerCase().includes(lower)) || state.found?.features.has(row.feature));
+    // The feature of this number, whatever its density; those with such a token; those with such a text.
+    const rank = (row) => {
+      if (wanted && String(row.feature) === wanted) return 0;
+      if (row.density > Number(dense.value)) return 3;
+      if (!wanted || row.tokens.some((token) => token.toLowerCase().includes(lower))) return 1;
+      return state.found?.features.has(row.feature) ? 2 : 3;
+    };
     const by = sorts.find(([key]) => key === sort.value)[2];
-    state.order = state.dictionary.features.filter(matches).sort((a, b) => by(a, b) || a.feature - b.feature);
+    const ranked = state.dictionary.features.map((row) => ({ row, rank: rank(row) })).filter(({ rank }) => rank < 3);
+    ranked.sort((a, b) => a.rank - b.rank || by(a.row, b.row) || a.row.feature - b.row.feature);
+    state.order = ranked.map(({ row }) => row);
     state.chosen = state.order.findIndex((row) => row.feature === before);
-    count.textContent = `${state.order.length.toLocaleString("en")} of ${state.dictionary.of.toLocaleString("en")} features`;
+    const { features, of } = state.dictionary;
+    count.textContent = `${state.order.length.toLocaleString("en")} of ${features.length.toLocaleString("en")} features here; the dictionary has ${of.toLocaleString("en")}`;
     if (state.found && state.found.up_to !== null) count.textContent += `; text was looked for up to feature ${state.found.up_to}`;
     list.scrollTop = state.chosen < 0 ? 0 : Math.max(0, state.chosen * ROW - list.clientHeight / 2);
     draw();
+  }
+
+  /** Shows what is found first, unless what is shown is among it. */
+  function chooseFirst() {
+    if (state.chosen >= 0) return;
+    if (state.order.length > 0) {
+      choose(0);
+      return;
+    }
+    state.asked += 1;
+    card.replaceChildren(element("p", {}, "No feature here is so called, or has such a token or text."));
   }
 
   async function choose(place) {
@@ -179,7 +201,13 @@ function featureBrowser(root, source) {
   search.addEventListener("input", async () => {
     state.found = null;
     arrange();
+    chooseFirst();
     await lookFor(250);
+  });
+  search.addEventListener("keydown", (event) => {
+    if (event.key !== "ArrowDown" && event.key !== "Enter") return;
+    event.preventDefault();
+    list.focus();
   });
 
   /** Searches the examples for what is in the box, unless something else is typed or opened meanwhile. */
@@ -200,6 +228,7 @@ function featureBrowser(root, source) {
     if (turn !== typed || dictionary !== state.dictionary) return;
     state.found = { ...found, features: new Set(found.features) };
     arrange();
+    chooseFirst();
   }
   first(source.dictionaries[0]);
   return open;
@@ -231,18 +260,23 @@ function cardOf(card, dictionary, open) {
     pairs,
     histogram(card),
   ];
+  let last;
+  const showExample = (example) => {
+    const title = example.interval === null ? "Highest activations" : `Activations from ${significant((card.max * example.interval) / 5)} to ${significant((card.max * (example.interval + 1)) / 5)}`;
+    if (title !== last) nodes.push(element("h4", {}, title));
+    last = title;
+    nodes.push(exampleOf(example, card));
+  };
+  // What people look for first; the rest of the examples comes last.
+  card.examples.filter((example) => example.interval === null).slice(0, FIRST_EXAMPLES).forEach(showExample);
+  const rest = card.examples.filter((example, place) => example.interval !== null || place >= FIRST_EXAMPLES);
   if (card.highest.length > 0) {
     nodes.push(element("div", { class: "lenses" }, [lens("Makes likelier, directly", card.highest), lens("Makes less likely", card.lowest)]));
   }
   if (near.length > 0) nodes.push(element("h4", {}, "Nearest dictionary elements, with cosines"), element("div", { class: "links" }, near));
   if (partners.length > 0) nodes.push(element("h4", {}, "Active together with, times as often as by chance"), element("div", { class: "links" }, partners));
-  let last;
-  for (const example of card.examples) {
-    const title = example.interval === null ? "Highest activations" : `Activations from ${significant((card.max * example.interval) / 5)} to ${significant((card.max * (example.interval + 1)) / 5)}`;
-    if (title !== last) nodes.push(element("h4", {}, title));
-    last = title;
-    nodes.push(exampleOf(example, card));
-  }
+  if (rest[0]?.interval === null) last = "";
+  rest.forEach(showExample);
   return nodes;
 }
 

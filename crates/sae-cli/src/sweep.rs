@@ -8,13 +8,14 @@ use anyhow::{Context, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use indicatif::HumanDuration;
+use sae_config::message::counted;
 use sae_config::sweep::MOST_RUNS;
 use sae_config::{SweepConfig, reference};
 use sae_launch::{
     Outcome, Settings, Show, Sweep, describe, launcher, launchers, visible_cuda_devices,
 };
 use sae_model::device::DeviceChoice;
-use sae_record::{Manifest, layout};
+use sae_record::{Manifest, ManifestRun, RunFolder, layout};
 use tch::Device;
 
 use crate::Global;
@@ -73,6 +74,17 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<()> 
     arguments.settings.apply_to_sweep(&mut manifest)?;
     if arguments.dry_run {
         crate::print(&describe(&manifest))?;
+        let folder = arguments.out.join(&manifest.sweep);
+        let is_finished =
+            |run: &ManifestRun| RunFolder::new(folder.join(&run.folder)).summary().is_file();
+        let finished = manifest.runs().filter(|run| is_finished(run)).count();
+        if finished > 0 {
+            let folder = folder.display();
+            tracing::info!(
+                "finished in {folder}, and not trained again: {}",
+                counted(finished, "run")
+            );
+        }
         return check_models(&manifest);
     }
     let out = std::path::absolute(&arguments.out).context("cannot tell where the sweep goes")?;

@@ -116,7 +116,10 @@ fn text_with_edited_features_stands_beside_the_others() {
         (["--ablate", "4000"], "there is no feature 4000"),
         (["--set", "5=x"], "`x` is not a number"),
         (["--scale", "5"], "expected [SITE:]FEATURE=NUMBER"),
-        (["--ablate", "blocks.0.hook_resid_pre:3"], "there is no feature 3 at blocks.0"),
+        (
+            ["--ablate", "blocks.0.hook_resid_pre:3"],
+            "there is no feature 3 at blocks.0.hook_resid_pre: no dictionary of the run writes there",
+        ),
         (["--ablate", "nowhere:3"], "`nowhere` is no site"),
     ] {
         fails(&generate(&arguments), &[said]);

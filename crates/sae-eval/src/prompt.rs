@@ -42,6 +42,8 @@ pub struct NextToken {
     pub kl_spliced: f64,
     /// KL(original ‖ edited), nats; none without edits.
     pub kl_edited: Option<f64>,
+    /// KL(spliced ‖ edited), nats: what the edits change; none without edits.
+    pub kl_of_edits: Option<f64>,
     /// The tokens whose probability the edits change most, the greatest change first; none without edits.
     pub changes: Vec<Changed>,
 }
@@ -131,13 +133,13 @@ impl Hidden {
         };
         let (log_p, log_q) = (logs(&self.original)?, logs(&self.spliced)?);
         let log_e = self.edited.as_ref().map(logs).transpose()?;
-        let kl = |of: &Tensor| -> Result<Vec<f64>, SpliceError> {
-            let terms = log_p.f_exp()?.f_mul(&log_p.f_sub(of)?)?;
+        let kl = |from: &Tensor, of: &Tensor| -> Result<Vec<f64>, SpliceError> {
+            let terms = from.f_exp()?.f_mul(&from.f_sub(of)?)?;
             let sums = terms.f_sum_dim_intlist([-1].as_slice(), false, None)?;
             Ok(Vec::try_from(sums.f_to_device(Device::Cpu)?)?)
         };
         let (original, spliced) = (likeliest(&log_p, most)?, likeliest(&log_q, most)?);
-        let kl_spliced = kl(&log_q)?;
+        let kl_spliced = kl(&log_p, &log_q)?;
         let mut next: Vec<NextToken> = original
             .into_iter()
             .zip(spliced)
@@ -148,14 +150,18 @@ impl Hidden {
                 edited: Vec::new(),
                 kl_spliced,
                 kl_edited: None,
+                kl_of_edits: None,
                 changes: Vec::new(),
             })
             .collect();
         if let Some(log_e) = &log_e {
-            let found = likeliest(log_e, most)?.into_iter().zip(kl(log_e)?);
+            let kls = kl(&log_p, log_e)?.into_iter().zip(kl(&log_q, log_e)?);
+            let found = likeliest(log_e, most)?.into_iter().zip(kls);
             let found = found.zip(changes(&log_q, log_e, most)?);
-            for (next, ((edited, kl), changes)) in next.iter_mut().zip(found) {
-                (next.edited, next.kl_edited, next.changes) = (edited, Some(kl), changes);
+            for (next, ((edited, (from_original, of_edits)), changes)) in next.iter_mut().zip(found)
+            {
+                (next.edited, next.changes) = (edited, changes);
+                (next.kl_edited, next.kl_of_edits) = (Some(from_original), Some(of_edits));
             }
         }
         Ok(next)

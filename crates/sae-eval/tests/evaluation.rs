@@ -261,5 +261,7 @@ fn a_prompt_is_answered_three_ways() {
         let kl_edited = next.kl_edited.unwrap();
         let change = (kl_edited - next.kl_spliced).abs();
         assert!(if place < first { change < 1e-12 } else { place > first || change > 1e-9 });
+        let of_edits = next.kl_of_edits.unwrap();
+        assert!(of_edits > -1e-12 && (place < first) == (of_edits < 1e-12), "{place}: {of_edits}");
     }
 }

@@ -51,9 +51,11 @@ pub enum SpliceError {
         writes: sae_model::Site,
     },
     /// An edit of a feature that is not there.
-    #[error(
-        "there is no feature {feature} at {site}: its dictionary has {n_features}, counted from 0"
-    )]
+    #[error("there is no feature {feature} at {site}: {}", if *n_features == 0 {
+        "no dictionary of the run writes there".to_owned()
+    } else {
+        format!("its dictionary has {n_features}, counted from 0")
+    })]
     NoFeature {
         /// The site.
         site: sae_model::Site,

@@ -9,6 +9,8 @@ async function ask(path, body) {
 }
 
 const byId = (id) => document.getElementById(id);
+/** Less than what edits change where they change anything: what is left of a rounding. */
+const NOTHING = 1e-6;
 const percent = (share) => (share >= 0.001 ? `${(100 * share).toFixed(1)} %` : `${significant(100 * share)} %`);
 
 /** The features of a dictionary, read once. */
@@ -20,6 +22,8 @@ async function rowsOf(dictionary) {
 function promptBox(about, open) {
   const runs = [...new Set(about.dictionaries.map((dictionary) => dictionary.run))];
   const edits = [];
+  /** The run whose answer is shown. */
+  let answered = null;
   /** Of the run that is tried, the tokens of every feature, by site. */
   const tokens = new Map();
   byId("run").replaceChildren(...runs.map((run) => element("option", { value: run }, run)));
@@ -49,8 +53,19 @@ function promptBox(about, open) {
     );
   }
 
+  /** Another run: what was found belongs to the one before. */
+  function turnTo(run) {
+    byId("run").value = run;
+    if (answered !== null && answered !== run) {
+      answered = null;
+      byId("answer").replaceChildren();
+      byId("said").textContent = byId("text").value ? `Try it again, with the dictionaries of ${run}.` : "";
+    }
+    drawEdits();
+  }
+
   function addEdit(dictionary, feature, greatest) {
-    byId("run").value = dictionary.run;
+    turnTo(dictionary.run);
     const is = (edit) => edit.run === dictionary.run && edit.site === dictionary.site && edit.feature === feature;
     if (!edits.some(is)) edits.push({ run: dictionary.run, site: dictionary.site, feature, how: "ablate", value: greatest });
     drawEdits();
@@ -60,6 +75,10 @@ function promptBox(about, open) {
 
   async function tryIt() {
     if (byId("try").disabled) return;
+    if (byId("text").value === "" && !byId("bos").checked) {
+      byId("said").textContent = "Write a text first.";
+      return;
+    }
     const run = byId("run").value;
     const own = edits.filter((edit) => edit.run === run);
     const change = (edit) => ({ ablate: { scale: 0 }, scale: { scale: edit.value }, set: { set: edit.value } })[edit.how];
@@ -82,6 +101,7 @@ function promptBox(about, open) {
   }
 
   function drawAnswer(answer, run) {
+    answered = run;
     const found = element("div", { class: "found", "aria-live": "polite" });
     const buttons = answer.tokens.map((token, place) => {
       const button = element("button", { type: "button", "aria-pressed": "false" }, element("bdi", {}, shownToken(token.text) || "∅"));
@@ -107,14 +127,17 @@ function promptBox(about, open) {
     ]);
 
   function foundOf(token, run) {
-    const kl = (value) => `KL ${significant(value)} nats`;
-    const nodes = [likely("Original model, next", "", token.original), likely("Dictionaries spliced in", kl(token.kl_spliced), token.spliced)];
+    const kl = (value, what) => `KL ${significant(value)} nats from ${what}`;
+    const nodes = [likely("Original model, next", "", token.original), likely("Dictionaries spliced in", kl(token.kl_spliced, "the original"), token.spliced)];
     if (token.kl_edited !== null) {
-      nodes.push(likely("… and edited", kl(token.kl_edited), token.edited));
+      const note = `${kl(token.kl_edited, "the original")}, ${significant(token.kl_of_edits)} from the spliced`;
+      nodes.push(likely("… and edited", note, token.edited));
       const changes = token.changes.map(([text, before, after]) =>
         element("li", {}, [element("bdi", { class: "token" }, shownToken(text)), element("span", { class: `n ${after > before ? "rise" : "fall"}` }, `${percent(before)} → ${percent(after)}`)]),
       );
-      nodes.push(element("div", {}, [element("h3", {}, ["What the edits change most", element("small", {}, "probability before → after")]), element("ol", { class: "likely" }, changes)]));
+      const changed = token.changes.some(([, before, after]) => Math.abs(after - before) > NOTHING);
+      const shown = changed ? element("ol", { class: "likely" }, changes) : element("p", {}, "Nothing: the edits change no probability here. A feature that is left out or multiplied has to be active on this token or one before it.");
+      nodes.push(element("div", {}, [element("h3", {}, ["What the edits change most", element("small", {}, changed ? "probability before → after" : "")]), shown]));
     }
     for (const active of token.active) {
       const greatest = active.features[0]?.[1] ?? 1;
@@ -147,8 +170,8 @@ function promptBox(about, open) {
     event.preventDefault();
     tryIt();
   });
-  byId("run").addEventListener("change", drawEdits);
-  return addEdit;
+  byId("run").addEventListener("change", () => turnTo(byId("run").value));
+  return { addEdit, turnTo };
 }
 
 async function start() {
@@ -158,7 +181,6 @@ async function start() {
   byId("name").textContent = about.name;
   byId("report").hidden = !about.has_report;
   const root = document.querySelector(".browser");
-  let addEdit = null;
   const open = featureBrowser(root, {
     dictionaries: about.dictionaries,
     rows: rowsOf,
@@ -166,8 +188,12 @@ async function start() {
     search: (dictionary, text) => ask(`search?dictionary=${dictionary.dictionary}`, text),
   });
   if (!about.has_model) return;
-  addEdit = promptBox(about, open);
+  const { addEdit, turnTo } = promptBox(about, open);
+  // The prompt goes with the dictionary that is looked at.
+  let looked = about.dictionaries[0].run;
   root.addEventListener("feature", ({ detail: { dictionary, feature, greatest } }) => {
+    if (dictionary.run !== looked) turnTo(dictionary.run);
+    looked = dictionary.run;
     const edit = element("button", { type: "button", class: "plain" }, "Edit it in a prompt");
     edit.addEventListener("click", () => addEdit(dictionary, feature, greatest));
     root.querySelector(".card h3")?.after(edit);

@@ -77,6 +77,7 @@ struct Token {
     edited: Vec<(String, f32)>,
     kl_spliced: f64,
     kl_edited: Option<f64>,
+    kl_of_edits: Option<f64>,
     /// Tokens with their probabilities before and after the edits.
     changes: Vec<(String, f32, f32)>,
 }
@@ -193,6 +194,7 @@ fn told(tried: Tried, texts: &[String]) -> Answer {
         edited: likely(&next.edited),
         kl_spliced: next.kl_spliced,
         kl_edited: next.kl_edited,
+        kl_of_edits: next.kl_of_edits,
         changes: next
             .changes
             .iter()

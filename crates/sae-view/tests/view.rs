@@ -124,7 +124,7 @@ fn features_are_found_by_number_token_and_text() {
     assert_eq!(card["examples"].as_array().unwrap().len(), 3);
     assert_eq!(card["highest"][0][0], vocabulary()[3]);
     let source = card["examples"][0]["source"].as_str().unwrap();
-    assert_eq!(source, "row 3 of shard-00000.parquet, bytes 3 to 9");
+    assert_eq!(source, "token 5 of its window; row 3 of shard-00000.parquet, bytes 3 to 9");
     // A text of two tokens, whatever its case; where examples hold it.
     let head = format!("POST {own}search?dictionary=0 HTTP/1.1\r\nHost: HOST");
     let (_, found) = send(&server.address, &head, "\"WORD0 word1\"");
@@ -142,6 +142,17 @@ fn visit(server: &Server, window: Window) -> Page {
     let mut page = Page::visit(&server.address, window, TempDir::new().unwrap());
     wait(&mut page, "document.querySelector('.card h3') !== null");
     page
+}
+
+/// The first feature in the order of their numbers, whatever its density.
+fn by_number(page: &mut Page) {
+    for (label, value) in [("Density", "1"), ("Order", "feature")] {
+        page.eval(&format!(
+            "(() => {{ const x = document.querySelector('select[aria-label={label}]'); x.value = '{value}';
+              x.dispatchEvent(new Event('change')); }})()"
+        ));
+    }
+    wait(page, &format!("{CARD} === 'Feature 0'"));
 }
 
 fn search(page: &mut Page, text: &str) {
@@ -167,7 +178,7 @@ fn assert_quiet(page: &mut Page) {
     assert_eq!(page.eval("document.images.length"), 0);
 }
 
-const CARD: &str = "document.querySelector('.card h3').textContent";
+const CARD: &str = "document.querySelector('.card h3')?.textContent";
 
 #[test]
 fn features_are_looked_at_by_mouse_and_keyboard() {
@@ -177,8 +188,9 @@ fn features_are_looked_at_by_mouse_and_keyboard() {
     {
         let mut page = visit(&server, window);
         page.emulate("screen", scheme);
-        // The most like a feature of the other run is the first.
-        assert_eq!(page.text(CARD), "Feature 0");
+        // The most active is the first.
+        assert_eq!(page.text(CARD), "Feature 63");
+        by_number(&mut page);
         page.eval("document.querySelector('.list').focus()");
         page.press("ArrowDown");
         wait(&mut page, &format!("{CARD} === 'Feature 1'"));
@@ -194,6 +206,17 @@ fn features_are_looked_at_by_mouse_and_keyboard() {
         search(&mut page, "<SCRIPT>");
         wait(&mut page, "document.querySelector('.count').textContent.startsWith('12 of')");
         page.click(".row");
+        // What is found first is shown, the feature of a number before those with such a text; and nothing where nothing is.
+        search(&mut page, "20");
+        wait(&mut page, &format!("{CARD} === 'Feature 20'"));
+        assert_eq!(page.text("document.querySelector('.row .n').textContent"), "20");
+        search(&mut page, "no such text");
+        wait(
+            &mut page,
+            "document.querySelector('.card').textContent.startsWith('No feature here')",
+        );
+        search(&mut page, "");
+        by_number(&mut page);
         // From a neighbour in the other run's dictionary, and back.
         page.eval("[...document.querySelectorAll('.links button')].find(x => x.textContent.includes('of second')).click()");
         wait(
@@ -245,6 +268,15 @@ fn a_prompt_shows_what_an_edit_changes() {
         wait(&mut page, "document.querySelector('.card h3, .card p') !== null");
         page.eval("[...document.querySelectorAll('.edit button')].at(-1).click()");
         assert_eq!(page.count(".edit"), 0);
+        // The prompt goes with the dictionary that is looked at, and what was found with another run does not stay.
+        page.eval(
+            "(() => { const x = document.querySelector('.picks select'); x.value = '1'; x.dispatchEvent(new Event('change')); })()",
+        );
+        wait(&mut page, "document.querySelector('#run').value === 'second'");
+        assert_eq!(page.count(".found"), 0);
+        page.eval("document.querySelector('#text').value = ''");
+        page.eval("document.querySelector('#ask').requestSubmit()");
+        wait(&mut page, "document.querySelector('#said').textContent === 'Write a text first.'");
         let wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
         assert!(page.number(wide) <= 0.0);
         assert_quiet(&mut page);
@@ -279,6 +311,7 @@ fn a_large_dictionary_opens_at_once() {
     wait(&mut page, "document.querySelector('.count').textContent.includes('up to feature')");
     search(&mut page, "");
     assert!(page.count(".row") < 100);
+    by_number(&mut page);
     page.eval("document.querySelector('.list').focus()");
     page.press("End");
     wait(&mut page, &format!("{CARD} === 'Feature 46079'"));

@@ -200,7 +200,8 @@ impl ExampleRow {
         let file = file.map_or("", String::as_str);
         let [from, to] = example.bytes;
         let bytes = if to > from { format!(", bytes {from} to {to}") } else { String::new() };
-        let source = format!("row {} of {file}{bytes}", example.row);
+        let place = u64::from(example.first) + u64::from(example.position) + 1;
+        let source = format!("token {place} of its window; row {} of {file}{bytes}", example.row);
         Self {
             interval: example.interval,
             peak: example.peak,

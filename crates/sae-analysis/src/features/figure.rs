@@ -28,11 +28,8 @@ pub(super) fn figure(found: &[RunFeatures], evidence: &Evidence) -> Figure {
     sites.dedup();
     for site in sites {
         let runs: Vec<&RunFeatures> = found.iter().filter(|run| run.site == site).collect();
-        let mut row = vec![frequencies(
-            &format!("{site}: frequencies, {}", evidence.choice(site)),
-            &runs,
-            &looks,
-        )];
+        let mut row =
+            vec![frequencies(&format!("frequencies, {}", evidence.choice(site)), &runs, &looks)];
         for size in SIZES {
             // On disk stand those that the paper's figures have.
             let panel = density(&runs, &looks, size).chosen(SIZE, size.0, size.0 != "encoder_norm");

@@ -144,6 +144,11 @@ fn label(name: &str) -> &str {
         "ce_increase" => "CE increase, on the evaluation set",
         "evaluated_kl" => "KL, on the evaluation set",
         ALIVE => "Features active on the evaluation set",
+        "sparsity" => "Sparsity term",
+        "local" => "Local reconstruction (MSE)",
+        "output" => "Reconstruction of the output (MSE)",
+        "downstream" => "Downstream reconstruction (MSE)",
+        "kl" => "KL(original ‖ spliced)",
         term => term,
     }
 }
