@@ -45,7 +45,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("sae-analysis", &["sae-config", "sae-record"]),
-    ("sae-interp", &[]),
+    ("sae-interp", &["sae-config", "sae-record"]),
     ("sae-launch", &["sae-config", "sae-record"]),
     ("sae-view", &["sae-analysis", "sae-config", "sae-record", "sae-splice", "sae-train"]),
     (

@@ -22,7 +22,7 @@ const significant = (value) => (Number.isFinite(value) ? String(Number(value.toP
 
 /**
  * Fills `root` with the browser of `source`:
- * - `dictionaries`: [{ run, type, site, tokens, of, features: { feature, density, max, near, tokens }[] }]; where a dictionary comes
+ * - `dictionaries`: [{ run, type, site, tokens, of, features: { feature, density, max, near, tokens, explanation }[] }]; where a dictionary comes
  *   without features, `rows(dictionary)` is a promise of them
  * - `card(dictionary, feature)`: a promise of a card, or of null where there is none
  * - `search(dictionary, text)`: a promise of { features, up_to }: those with an example that holds the text, and the last feature that
@@ -80,11 +80,11 @@ function featureBrowser(root, source) {
     const before = state.order[state.chosen]?.feature;
     const wanted = search.value.trim();
     const lower = search.value.toLowerCase();
-    // The feature of this number, whatever its density; those with such a token; those with such a text.
+    // The feature of this number, whatever its density; those with such a token or explanation; those with such a text.
     const rank = (row) => {
       if (wanted && String(row.feature) === wanted) return 0;
       if (row.density > Number(dense.value)) return 3;
-      if (!wanted || row.tokens.some((token) => token.toLowerCase().includes(lower))) return 1;
+      if (!wanted || [...row.tokens, row.explanation ?? ""].some((text) => text.toLowerCase().includes(lower))) return 1;
       return state.found?.features.has(row.feature) ? 2 : 3;
     };
     const by = sorts.find(([key]) => key === sort.value)[2];
@@ -260,6 +260,10 @@ function cardOf(card, dictionary, open) {
     pairs,
     histogram(card),
   ];
+  if (card.explanation) {
+    const [text, judge] = card.explanation;
+    nodes.splice(1, 0, element("p", { class: "explanation" }, [element("bdi", {}, text), element("small", {}, ` ${judge}`)]));
+  }
   let last;
   const showExample = (example) => {
     const title = example.interval === null ? "Highest activations" : `Activations from ${significant((card.max * example.interval) / 5)} to ${significant((card.max * (example.interval + 1)) / 5)}`;

@@ -7,6 +7,7 @@ mod config;
 mod configuration;
 mod convert;
 mod eval;
+mod explain;
 mod features;
 mod generate;
 mod import;
@@ -47,7 +48,7 @@ const MAP: &str = "Where to begin:
   data      prepare (text → tokens, a tokeniser)   pretrain (a small language model)
   train     train (one run)   sweep (many, to a frontier)   import (the reference's YAML)   pin (the hub's commits)
   look      eval (metrics of a run)   analyze (figures and report)   features (what each feature is)
-            concepts (how well features tell what tokens are)
+            concepts (how well features tell what tokens are)   explain (what a language model says that they are)
             view (features and prompts in a browser)   generate (text with SAEs spliced in)
   share     convert (weights of other formats)
   learn     config (what every key of a configuration means)
@@ -81,6 +82,7 @@ enum Command {
     Analyze(analyze::Arguments),
     Features(features::Arguments),
     Concepts(concepts::Arguments),
+    Explain(explain::Arguments),
     View(view::Arguments),
     Import(import::Arguments),
     Pin(pin::Arguments),
@@ -142,6 +144,7 @@ fn main() -> ExitCode {
         Command::Eval(arguments) => eval::run(arguments, cli.global.device, &mut telemetry),
         Command::Analyze(arguments) => analyze::run(arguments, cli.global.device, &mut telemetry),
         Command::Features(arguments) => features::run(arguments, cli.global.device, &mut telemetry),
+        Command::Explain(arguments) => explain::run(arguments, &mut telemetry),
         Command::Concepts(arguments) => concepts::run(arguments, cli.global.device, &mut telemetry),
         Command::View(arguments) => view::run(arguments, cli.global.device),
         Command::Bench(arguments) => bench::run(arguments, cli.global.device),

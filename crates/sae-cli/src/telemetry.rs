@@ -128,6 +128,11 @@ impl Telemetry {
         }
     }
 
+    /// What is set when a signal asks for the end, for work in other threads.
+    pub(crate) fn interruption(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupted)
+    }
+
     pub(crate) fn was_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst)
     }

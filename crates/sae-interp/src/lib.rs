@@ -1,8 +1,10 @@
-//! What features mean, measured without a judge: which concepts the tokens of a text have, as a parser says it.
+//! What features mean: which concepts the tokens of a text have, as a parser says it; what features are, as a language model says it.
 //!
 //! A [`Labeller`] reads whole documents, so that what a window shows a part of is told by all of it, and says of every token which
-//! concepts it has. How well features tell these concepts is counted by `sae_eval::concepts`; this crate knows no features,
-//! models or files.
+//! concepts it has. How well features tell these concepts is counted by `sae_eval::concepts`.
+//!
+//! [`explain`] makes of a feature's dashboard a question for a language model, and reads its answer; [`endpoint`] asks. This crate
+//! knows no model whose features they are, and writes nothing but the answers that it keeps.
 //!
 //! ```
 //! use sae_interp::{Labeller, Language};
@@ -19,6 +21,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod endpoint;
+pub mod explain;
 mod labeller;
 mod rust;
 

@@ -6,6 +6,7 @@
 //! | `examples.parquet` | the windows that it is active in: [`ExampleRecord`], a feature's together |
 //! | `vocabulary.json` | the text of every token id, by itself |
 //! | `dashboard.json` | what was looked at: [`Gathered`]; written last |
+//! | `explanations.json` | what a language model says that features are, where it was asked: [`Explanations`] |
 //!
 //! Cards are read all at once, examples a feature at a time: [`Dashboard`].
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::RecordError;
 use crate::error::{read_json, write_text};
+use crate::explanations::Explanations;
 
 pub use examples::ExampleRecord;
 pub use features::{FeatureCard, LensToken, Near, PartnerRecord};
@@ -57,6 +59,8 @@ pub struct Dashboard {
     pub cards: Vec<FeatureCard>,
     /// The text of every token id.
     pub vocabulary: Vec<String>,
+    /// What a language model says that the features are, where it was asked.
+    pub explanations: Option<Explanations>,
 }
 
 /// Where a dashboard's files lie.
@@ -117,7 +121,8 @@ impl Dashboard {
         let files = Files::of(folder);
         let cards = features::read(&files.features)?;
         let vocabulary = read_json(&files.vocabulary, LONGEST)?;
-        Ok(Some(Self { folder: folder.to_owned(), gathered, cards, vocabulary }))
+        let explanations = Explanations::load(folder, &gathered.of)?;
+        Ok(Some(Self { folder: folder.to_owned(), gathered, cards, vocabulary, explanations }))
     }
 
     /// Writes the cards and what they were made of anew; the examples stay.
@@ -134,6 +139,11 @@ impl Dashboard {
     pub fn card(&self, feature: u32) -> Option<&FeatureCard> {
         let place = self.cards.binary_search_by_key(&feature, |card| card.feature).ok()?;
         Some(&self.cards[place])
+    }
+
+    /// What a language model says that a feature is; none where it was not asked, or has not answered.
+    pub fn explanation(&self, feature: u32) -> Option<&str> {
+        self.explanations.as_ref()?.features.get(&feature)?.text.as_deref()
     }
 
     /// The examples of a card, as they were written: the highest first, then interval by interval.

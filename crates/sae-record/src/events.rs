@@ -49,6 +49,8 @@ pub enum Phase {
     Concepts,
     /// How well features tell concepts.
     ScoreConcepts,
+    /// What a language model says that features are.
+    Explain,
     /// Optimiser steps of a language model.
     Pretrain,
     /// The count of the windows of a data set.
@@ -83,6 +85,7 @@ impl fmt::Display for Phase {
             Self::Features => "features",
             Self::Concepts => "concepts",
             Self::ScoreConcepts => "score concepts",
+            Self::Explain => "explain",
             Self::Pretrain => "pretrain",
             Self::Count => "count",
             Self::Validate => "validate",

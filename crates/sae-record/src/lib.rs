@@ -10,6 +10,7 @@
 //! | what a metric is, and values by name | [`metric`] |
 //! | `features.parquet`, the features of a run's SAEs | `features`, with the feature `parquet` |
 //! | `dashboard/<site>/`, what every feature is | `dashboard`, with the feature `parquet` |
+//! | `dashboard/<site>/explanations.json`, what a language model says that features are | [`explanations`] |
 //! | `metrics.jsonl`, a line a logging step | [`metrics`] |
 //! | `events.out.tfevents.sae`, the same for TensorBoard | [`tensorboard`] |
 //! | `activations.json`, what was measured of activations | [`activations`] |
@@ -35,6 +36,7 @@ pub mod concepts;
 pub mod dashboard;
 mod error;
 pub mod events;
+pub mod explanations;
 #[cfg(feature = "parquet")]
 pub mod features;
 pub mod layout;

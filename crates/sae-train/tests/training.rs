@@ -295,7 +295,7 @@ fn a_folder_with_another_run_is_left_alone() {
     run(&[place.spec("run", &[])]).unwrap();
     let other = place.spec("run", &[("lr = 5e-3", "lr = 1e-3")]);
     let error = run(std::slice::from_ref(&other)).unwrap_err().to_string();
-    assert!(error.contains("lr = 0.005") && error.contains("lr = 0.001"), "{error}");
+    assert!(error.contains("`train.lr` (0.005 there, 0.001 here)"), "{error}");
 }
 
 #[test]

@@ -38,12 +38,18 @@ pub struct Row {
     pub near: Option<f32>,
     /// The tokens of its highest activations.
     pub tokens: Vec<String>,
+    /// What a language model says that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
 }
 
 /// A feature's card.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Card {
     feature: u32,
+    /// What a language model says that it is, and the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<[String; 2]>,
     active: u64,
     density: f64,
     mean: f64,
@@ -128,6 +134,7 @@ impl Row {
             max: card.max,
             near: others.reduce(f32::max),
             tokens: tokens.collect(),
+            explanation: dashboard.explanation(card.feature).map(str::to_owned),
         }
     }
 }
@@ -154,8 +161,11 @@ impl Card {
                 if example.interval.is_none() { limits.highest } else { limits.per_interval };
             *count <= most
         });
+        let judge = dashboard.explanations.as_ref().map(|found| found.judge.clone());
+        let explanation = dashboard.explanation(card.feature).map(str::to_owned).zip(judge);
         Self {
             feature: card.feature,
+            explanation: explanation.map(|(text, judge)| [text, judge]),
             active: card.active,
             density: card.density,
             mean: card.mean,

@@ -1,0 +1,169 @@
+//! What comes back from an endpoint: the answer's text, its probabilities, what it cost.
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::AskError;
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Its text.
+    pub text: String,
+    /// Of every token of the text, the likeliest tokens in its place; none where the endpoint does not give them.
+    pub top: Vec<Vec<TopToken>>,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// A token that might stand in an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TopToken {
+    /// Its text.
+    pub token: String,
+    /// The logarithm of its probability.
+    pub logprob: f64,
+}
+
+/// Tokens of questions and answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Of questions.
+    pub prompt_tokens: u64,
+    /// Of answers, reasoning included.
+    pub completion_tokens: u64,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.prompt_tokens += other.prompt_tokens;
+        self.completion_tokens += other.completion_tokens;
+    }
+}
+
+/// The answer of a chat completion.
+pub(super) fn answer(value: &Value, url: &str) -> Result<Answer, AskError> {
+    let choice = &value["choices"][0];
+    let message = &choice["message"];
+    if !message.is_object() {
+        let message = "it has no choices[0].message".to_owned();
+        return Err(AskError::Protocol { url: url.to_owned(), message });
+    }
+    let finish = choice["finish_reason"].as_str().unwrap_or("none");
+    if let Some(refusal) = message["refusal"].as_str().filter(|text| !text.is_empty()) {
+        return Err(AskError::Refused(refusal.to_owned()));
+    }
+    if finish == "content_filter" {
+        return Err(AskError::Refused("its filter of contents".to_owned()));
+    }
+    let text = content(&message["content"]);
+    if text.trim().is_empty() {
+        let has_reasoned = ["reasoning_content", "reasoning"]
+            .iter()
+            .any(|key| message[*key].as_str().is_some_and(|text| !text.is_empty()));
+        return Err(AskError::Empty { finish: finish.to_owned(), has_reasoned });
+    }
+    let tokens = choice["logprobs"]["content"].as_array().into_iter().flatten();
+    let top = tokens.map(|token| {
+        let all = token["top_logprobs"].as_array().into_iter().flatten();
+        let one = |top: &Value| {
+            let token = top["token"].as_str()?.to_owned();
+            Some(TopToken { token, logprob: top["logprob"].as_f64()? })
+        };
+        all.filter_map(one).collect()
+    });
+    let count = |name: &str| value["usage"][name].as_u64().unwrap_or(0);
+    Ok(Answer {
+        text,
+        top: top.collect(),
+        usage: Usage {
+            prompt_tokens: count("prompt_tokens"),
+            completion_tokens: count("completion_tokens"),
+        },
+    })
+}
+
+/// Content is a text, or a list of parts with texts.
+fn content(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => {
+            parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().concat()
+        }
+        _ => String::new(),
+    }
+}
+
+/// The JSON object of a text: the text itself, or what stands in it between other words or in a block of code. Of several, the last:
+/// what comes before is thought aloud.
+pub fn object_in(text: &str) -> Option<Map<String, Value>> {
+    let parse = |text: &str| match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Some(object),
+        _ => None,
+    };
+    if let Some(object) = parse(text.trim()) {
+        return Some(object);
+    }
+    let starts: Vec<usize> = text.match_indices('{').map(|(place, _)| place).collect();
+    let mut found = None;
+    let mut next = 0;
+    for start in starts {
+        if start < next {
+            continue;
+        }
+        // The first value that begins there, whatever follows.
+        let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
+        if let Some(Ok(Value::Object(object))) = values.next() {
+            next = start + values.byte_offset();
+            found = Some(object);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_found_among_other_words() {
+        let expected = json!({ "a": { "b": [1, "}"] } });
+        for text in [
+            r#"{"a": {"b": [1, "}"]}}"#,
+            "Sure!\n```json\n{\"a\": {\"b\": [1, \"}\"]}}\n```\nAnything else?",
+            r#"I think {x} of {"first": 1}; no: {"a": {"b": [1, "}"]}}"#,
+        ] {
+            assert_eq!(object_in(text).map(Value::Object), Some(expected.clone()), "{text}");
+        }
+        for text in ["", "no", "[1]", "{\"a\": ", "{{{{"] {
+            assert!(object_in(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_says_why() {
+        let of = |choice: Value| answer(&json!({ "choices": [choice] }), "http://here");
+        let found = of(
+            json!({ "message": { "content": [{ "type": "text", "text": "a" }, { "text": "b" }] } }),
+        );
+        assert_eq!(found.unwrap().text, "ab");
+        let refused = of(json!({ "message": { "content": null, "refusal": "I cannot." } }));
+        assert_eq!(refused, Err(AskError::Refused("I cannot.".to_owned())));
+        let filtered =
+            of(json!({ "message": { "content": "" }, "finish_reason": "content_filter" }));
+        assert!(matches!(filtered, Err(AskError::Refused(_))));
+        let reasoned = json!({ "content": "", "reasoning_content": "Hm." });
+        let empty = of(json!({ "message": reasoned, "finish_reason": "length" })).unwrap_err();
+        assert!(empty.to_string().contains("--max-tokens") && !empty.is_of_endpoint());
+        let none = answer(&json!({ "error": "x" }), "http://here").unwrap_err();
+        assert!(none.to_string().contains("no choices[0].message") && none.is_of_endpoint());
+        let top =
+            json!({ "content": [{ "top_logprobs": [{ "token": "yes", "logprob": -0.5 }, {}] }] });
+        let found = of(json!({ "message": { "content": "yes" }, "logprobs": top })).unwrap();
+        assert_eq!(found.top, [[TopToken { token: "yes".to_owned(), logprob: -0.5 }]]);
+    }
+}
