@@ -71,6 +71,8 @@ fn every_feature_has_a_card_with_examples_that_are_found_again() {
             assert_eq!(example.feature, card.feature);
             assert_eq!(example.tokens.len(), example.activations.len());
             assert!(example.activations[example.position as usize] == example.peak);
+            // A row is a window here.
+            assert_eq!(example.own, [0, 16]);
             // The row of the data set holds these tokens.
             let window: Vec<u32> =
                 (0..16).map(|t| (example.row as u32 * 13 + t * 11) % 300).collect();

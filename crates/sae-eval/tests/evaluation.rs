@@ -83,6 +83,19 @@ fn metrics_agree_with_pytorch() {
     ] {
         near(value, fixture[&format!("metric_{name}")].double_value(&[]), 1e-9);
     }
+    // The spread of what each token explains, by hand.
+    let sites = BTreeSet::from([site(FIRST)]);
+    let clean = model.clean_pass(&fixture["tokens"], &sites, false).unwrap();
+    let x = clean.activation(site(FIRST)).unwrap().reshape([-1, 32]);
+    let features = member.dictionaries()[0].dictionary.encode(&x).unwrap();
+    let norms = fixture["w_dec"].norm_scalaropt_dim(2.0, [1], true);
+    let x_hat = features.matmul(&(&fixture["w_dec"] / norms)) + &fixture["b_dec"];
+    let squares = |y: Tensor| y.square().sum_dim_intlist([1].as_slice(), false, None);
+    let variance = squares(&x - x.mean_dim([0].as_slice(), true, None));
+    let explained: Tensor = 1.0 - squares(&x - x_hat) / variance;
+    near(at.get("explained_variance_std"), explained.std(false).double_value(&[]), 1e-9);
+    let n_features = features.size()[1] as f64;
+    near(at.get("frac_zeros"), 1.0 - at.get("l0") / n_features, 1e-12);
     near(
         found.values.get("ce_increase"),
         found.values.get("ce_spliced") - found.values.get("ce_original"),
@@ -127,6 +140,11 @@ fn an_identity_changes_nothing() {
     near(found.values.get("ce_recovered_zero"), 1.0, 1e-9);
     near(found.sites[&site(FIRST)].get("explained_variance"), 1.0, 1e-10);
     near(found.values.get("l0"), 32.0, 1e-9);
+    near(found.sites[&site(FIRST)].get("frac_zeros"), 0.5, 1e-9);
+    for values in found.downstream.values() {
+        near(values.get("explained_variance_per_token"), 1.0, 1e-10);
+        near(values.get("explained_variance_std"), 0.0, 1e-7);
+    }
 }
 
 #[test]

@@ -191,3 +191,22 @@ fn neighbours_are_the_greatest_cosines() {
         assert!(found.iter().all(|near| near.feature != *feature && near.cosine < 0.999));
     }
 }
+
+#[test]
+fn an_example_knows_which_of_its_tokens_are_of_its_document() {
+    // Three tokens of a document, then five of another.
+    let row = |position: usize| u64::from(position >= 3);
+    let mut two = (*sample(0)).clone();
+    for (position, source) in two.sources.iter_mut().enumerate() {
+        source.row = row(position);
+    }
+    let mut gatherer = FeatureGatherer::new(2, 0);
+    // Feature 0 is active in the first, feature 1 at the window's end.
+    let mut codes = vec![0.0_f32; T * 2];
+    (codes[2 * 2], codes[2 * 7 + 1]) = (1.0, 2.0);
+    let tensor = Tensor::from_slice(&codes).view([1, T as i64, 2]);
+    gatherer.add(&[Arc::new(two)], &SparseCodes::of(&tensor).unwrap());
+    let found = gatherer.finish();
+    assert_eq!((&found[0].highest[0].own, found[0].highest[0].source.row), (&(0..3), 0));
+    assert_eq!((&found[1].highest[0].own, found[1].highest[0].source.row), (&(3..8), 1));
+}

@@ -115,15 +115,17 @@ fn marked(dashboard: &Dashboard, card: &FeatureCard, example: &ExampleRecord) ->
             .get(place)
             .is_some_and(|activation| *activation > 0.0 && *activation >= least)
     };
-    for (place, token) in example.tokens.iter().enumerate() {
+    // Of other documents in the window nothing is shown: they may be among those that are kept.
+    let [from, to] = example.own.map(|place| place as usize);
+    for (place, token) in example.tokens.iter().enumerate().take(to).skip(from) {
         let text = dashboard.text(*token);
         let marked = is_marked(place);
-        if marked && (place == 0 || !is_marked(place - 1)) {
+        if marked && (place == from || !is_marked(place - 1)) {
             window.push('«');
         }
         window.push_str(text);
         if marked {
-            if !is_marked(place + 1) {
+            if place + 1 == to || !is_marked(place + 1) {
                 window.push('»');
             }
             let strength = (10.0 * example.activations[place] / card.max).round().clamp(1.0, 10.0);
@@ -131,7 +133,7 @@ fn marked(dashboard: &Dashboard, card: &FeatureCard, example: &ExampleRecord) ->
         }
     }
     // A window is one line of the list, whatever lines it has.
-    (format!("{window:?}").trim_matches('"').replace("\\\"", "\""), strengths.join(", "))
+    (window.replace('\n', "⏎").replace(['\r', '\t'], " "), strengths.join(", "))
 }
 
 /// The explanation in an answer: the field that was asked for; where a model writes without JSON, its last line.

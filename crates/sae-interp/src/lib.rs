@@ -14,8 +14,8 @@
 //!     let place = Language::Rust.concepts().iter().position(|concept| concept.name == name);
 //!     place.is_some_and(|place| set >> place & 1 == 1)
 //! };
-//! // A document, and the bytes of its tokens `fn`, ` main` and `()`.
-//! let found = labeller.label("fn main() {}", &[[0, 2], [2, 7], [7, 9]])?;
+//! // A document, and the bytes of its tokens `fn`, ` name` and `()`.
+//! let found = labeller.label("fn name() {}", &[[0, 2], [2, 7], [7, 9]])?;
 //! assert!(has(found[0], "fn") && has(found[1], "name of a function"));
 //! assert!(has(found[2], "(") && has(found[2], ")") && !has(found[2], "fn"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -212,6 +212,7 @@ mod tests {
             interval: None,
             peak,
             position: 1,
+            own: [1, 3],
             tokens: vec![1, 2, 3],
             activations: vec![0.0, peak, 0.0],
             first: 4,

@@ -27,7 +27,7 @@ use crate::setup::Setup;
 use crate::{RunSpec, Sources, TrainError};
 
 /// Raised when what a dashboard means changes, so that an old one is made anew.
-const DEFINITIONS: &str = "1";
+const DEFINITIONS: &str = "2";
 /// The name of the number of tokens among what a dashboard depends on.
 const TOKENS_ASKED_FOR: &str = "tokens";
 /// Decides which examples are drawn.
@@ -486,6 +486,8 @@ fn record(feature: u32, interval: Option<u8>, example: &Example) -> ExampleRecor
         interval,
         peak: example.peak,
         position: (peak - first) as u32,
+        own: [example.own.start, example.own.end]
+            .map(|place| (place as usize).clamp(first, end) as u32 - first as u32),
         tokens: tokens[first..end].to_vec(),
         activations,
         first: first as u32,

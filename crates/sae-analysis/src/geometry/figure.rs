@@ -22,7 +22,11 @@ pub(super) fn figure(found: &Geometry, evidence: &Evidence) -> Figure {
         for by in MatchBy::ALL {
             first.extend(matched(evidence, &looks, site, by, &within));
         }
-        first.push(against_alive(site, &looks, &within));
+        for by in MatchBy::ALL {
+            // Against alive features, as in the paper, on disk.
+            let panel = against(evidence, &looks, site, by, &within);
+            first.push(panel.chosen(BY, by.to_string(), by == MatchBy::Alive));
+        }
         figure.rows.push(first);
         let compared = [
             across(found, evidence, &looks, site, AcrossWhat::Types),
@@ -90,29 +94,47 @@ fn matched(
     Some(panel.chosen(BY, by.to_string(), by == evidence.match_by))
 }
 
-/// Every run's mean with its interval, against its alive features.
-fn against_alive(site: Site, looks: &Looks, within: &[&Within]) -> Panel {
+/// Every run's mean with its interval, against a quantity that runs are matched by.
+fn against(
+    evidence: &Evidence,
+    looks: &Looks,
+    site: Site,
+    by: MatchBy,
+    within: &[&Within],
+) -> Panel {
+    let place = |run: &Within| {
+        let point =
+            evidence.frontier.points.iter().find(|own| own.run == run.run && own.site == site);
+        // Of the dictionary that was read: where features are counted above a frequency, it has those alone.
+        let x = if by == MatchBy::Alive { run.alive as f64 } else { by.of(point?) };
+        x.is_finite().then_some(x)
+    };
     let mut series = Vec::new();
     for (group, look) in looks.groups() {
-        let own: Vec<&&Within> = within.iter().filter(|run| run.group == *group).collect();
-        for run in &own {
+        let own = within.iter().filter(|run| run.group == *group);
+        let own: Vec<(f64, &&Within)> = own.filter_map(|run| Some((place(run)?, run))).collect();
+        for &(x, run) in &own {
             if let Some(interval) = run.mean.interval {
-                let x = run.alive as f64;
                 let bar = vec![(x, interval.low), (x, interval.high)];
                 let bar = Series::new("", look.solid(), Draw::Line, bar).unnamed();
                 series.push(bar.of(group).of_run(&run.run));
             }
         }
-        let points = own.iter().map(|run| (run.alive as f64, run.mean.value)).collect();
-        let texts = own.iter().map(|run| (run.run.clone(), point_text(run))).collect();
+        let points = own.iter().map(|(x, run)| (*x, run.mean.value)).collect();
+        let texts = own.iter().map(|(_, run)| (run.run.clone(), point_text(run))).collect();
         if !own.is_empty() {
             let points = Series::new(group.to_string(), look, Draw::Points, points);
             series.push(points.of(group).with_text(PointText::Runs(texts)));
         }
     }
-    let title = format!("{site}: mean of every run, with its interval");
+    let title = format!("{site}: mean of every run against {}", by.describe());
     let y = Axis::new("Mean largest cosine to another element");
-    Panel::new(title, Axis::new("Alive features"), y, series).at(site)
+    let x = Axis::new(match by {
+        MatchBy::CeIncrease => "CE increase (nats per token)",
+        MatchBy::L0 => "L0 (active features per token)",
+        MatchBy::Alive => "Alive features",
+    });
+    Panel::new(title, x, y, series).at(site)
 }
 
 fn point_text(run: &Within) -> String {

@@ -37,6 +37,7 @@ fn features_are_shown_on_the_page_with_hostile_tokens() {
         interval: None,
         peak: 2.0,
         position: 1,
+        own: [0, 5],
         tokens: vec![0, 1, 2, 3, 4],
         activations: vec![0.0, 2.0, 0.5, 0.0, 0.0],
         first: 0,

@@ -127,6 +127,8 @@ pub struct Example {
     pub tokens: Arc<[u32]>,
     /// Where the token of the greatest activation is from.
     pub source: TokenSource,
+    /// The tokens around it that are of the same document: windows may hold parts of several.
+    pub own: Range<u32>,
     /// Its greatest activation in it.
     pub peak: f32,
     /// Where that is, the first of several, counted in tokens from the start of the window.
@@ -332,6 +334,7 @@ impl State {
         let example = Example {
             tokens: Arc::clone(&window.tokens),
             source: window.sources.sources[position as usize],
+            own: of_its_document(&window.sources.sources, position as usize),
             peak,
             position,
             activations: entries.iter().map(|&(_, position, value)| (position, value)).collect(),
@@ -459,6 +462,15 @@ fn rank_of(activation: f32, number: u64) -> u64 {
     // Positive floats are in the order of their bits.
     (u64::from(activation.to_bits()) << 32)
         | u64::from(u32::MAX - number.min(u64::from(u32::MAX)) as u32)
+}
+
+/// The places around a token whose tokens are of its document.
+fn of_its_document(sources: &[TokenSource], place: usize) -> Range<u32> {
+    let own = document(&sources[place]);
+    let is_own = |source: &&TokenSource| document(source) == own;
+    let before = sources[..place].iter().rev().take_while(is_own).count();
+    let after = sources[place..].iter().take_while(is_own).count();
+    (place - before) as u32..(place + after) as u32
 }
 
 fn document(source: &TokenSource) -> u64 {

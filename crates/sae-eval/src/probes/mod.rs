@@ -162,6 +162,30 @@ struct ErrorSums {
     width: usize,
 }
 
+/// Sums over tokens of the explained variance of each, and of its square.
+#[derive(Default)]
+struct PerToken {
+    sum: f64,
+    squares: f64,
+}
+
+impl PerToken {
+    /// Adds tokens, given the squared distances of each from what is compared, and from the mean, `[n]`.
+    fn add(&mut self, residual: &Tensor, variance: &Tensor) -> Result<(), SpliceError> {
+        let explained = residual.f_div(variance)?.f_neg()?.f_add_scalar(1.0)?;
+        self.sum += number(&explained)?;
+        self.squares += number(&explained.f_square()?)?;
+        Ok(())
+    }
+
+    /// Mean and standard deviation.
+    fn of(&self, tokens: f64) -> [f64; 2] {
+        let [mean, square] = [self.sum, self.squares].map(|sum| sum / tokens);
+        // Rounding may take a variance of 0 below it.
+        [mean, (square - mean * mean).max(0.0).sqrt()]
+    }
+}
+
 impl ErrorSums {
     fn mse(&self, totals: &Totals) -> f64 {
         self.residual / (totals.tokens as f64 * self.width as f64)

@@ -8,7 +8,7 @@ use sae_record::summary::Evaluation;
 use sae_splice::SpliceError;
 use tch::Tensor;
 
-use super::{Batch, ErrorSums, Probe, Totals, flat, number, square_norms};
+use super::{Batch, ErrorSums, PerToken, Probe, Totals, flat, number, square_norms};
 
 pub(super) const METRICS: &[Metric] = &[
     site(name::MSE, Better::Less, "mean over all elements of (x̂ − x)²"),
@@ -22,6 +22,11 @@ pub(super) const METRICS: &[Metric] = &[
         "explained_variance_per_token",
         Better::More,
         "mean over tokens of 1 − ‖x − x̂‖² / ‖x − μ‖²",
+    ),
+    site(
+        "explained_variance_std",
+        Better::Neither,
+        "standard deviation over tokens of 1 − ‖x − x̂‖² / ‖x − μ‖²",
     ),
     site("cosine", Better::More, "mean cosine between x and x̂"),
     site("l2_ratio", Better::Neither, "mean of ‖x̂‖ / ‖x‖"),
@@ -39,7 +44,7 @@ pub(super) struct Reconstruction {
 #[derive(Default)]
 struct Sums {
     error: ErrorSums,
-    explained: f64,
+    explained: PerToken,
     cosine: f64,
     ratio: f64,
 }
@@ -51,11 +56,10 @@ impl Probe for Reconstruction {
             let sums = self.sites.entry(seen.site).or_default();
             let residual = square_norms(&x.f_sub(&x_hat)?)?;
             let variance = square_norms(&x.f_sub(batch.mean(seen.site)?)?)?;
-            let (n, width) = x.size2()?;
-            sums.error.width = width as usize;
+            sums.error.width = x.size2()?.1 as usize;
             sums.error.residual += number(&residual)?;
             sums.error.variance += number(&variance)?;
-            sums.explained += n as f64 - number(&residual.f_div(&variance)?)?;
+            sums.explained.add(&residual, &variance)?;
             sums.cosine += number(&Tensor::f_cosine_similarity(&x, &x_hat, -1, 1e-8)?)?;
             sums.ratio += number(&square_norms(&x_hat)?.f_div(&square_norms(&x)?)?.f_sqrt()?)?;
         }
@@ -68,7 +72,9 @@ impl Probe for Reconstruction {
             let values = found.sites.entry(*site).or_default();
             values.set(name::MSE, sums.error.mse(totals));
             values.set(name::EXPLAINED_VARIANCE, sums.error.explained_variance());
-            values.set("explained_variance_per_token", sums.explained / tokens);
+            let [mean, deviation] = sums.explained.of(tokens);
+            values.set("explained_variance_per_token", mean);
+            values.set("explained_variance_std", deviation);
             values.set("cosine", sums.cosine / tokens);
             values.set("l2_ratio", sums.ratio / tokens);
         }

@@ -22,6 +22,8 @@ pub struct ExampleRecord {
     pub peak: f32,
     /// Where that is, among the tokens here.
     pub position: u32,
+    /// Where the tokens of its document begin and end, among the tokens here: windows may hold parts of several documents.
+    pub own: [u32; 2],
     /// The ids of tokens.
     pub tokens: Vec<u32>,
     /// The feature's activation on each; 0 where it is not active.
@@ -75,6 +77,8 @@ fn batch(examples: &[ExampleRecord]) -> Result<RecordBatch, arrow_schema::ArrowE
         ("interval", numbers::<UInt8Type>(all().map(interval))),
         ("peak", numbers::<Float32Type>(all().map(|example| example.peak))),
         ("position", numbers::<UInt32Type>(all().map(|example| example.position))),
+        ("own_from", numbers::<UInt32Type>(all().map(|example| example.own[0]))),
+        ("own_to", numbers::<UInt32Type>(all().map(|example| example.own[1]))),
         ("tokens", lists::<UInt32Type>(all().map(|example| example.tokens.clone()))),
         ("activations", lists::<Float32Type>(all().map(|example| example.activations.clone()))),
         ("first", numbers::<UInt32Type>(all().map(|example| example.first))),
@@ -136,6 +140,7 @@ fn examples_of(batch: &RecordBatch) -> Result<Vec<ExampleRecord>, String> {
     let columns = Columns(batch);
     let number = |name| columns.numbers::<UInt32Type>(name);
     let (feature, position, first) = (number("feature")?, number("position")?, number("first")?);
+    let (own_from, own_to) = (number("own_from")?, number("own_to")?);
     let (file, from, to) = (number("file")?, number("byte_from")?, number("byte_to")?);
     let interval = columns.numbers::<UInt8Type>("interval")?;
     let peak = columns.numbers::<Float32Type>("peak")?;
@@ -147,6 +152,7 @@ fn examples_of(batch: &RecordBatch) -> Result<Vec<ExampleRecord>, String> {
         interval: Some(interval.value(row)).filter(|interval| *interval != HIGHEST),
         peak: peak.value(row),
         position: position.value(row),
+        own: [own_from.value(row), own_to.value(row)],
         tokens: tokens.row(row).to_vec(),
         activations: activations.row(row).to_vec(),
         first: first.value(row),

@@ -120,6 +120,7 @@ fn examples(feature: u32, vocabulary: u32) -> Vec<ExampleRecord> {
             interval: (place == 2).then_some(1),
             peak: 2.0 / (place + 1) as f32,
             position: 4,
+            own: [0, 12],
             tokens: (0..12).map(|token| (feature + token) % vocabulary).collect(),
             activations: (0..12).map(|token| if token == 4 { 2.0 } else { 0.0 }).collect(),
             first: 0,
