@@ -30,6 +30,8 @@ const significant = (value) => (Number.isFinite(value) ? String(Number(value.toP
  * Returns `open(run, site, feature)`.
  */
 function featureBrowser(root, source) {
+  /** Counts what was typed: an answer to an earlier search comes too late. */
+  let typed = 0;
   const state = { dictionary: source.dictionaries[0], order: [], chosen: -1, found: null, asked: 0, opened: 0 };
   const name = (dictionary) => `${dictionary.run} · ${dictionary.site}`;
   const pick = element("select", { "aria-label": "Dictionary" }, source.dictionaries.map((dictionary, place) => element("option", { value: place }, name(dictionary))));
@@ -107,7 +109,9 @@ function featureBrowser(root, source) {
       return;
     }
     state.asked += 1;
-    card.replaceChildren(element("p", {}, "No feature here is so called, or has such a token or text."));
+    const denser = search.value.trim() ? "" : " Denser ones are there by another choice above.";
+    const none = search.value.trim() && dense.value !== "1" ? "No feature here of this density is so called, or has such a token or text." : "No feature here is so called, or has such a token or text.";
+    card.replaceChildren(element("p", {}, search.value.trim() ? none : `No feature is active on so few tokens.${denser}`));
   }
 
   async function choose(place) {
@@ -161,6 +165,8 @@ function featureBrowser(root, source) {
     const dictionary = source.dictionaries.find((dictionary) => dictionary.run === run && dictionary.site === site);
     if (!dictionary || !(await turnTo(dictionary))) return false;
     search.value = "";
+    state.found = null;
+    typed += 1;
     if (dictionary.features.some((row) => row.feature === feature && row.density > Number(dense.value))) dense.value = 1;
     arrange();
     const place = state.order.findIndex((row) => row.feature === feature);
@@ -183,19 +189,18 @@ function featureBrowser(root, source) {
     event.preventDefault();
     choose(Math.min(Math.max(state.chosen + step, 0), state.order.length - 1));
   });
-  let typed = 0;
   const first = async (dictionary) => {
     if (!(await turnTo(dictionary))) return;
     arrange();
-    choose(0);
+    chooseFirst();
     lookFor(0);
   };
   pick.addEventListener("change", () => first(source.dictionaries[pick.value]));
   for (const select of [sort, dense]) {
     select.addEventListener("change", () => {
-      state.chosen = -1;
       arrange();
-      choose(0);
+      state.chosen = -1;
+      chooseFirst();
     });
   }
   search.addEventListener("input", async () => {

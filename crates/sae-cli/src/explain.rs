@@ -201,7 +201,17 @@ pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::R
     let mut failed = 0;
     for own in asked {
         let of = &own.dashboard.gathered.of;
-        let mut explanations = Explanations::load(&own.folder, of)?
+        let before = Explanations::load(&own.folder, of)?;
+        if let Some(before) = before.as_ref().filter(|found| found.judge != endpoint.model()) {
+            tracing::warn!(
+                "{} at {}: explanations of {} give way to those of {}; its answers are kept",
+                own.run,
+                own.site,
+                before.judge,
+                endpoint.model()
+            );
+        }
+        let mut explanations = before
             .filter(|found| found.judge == endpoint.model() && found.questions == QUESTIONS)
             .unwrap_or_else(|| Explanations {
                 of: of.clone(),
@@ -220,8 +230,12 @@ pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::R
             if let Some(error) = &error {
                 tracing::debug!("{} at {}, feature {feature}: {error}", own.run, own.site);
             }
-            let documents = about.documents;
-            explanations.features.insert(feature, Explained { text, error, documents });
+            let is_kept =
+                explanations.features.get(&feature).is_some_and(|kept| kept.text.is_some());
+            if text.is_some() || !is_kept {
+                let documents = about.documents;
+                explanations.features.insert(feature, Explained { text, error, documents });
+            }
         }
         explanations.save(&own.folder)?;
         tracing::info!("{} at {}: {} explained", own.run, own.site, counted(told, "feature"));

@@ -12,7 +12,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
-use sae_record::concepts::{BestUnit, ConceptText, GOOD, LabelledText, UnitConcepts, f1};
+use sae_record::concepts::{BestUnit, ConceptText, GOOD, LabelledText, PART, UnitConcepts, f1};
 use tch::{Kind, TchError, Tensor};
 
 use crate::features::SparseCodes;
@@ -254,8 +254,17 @@ struct Told {
     is_active: bool,
     /// On the first half, of every concept.
     guesses: Vec<Guess>,
-    /// The concept with the greatest F1, and what the guess at it is worth on the second half: F1, precision.
-    best: Option<(usize, f64, f64)>,
+    /// The concept with the greatest F1.
+    best: Option<BestConcept>,
+}
+
+/// The concept that a unit tells best, and what the guess at it is worth on the second half.
+#[derive(Debug, Clone, Copy)]
+struct BestConcept {
+    concept: usize,
+    f1: f64,
+    precision: f64,
+    recall: f64,
 }
 
 /// How well units tell the concepts of a text.
@@ -264,8 +273,8 @@ pub fn score(units: &impl Units, tokens: &LabelledTokens, text: &LabelledText) -
         (0..units.count()).into_par_iter().map(|unit| told(units, unit, tokens, text)).collect();
     let mut split = vec![0; tokens.n_concepts];
     let best_of = |told: &Told| told.best;
-    for (concept, _, precision) in told.iter().filter_map(best_of) {
-        split[concept] += u32::from(precision > GOOD);
+    for best in told.iter().filter_map(best_of) {
+        split[best.concept] += u32::from(best.precision > GOOD && best.recall >= PART);
     }
     let best = (0..tokens.n_concepts).into_par_iter().map(|concept| {
         let of = |unit: &usize| told[*unit].guesses.get(concept).map_or(0.0, |guess| guess.f1);
@@ -279,7 +288,7 @@ pub fn score(units: &impl Units, tokens: &LabelledTokens, text: &LabelledText) -
     UnitConcepts {
         units: told.len() as u64,
         active: told.iter().filter(|told| told.is_active).count() as u64,
-        good: told.iter().filter_map(best_of).filter(|(_, f1, _)| *f1 > GOOD).count() as u64,
+        good: told.iter().filter_map(best_of).filter(|best| best.f1 > GOOD).count() as u64,
         best: best.collect(),
         split,
     }
@@ -292,7 +301,11 @@ fn told(units: &impl Units, unit: usize, tokens: &LabelledTokens, text: &Labelle
         return Told { is_active: false, guesses: Vec::new(), best: None };
     }
     let guesses = choose(&mut first, tokens, text);
-    let counted = |concept: &usize| text.concepts.get(*concept).is_some_and(ConceptText::counts);
+    // Of what most tokens are, any guess is a good one.
+    let is_rare = |concept: &ConceptText| 2 * concept.chosen_on <= text.tokens[0];
+    let counted = |concept: &usize| {
+        text.concepts.get(*concept).is_some_and(|concept| concept.counts() && is_rare(concept))
+    };
     let all = (0..guesses.len()).filter(counted);
     let best = all.rev().max_by(|&a, &b| guesses[a].f1.total_cmp(&guesses[b].f1));
     let best = best.filter(|concept| guesses[*concept].f1 > 0.0).map(|concept| {
@@ -302,7 +315,9 @@ fn told(units: &impl Units, unit: usize, tokens: &LabelledTokens, text: &Labelle
         let hits = guessed().filter(|(_, token)| is_hit(*token)).count() as f64;
         let n = guessed().count() as f64;
         let positives: f64 = text.concepts[concept].positives.iter().map(|&n| f64::from(n)).sum();
-        (concept, f1(hits, n, positives), if n > 0.0 { hits / n } else { 0.0 })
+        let share = |whole: f64| if whole > 0.0 { hits / whole } else { 0.0 };
+        let (precision, recall) = (share(n), share(positives));
+        BestConcept { concept, f1: f1(hits, n, positives), precision, recall }
     });
     Told { is_active: true, guesses, best }
 }
@@ -416,9 +431,10 @@ mod tests {
         // No concept has 50 tokens: none counts.
         assert_eq!((found.good, found.split.as_slice()), (0, &[0, 0][..]));
         let mut frequent = text.clone();
+        frequent.tokens = [10_000; 2];
         for concept in &mut frequent.concepts {
-            concept.chosen_on *= 100;
-            concept.positives.iter_mut().for_each(|n| *n *= 100);
+            concept.chosen_on = 60;
+            concept.positives = vec![12; 5];
         }
         // Guesses are as few as before: precision is theirs, recall is not.
         let found = score(&units, &tokens, &frequent);

@@ -138,7 +138,7 @@ fn marked(dashboard: &Dashboard, card: &FeatureCard, example: &ExampleRecord) ->
 
 /// The explanation in an answer: the field that was asked for; where a model writes without JSON, its last line.
 pub fn explanation(answer: &Answer) -> Result<String, AskError> {
-    let found = object_in(&answer.text)
+    let found = object_in(&answer.text, "explanation")
         .and_then(|object| object.get("explanation")?.as_str().map(str::to_owned))
         .or_else(|| {
             let last = answer.text.lines().rev().find(|line| !line.trim().is_empty())?;

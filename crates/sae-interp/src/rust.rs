@@ -77,7 +77,7 @@ concepts! {
     "literals" {
         Text "string" "a string"
         RawText "raw string" "a raw string"
-        Escape "escape sequence" "an escape sequence in a string or character"
+        Escape "escape sequence" "an escape sequence in a string"
         Character "character" "a character"
         Integer "integer" "an integer"
         Float "float" "a number with a fraction"
@@ -175,9 +175,10 @@ pub(crate) fn concepts_of(place: &Place<'_>, found: &mut dyn FnMut(usize)) {
     }
 }
 
-/// Words that stand for themselves, wherever they are.
+/// Words that stand for themselves, in the arguments of macros, too.
 fn keyword(kind: &str) -> Option<Is> {
     Some(match kind {
+        "pub" => Is::Pub,
         "fn" => Is::Fn,
         "let" => Is::Let,
         "use" => Is::Use,
@@ -236,7 +237,7 @@ fn sign(place: &Place<'_>) -> Option<Is> {
         "|" if parent == "or_pattern" => Is::OrBar,
         "&" if parent.starts_with("reference_") || parent == "self_parameter" => Is::Reference,
         "*" if parent == "unary_expression" => Is::Dereference,
-        "!" | "&&" | "||" if of_values => Is::Logic,
+        "!" | "&&" | "||" if of_values || parent == "let_chain" => Is::Logic,
         "==" | "!=" | "<" | ">" | "<=" | ">=" if of_values => Is::Compare,
         "+" | "-" | "*" | "/" | "%" if of_values => Is::Arithmetic,
         "&" | "|" | "^" | "<<" | ">>" if of_values => Is::Bits,
@@ -293,14 +294,21 @@ fn name(place: &Place<'_>) -> Option<Is> {
         // Declared without bounds in older grammars.
         "type_identifier" if parent == "type_parameters" => Some(Is::TypeParameterName),
         "type_identifier" => Some(Is::TypeUse),
-        "field_identifier" => Some(match parent {
-            "field_declaration" => Is::FieldName,
-            "field_expression" if is_called(place) => Is::MethodCall,
-            "field_expression" => Is::FieldAccess,
-            _ => Is::InitializedField,
-        }),
-        "shorthand_field_identifier" => Some(Is::InitializedField),
-        "identifier" => identifier(place, parent, is_name),
+        "field_identifier" => match parent {
+            "field_declaration" => Some(Is::FieldName),
+            "field_expression" if is_called(place) => Some(Is::MethodCall),
+            "field_expression" => Some(Is::FieldAccess),
+            "field_initializer" => Some(Is::InitializedField),
+            _ => None,
+        },
+        // `x` in the pattern `P { x }`.
+        "shorthand_field_identifier" => bound(place),
+        "identifier" => match place.text_of(place.node) {
+            "Self" => Some(Is::SelfType),
+            // The grammar has names where macros are called with these words.
+            word if parent.starts_with("token_") => keyword(word),
+            _ => identifier(place, parent, is_name),
+        },
         _ => None,
     }
 }
@@ -324,6 +332,7 @@ fn identifier(place: &Place<'_>, parent: &str, is_name: bool) -> Option<Is> {
         "const_item" | "static_item" if is_name => Is::ConstantName,
         "const_parameter" if is_name => Is::TypeParameterName,
         "macro_invocation" => Is::MacroCall,
+        "shorthand_field_initializer" => Is::InitializedField,
         "closure_parameters" => Is::ParameterName,
         "call_expression" if place.field == Some("function") => Is::FunctionCall,
         "generic_function"
@@ -332,12 +341,18 @@ fn identifier(place: &Place<'_>, parent: &str, is_name: bool) -> Option<Is> {
             Is::FunctionCall
         }
         "scoped_identifier" if is_name && is_called(place) => Is::FunctionCall,
-        "scoped_identifier" | "scoped_type_identifier" if place.field == Some("path") => {
+        "scoped_identifier" | "scoped_type_identifier" if is_before_others(place) => {
             Is::PathSegment
         }
+        "scoped_use_list" | "use_wildcard" => Is::PathSegment,
         // A macro of a path, `std::println!`; a name of a path otherwise.
         "scoped_identifier" if place.kind_above(1) == "macro_invocation" => Is::MacroCall,
-        "label" | "metavariable" | "attribute" | "token_tree" => return None,
+        "label"
+        | "lifetime"
+        | "metavariable"
+        | "attribute"
+        | "macro_definition"
+        | "extern_crate_declaration" => return None,
         _ if within(place, &["use_declaration", "attribute_item", "inner_attribute_item"]) => {
             return None;
         }
@@ -345,8 +360,18 @@ fn identifier(place: &Place<'_>, parent: &str, is_name: bool) -> Option<Is> {
     })
 }
 
+/// Whether a name of a path stands before `::`: the first, and all but the last of those after it.
+fn is_before_others(place: &Place<'_>) -> bool {
+    let path = Some("path");
+    place.field == path || place.at(0).is_some_and(|whole| whole.field == path)
+}
+
 /// What binds a name of a pattern.
 fn bound(place: &Place<'_>) -> Option<Is> {
+    // A constant or a variant, as `None`, that is compared with.
+    if place.text_of(place.node).starts_with(char::is_uppercase) {
+        return None;
+    }
     let is_pattern = |kind: &str| kind.ends_with("_pattern") && kind != "match_pattern";
     let mut levels = 0;
     let mut field = place.field;
@@ -373,12 +398,20 @@ fn within(place: &Place<'_>, kinds: &[&str]) -> bool {
     place.above.iter().any(|above| kinds.contains(&above.node.kind()))
 }
 
+/// Whether what a parent calls its type is what a pattern takes apart, a turbofish, or a fragment of a macro.
+fn is_taken_apart(place: &Place<'_>) -> bool {
+    let parent = place.kind_above(0);
+    parent.ends_with("_pattern")
+        || parent == "generic_type_with_turbofish"
+        || (parent == "generic_type" && place.kind_above(1) == "scoped_identifier")
+}
+
 /// What all that lies in a node lies in.
 fn context(place: &Place<'_>, add: &mut impl FnMut(Is)) {
     let node = place.node;
     let kind = node.kind();
     match place.field {
-        Some("type") => add(Is::InType),
+        Some("type") if !is_taken_apart(place) => add(Is::InType),
         Some("return_type") => {
             add(Is::InType);
             add(Is::InReturnType);
@@ -451,15 +484,25 @@ fn is_test(node: Node<'_>, place: &Place<'_>) -> bool {
     while let Some(own) = before {
         let text = place.text_of(own);
         match own.kind() {
-            "attribute_item" if text.ends_with("test]") || text.contains("cfg(test)") => {
-                return true;
-            }
+            "attribute_item" if is_of_tests(text) => return true,
             "attribute_item" | "line_comment" | "block_comment" => {}
             _ => return false,
         }
         before = own.prev_named_sibling();
     }
     false
+}
+
+/// Whether an attribute makes an item one of tests: `#[test]`, `#[tokio::test(…)]`, `#[cfg(test)]`, `#[cfg(all(test, …))]`.
+fn is_of_tests(attribute: &str) -> bool {
+    let inside = attribute.trim_start_matches("#[").trim_end_matches(']');
+    let (name, arguments) = inside.split_once('(').unwrap_or((inside, ""));
+    let name = name.trim();
+    if name == "cfg" {
+        let mut words = arguments.split(|c: char| !c.is_alphanumeric() && c != '_');
+        return !arguments.contains("not(test") && words.any(|word| word == "test");
+    }
+    name == "test" || name.ends_with("::test")
 }
 
 /// Whether a node is between braces.
@@ -471,7 +514,9 @@ fn is_braced(node: Node<'_>, place: &Place<'_>) -> bool {
         | "enum_variant_list"
         | "match_block"
         | "field_initializer_list"
-        | "use_list" => true,
+        | "use_list"
+        | "struct_pattern"
+        | "macro_definition" => true,
         "token_tree" => place.text_of(node).starts_with('{'),
         _ => false,
     }
@@ -579,6 +624,7 @@ mod tests { #[test] fn works() { assert_eq!(1, 1); } }
             ("\\n", 0, &["escape sequence", "string"]),
             ("|x", 0, &["bar of a closure", "name of a parameter", "in a closure"]),
             ("left", 2, &["initialised field", "in a struct's value", "in arguments"]),
+            ("right", 2, &["initialised field", "in a struct's value"]),
             ("value", 0, &["accessed field"]),
             ("works", 0, &["name of a function", "in a test"]),
             ("1, ", 0, &["integer", ",", "in a test", "in a macro's arguments"]),
@@ -600,6 +646,45 @@ mod tests { #[test] fn works() { assert_eq!(1, 1); } }
             let found = concepts(DOCUMENT, text, n);
             assert!(!found.contains(&not), "`{text}` is `{not}`: {found:?}");
         }
+    }
+
+    #[test]
+    fn names_keywords_and_literals_are_one_thing_each() {
+        let one = "fn f() { let P { x, y: z } = std::fs::read(q); match Self::new(u8::MAX) { None => r, \
+                   Some(t) if a::B == t => 'l: loop { break 'l; }, } }\nmatches!(x, else in pub);\n\
+                   #[tokio::test(flavor = \"x\")]\nasync fn g() {}\n#[cfg(not(test))]\nmod h {}\nuse a::b::{c, D};\n";
+        for (text, n, expected) in [
+            ("x", 0, &["name bound by let"][..]),
+            ("y", 0, &[]),
+            ("z", 0, &["name bound by let"]),
+            ("std", 0, &["segment of a path"]),
+            ("fs", 0, &["segment of a path"]),
+            ("read", 0, &["called function"]),
+            ("q", 0, &["variable"]),
+            ("Self", 0, &["Self"]),
+            ("new", 0, &["called function"]),
+            ("None", 0, &["variable"]),
+            ("r,", 0, &["variable"]),
+            ("Some", 0, &["variable"]),
+            ("(t", 0, &["name bound by a pattern"]),
+            ("a::", 0, &["segment of a path"]),
+            ("'l", 1, &[]),
+            ("else", 0, &["else"]),
+            ("in ", 0, &["in"]),
+            ("pub", 0, &["pub"]),
+            ("b::", 0, &["segment of a path"]),
+        ] {
+            let kinds = ["keywords", "names", "literals"];
+            let is_kind = |name: &&str| {
+                let own = CONCEPTS.iter().find(|concept| concept.name == *name).unwrap();
+                kinds.contains(&own.group)
+            };
+            let found: Vec<&str> = concepts(one, text, n).into_iter().filter(is_kind).collect();
+            assert_eq!(found, expected, "`{text}`");
+        }
+        assert!(concepts(one, "g()", 0).contains(&"in a test"));
+        assert!(!concepts(one, "h {", 0).contains(&"in a test"));
+        assert!(!concepts(one, "Some", 0).contains(&"in a type"));
     }
 
     #[test]

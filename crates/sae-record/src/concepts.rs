@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 /// A unit is a good guess at a concept above this F1.
 pub const GOOD: f64 = 0.8;
+/// A concept is split into units that each are right on this share of its tokens at least.
+pub const PART: f64 = 0.05;
+/// Documents of the second half that a concept stands in, at least, for it to count: otherwise resamples of them lack it.
+pub const FEWEST: usize = 5;
 /// Tokens of either half that have a concept, at least, for it to count: of a rare one, F1 is chance.
 pub const LEAST: u64 = 50;
 
@@ -63,7 +67,8 @@ impl ConceptText {
     /// Whether it is frequent enough to count.
     pub fn counts(&self) -> bool {
         let second: u64 = self.positives.iter().map(|&n| u64::from(n)).sum();
-        self.chosen_on >= LEAST && second >= LEAST
+        let documents = self.positives.iter().filter(|n| **n > 0).count();
+        self.chosen_on >= LEAST && second >= LEAST && documents >= FEWEST
     }
 }
 
@@ -75,12 +80,13 @@ pub struct UnitConcepts {
     pub units: u64,
     /// Units that were active on a token of the first half.
     pub active: u64,
-    /// Units whose best concept, by F1 on the first half, they tell with an F1 above [`GOOD`] on the second.
+    /// Units whose best concept, by F1 on the first half, they tell with an F1 above [`GOOD`] on the second; of concepts that at most
+    /// half of the tokens have.
     pub good: u64,
     /// The best unit of every concept, in the order of [`LabelledText::concepts`]; none where none was active on it.
     pub best: Vec<Option<BestUnit>>,
-    /// Of every concept, the units whose best concept it is, and whose guesses are right with a precision above [`GOOD`] on the
-    /// second half: into how many it is split.
+    /// Of every concept, the units whose best concept it is, and whose guesses have a precision above [`GOOD`] and a recall of
+    /// [`PART`] or more on the second half: into how many it is split.
     pub split: Vec<u32>,
 }
 
@@ -149,9 +155,13 @@ mod tests {
         let text = LabelledText {
             language: "rust".to_owned(),
             tokens: [1000, 1000],
-            documents: [2, 2],
-            // The last is too rare.
-            concepts: vec![concept(&[40, 20]), concept(&[50, 50]), concept(&[3, 0])],
+            documents: [5, 5],
+            // The last stands in a single document.
+            concepts: vec![
+                concept(&[36, 20, 1, 1, 2]),
+                concept(&[50, 47, 1, 1, 1]),
+                concept(&[300, 0, 0, 0, 0]),
+            ],
         };
         let best = |guesses: &[u32], hits: &[u32]| {
             Some(BestUnit {

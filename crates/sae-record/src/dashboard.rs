@@ -121,7 +121,8 @@ impl Dashboard {
         let files = Files::of(folder);
         let cards = features::read(&files.features)?;
         let vocabulary = read_json(&files.vocabulary, LONGEST)?;
-        let explanations = Explanations::load(folder, &gathered.of)?;
+        // A dashboard is one without them, too.
+        let explanations = Explanations::load(folder, &gathered.of).unwrap_or_default();
         Ok(Some(Self { folder: folder.to_owned(), gathered, cards, vocabulary, explanations }))
     }
 

@@ -39,10 +39,7 @@ pub(crate) fn check_folder(spec: &RunSpec) -> Result<(), TrainError> {
         let pair = (resolved(&found, may_move), resolved(wanted, may_move));
         differences(&pair.0, &pair.1).map_err(TrainError::file("compare with", &path))
     };
-    if may_move && between(true)?.is_empty() {
-        return Ok(());
-    }
-    match between(false)? {
+    match between(may_move)? {
         same if same.is_empty() => Ok(()),
         other => Err(TrainError::OtherRun {
             path: spec.folder.path().to_owned(),

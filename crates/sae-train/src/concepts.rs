@@ -19,6 +19,7 @@ use sae_record::summary::Summary;
 use sae_splice::{Member, SplicedModel};
 use tch::{Device, Kind, Tensor};
 
+use crate::dashboards::check_inputs;
 use crate::evaluate::member;
 use crate::measure::{Of, of_model, of_one_model, of_run};
 use crate::progress::{Event, Observer, Phase};
@@ -26,7 +27,7 @@ use crate::setup::Setup;
 use crate::{RunSpec, Sources, TrainError};
 
 /// Raised when what is measured changes, so that an old measurement is made anew.
-const DEFINITIONS: &str = "1";
+const DEFINITIONS: &str = "2";
 /// Decides the random directions.
 const SEED: u64 = 0;
 /// Random directions, at most.
@@ -69,6 +70,7 @@ pub fn measure_concepts(
     let mut of = of_model(&first.config, inputs.as_ref(), &Sources::default())?;
     of.insert("concepts".to_owned(), format!("{} of {}", DEFINITIONS, concepts.language));
     of.insert("tokens".to_owned(), tokens.to_string());
+    of.insert("bos".to_owned(), first.config.data.bos.to_string());
     let mut open = Vec::new();
     for run in &same {
         let of = of_run(&of, &run.folder, &run.config)?;
@@ -78,8 +80,16 @@ pub fn measure_concepts(
     }
     let sites: BTreeSet<Site> =
         same.iter().flat_map(|run| run.config.sae.sites.iter().copied()).collect();
+    // As many as the largest dictionary has, whichever runs are measured now.
+    let largest = |run: &&RunSpec| {
+        let summary = Summary::load(&run.folder.summary()).ok()?;
+        summary.n_features.values().copied().max()
+    };
+    let random = same.iter().filter_map(largest).max().unwrap_or(0).min(MOST_RANDOM);
+    let mut of_sites = of.clone();
+    of_sites.insert("random".to_owned(), random.to_string());
     let is_missing =
-        |site: &Site| !is_measured::<SiteConcepts>(&layout::concepts(sweep, *site), &of);
+        |site: &Site| !is_measured::<SiteConcepts>(&layout::concepts(sweep, *site), &of_sites);
     let missing: Vec<Site> = sites.into_iter().filter(is_missing).collect();
     if open.is_empty() && missing.is_empty() {
         return Ok(());
@@ -87,6 +97,9 @@ pub fn measure_concepts(
     let config = &first.config;
     let setup = Setup::model_only(config, device)?;
     let shards = setup.evaluation_data(config)?;
+    if let Some(inputs) = &inputs {
+        check_inputs(first, inputs, &setup, &shards)?;
+    }
     let tokenizer = setup.tokenizer(&shards)?.ok_or_else(|| {
         TrainError::Data(DataError::Annotation(format!(
             "{} holds token ids, expected text: what a token is, a parser says of its document",
@@ -105,63 +118,42 @@ pub fn measure_concepts(
     }
     let text = Text { config, setup: &setup, shards: &shards, tokenizer: &tokenizer };
     let mut pass = Pass::over(&text, concepts, tokens, observer)?;
-    // What random directions are as many as.
-    let most = members.iter().flat_map(Member::dictionaries).map(|it| it.dictionary.n_features());
-    let random = (most.max().unwrap_or(0) as u64).min(MOST_RANDOM) as usize;
     let own: Vec<&RunSpec> = measured.iter().map(|(run, _)| *run).collect();
-    let mut groups = groups(&own, tokens);
-    if groups.is_empty() {
-        groups.push(0..0);
-    }
-    for (place, group) in groups.into_iter().enumerate() {
-        let sites = if place == 0 { missing.as_slice() } else { &[] };
+    for group in groups(&own, tokens) {
         let own: Vec<&Member> = members[group.clone()].iter().collect();
-        let found = pass.gather(&own, sites, observer)?;
-        let steps = (own.len() + 4 * sites.len()) as u64;
-        observer.notice(Event::began(Phase::ScoreConcepts, steps, 0));
-        let mut done = 0;
-        let mut advance = |observer: &mut dyn Observer| {
-            done += 1;
-            observer.notice(Event::advanced(done));
-            if observer.interrupted() { Err(TrainError::InterruptedEvaluation) } else { Ok(()) }
-        };
-        let tokens = &pass.tokens;
-        for (units, (run, of)) in found.features.into_iter().zip(&measured[group]) {
+        let found = pass.gather(&own, None, observer)?;
+        observer.notice(Event::began(Phase::ScoreConcepts, own.len() as u64, 0));
+        for (done, (units, (run, of))) in
+            found.features.into_iter().zip(&measured[group]).enumerate()
+        {
             let sites = run.config.sae.sites.iter().copied();
             let values: RunConcepts = sites
                 .zip(units)
-                .map(|(site, units)| (site, score(&units, tokens, &pass.text)))
+                .map(|(site, units)| (site, score(&units, &pass.tokens, &pass.text)))
                 .collect();
             Measured { of: of.clone(), values }.save(&run.folder.concepts())?;
-            advance(observer)?;
-        }
-        for (site, activations, neurons) in found.sites {
-            let width = setup.model.model().config().width(site.kind);
-            let directions = Directions::new(activations, width);
-            let mut baselines: BTreeMap<String, UnitConcepts> = BTreeMap::new();
-            let mut add = |name: &str, found: UnitConcepts| {
-                baselines.insert(name.to_owned(), found);
-            };
-            add("dimensions", score(&directions.basis(), tokens, &pass.text));
-            advance(observer)?;
-            add("principal directions", score(&directions.principal()?, tokens, &pass.text));
-            advance(observer)?;
-            add("random directions", score(&directions.random(random, SEED), tokens, &pass.text));
-            advance(observer)?;
-            if let Some(neurons) = neurons {
-                add("neurons", score(&neurons, tokens, &pass.text));
-            }
-            advance(observer)?;
-            let path = layout::concepts(sweep, site);
-            let values = SiteConcepts { text: pass.text.clone(), baselines };
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).map_err(TrainError::file("create", folder))?;
-            }
-            Measured { of: of.clone(), values }.save(&path)?;
+            advance(observer, done as u64 + 1)?;
         }
         observer.notice(Event::Ended);
     }
+    // One after the other: activations take much room.
+    for site in missing {
+        let found = pass.gather(&[], Some(site), observer)?;
+        let width = setup.model.model().config().width(site.kind);
+        let baselines = pass.baselines(found, width, random as usize, observer)?;
+        let path = layout::concepts(sweep, site);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(TrainError::file("create", folder))?;
+        }
+        let values = SiteConcepts { text: pass.text.clone(), baselines };
+        Measured { of: of_sites.clone(), values }.save(&path)?;
+    }
     Ok(())
+}
+
+fn advance(observer: &mut dyn Observer, done: u64) -> Result<(), TrainError> {
+    observer.notice(Event::advanced(done));
+    if observer.interrupted() { Err(TrainError::InterruptedEvaluation) } else { Ok(()) }
 }
 
 /// Whether the same was measured before.
@@ -213,8 +205,10 @@ struct Pass<'a> {
 struct Gathered {
     /// Of every member, dictionary by dictionary.
     features: Vec<Vec<FeatureUnits>>,
-    /// The activations at sites, and of the neurons before them.
-    sites: Vec<(Site, Vec<f32>, Option<FeatureUnits>)>,
+    /// The activations at the site, if there is one, a token's together.
+    activations: Vec<f32>,
+    /// The neurons before it.
+    neurons: Option<FeatureUnits>,
 }
 
 impl<'a> Pass<'a> {
@@ -273,11 +267,11 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// What dictionaries and sites are active on.
+    /// What dictionaries are active on, and what there is at a site.
     fn gather(
         &mut self,
         members: &[&Member],
-        sites: &[Site],
+        site: Option<Site>,
         observer: &mut dyn Observer,
     ) -> Result<Gathered, TrainError> {
         let config = self.model.model().config();
@@ -285,17 +279,13 @@ impl<'a> Pass<'a> {
             let dictionaries = member.dictionaries().iter();
             dictionaries.map(|placed| FeatureUnits::new(placed.dictionary.n_features())).collect()
         };
-        let mut features: Vec<Vec<FeatureUnits>> = members.iter().map(own).collect();
-        let mut at_sites: Vec<(Site, Vec<f32>, Option<FeatureUnits>)> = sites
-            .iter()
-            .map(|&site| {
-                let neurons =
-                    neurons_before(site).map(|site| FeatureUnits::new(config.width(site.kind)));
-                (site, Vec::new(), neurons)
-            })
-            .collect();
-        let wanted: BTreeSet<Site> =
-            sites.iter().flat_map(|&site| [Some(site), neurons_before(site)]).flatten().collect();
+        let before = site.and_then(neurons_before);
+        let mut found = Gathered {
+            features: members.iter().map(own).collect(),
+            activations: Vec::new(),
+            neurons: before.map(|site| FeatureUnits::new(config.width(site.kind))),
+        };
+        let wanted: BTreeSet<Site> = site.into_iter().chain(before).collect();
         let length = self.windows.first().map_or(1, Vec::len);
         observer.notice(Event::began(Phase::Features, self.windows.len() as u64, length as u64));
         let mut done = 0;
@@ -303,27 +293,50 @@ impl<'a> Pass<'a> {
             let ids = Tensor::f_from_slice(&batch.concat())?
                 .f_view([-1, length as i64])?
                 .f_to_device(self.model.model().device())?;
-            for_each_code(self.model, members, &ids, |member, dictionary, codes| {
-                features[member][dictionary].add(&SparseCodes::of(codes)?);
-                Ok(())
-            })?;
-            if !wanted.is_empty() {
+            if !members.is_empty() {
+                for_each_code(self.model, members, &ids, |member, dictionary, codes| {
+                    found.features[member][dictionary].add(&SparseCodes::of(codes)?);
+                    Ok(())
+                })?;
+            }
+            if let Some(site) = site {
                 let clean = self.model.clean_pass(&ids, &wanted, false)?;
-                for (site, activations, neurons) in &mut at_sites {
-                    activations.extend(numbers(clean.activation(*site)?)?);
-                    if let (Some(neurons), Some(site)) = (neurons, neurons_before(*site)) {
-                        neurons.add(&SparseCodes::of(clean.activation(site)?)?);
-                    }
+                found.activations.extend(numbers(clean.activation(site)?)?);
+                if let (Some(neurons), Some(before)) = (&mut found.neurons, before) {
+                    neurons.add(&SparseCodes::of(clean.activation(before)?)?);
                 }
             }
             done += batch.len() as u64;
-            observer.notice(Event::advanced(done));
-            if observer.interrupted() {
-                return Err(TrainError::InterruptedEvaluation);
-            }
+            advance(observer, done)?;
         }
         observer.notice(Event::Ended);
-        Ok(Gathered { features, sites: at_sites })
+        Ok(found)
+    }
+
+    /// What other directions at a site tell, by name.
+    fn baselines(
+        &self,
+        found: Gathered,
+        width: usize,
+        random: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<BTreeMap<String, UnitConcepts>, TrainError> {
+        let (tokens, text) = (&self.tokens, &self.text);
+        let directions = Directions::new(found.activations, width);
+        observer.notice(Event::began(Phase::ScoreConcepts, 4, 0));
+        let mut baselines = BTreeMap::new();
+        let mut add = |name: &str, found: UnitConcepts| {
+            baselines.insert(name.to_owned(), found);
+            advance(observer, baselines.len() as u64)
+        };
+        add("dimensions", score(&directions.basis(), tokens, text))?;
+        add("principal directions", score(&directions.principal()?, tokens, text))?;
+        add("random directions", score(&directions.random(random, SEED), tokens, text))?;
+        if let Some(neurons) = found.neurons {
+            add("neurons", score(&neurons, tokens, text))?;
+        }
+        observer.notice(Event::Ended);
+        Ok(baselines)
     }
 }
 

@@ -154,7 +154,9 @@ impl Passes {
         let config = &first.config;
         let setup = Setup::model_only(config, self.device)?;
         let shards = setup.evaluation_data(config)?;
-        self.check(first, &setup, &shards)?;
+        if let Some(inputs) = &self.inputs {
+            check_inputs(first, inputs, &setup, &shards)?;
+        }
         let (mut open, mut members) = (Vec::new(), Vec::new());
         for (run, of) in group {
             match member(&run.config, run.folder.path(), &setup, self.device) {
@@ -195,21 +197,25 @@ impl Passes {
         }
         Ok(())
     }
+}
 
-    /// Refuses to look at features on something else than the runs were computed from.
-    fn check(&self, run: &RunSpec, setup: &Setup, shards: &ShardSet) -> Result<(), TrainError> {
-        let Some(inputs) = &self.inputs else { return Ok(()) };
-        let config = &run.config;
-        let evaluation = shards.fingerprint(setup.tokenizer(shards)?.as_ref())?;
-        let (what, place) = if inputs.model != setup.model_fingerprint() {
-            ("model", config.model.path.to_string())
-        } else if inputs.evaluation != evaluation {
-            ("evaluation data", config.eval.data.to_string())
-        } else {
-            return Ok(());
-        };
-        Err(TrainError::OtherInputs { path: run.folder.path().to_owned(), what, place })
-    }
+/// Refuses to look at features on something else than the runs were computed from.
+pub(crate) fn check_inputs(
+    run: &RunSpec,
+    inputs: &Inputs,
+    setup: &Setup,
+    shards: &ShardSet,
+) -> Result<(), TrainError> {
+    let config = &run.config;
+    let evaluation = shards.fingerprint(setup.tokenizer(shards)?.as_ref())?;
+    let (what, place) = if inputs.model != setup.model_fingerprint() {
+        ("model", config.model.path.to_string())
+    } else if inputs.evaluation != evaluation {
+        ("evaluation data", config.eval.data.to_string())
+    } else {
+        return Ok(());
+    };
+    Err(TrainError::OtherInputs { path: run.folder.path().to_owned(), what, place })
 }
 
 /// What the features of every dictionary of these members are active on, on the first tokens of the evaluation data: one pass.

@@ -91,6 +91,8 @@ function promptBox(about, open) {
       for (const dictionary of about.dictionaries.filter((own) => own.run === run)) {
         tokens.set(dictionary.site, new Map((await rowsOf(dictionary)).map((row) => [row.feature, row.tokens])));
       }
+      // Another run was turned to meanwhile.
+      if (byId("run").value !== run) return;
       byId("said").textContent = answer.was_cut ? "The beginning was left out: the text is longer than the context." : "";
       drawAnswer(answer, run);
     } catch (error) {

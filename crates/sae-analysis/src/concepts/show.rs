@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sae_config::Site;
-use sae_record::concepts::{GOOD, LEAST};
+use sae_record::concepts::{FEWEST, GOOD, LEAST, PART};
 
 use super::{
     ConceptEvidence, Coverage, CoverageDifference, RunCoverage, SiteConceptEvidence, figure, find,
@@ -70,10 +70,11 @@ impl Subject for ConceptEvidence {
             "Interpretability without a judge: a parser of {} says of every token of the evaluation data which concepts it has \
              (which keyword, the name of a function, within a match arm, …). Of each concept the feature, with a threshold on \
              its activation, whose guess has the greatest F1 on {} tokens of {} documents is measured on {} tokens of {} others. \
-             Coverage is the mean of these F1 over the {} concepts with {LEAST} tokens or more in both halves. A concept is split \
-             into the features whose best concept it is and that are right with a precision above {GOOD}. Intervals are over \
+             Coverage is the mean of these F1 over the {} concepts with {LEAST} tokens or more in both halves and {FEWEST} documents or more \
+             in the second. A concept is split into the features whose best concept it is, with a precision above {GOOD} and a recall \
+             of {PART} or more. Intervals are over \
              documents. For comparison the same of the dimensions of the residual stream and its principal directions, both ways, \
-             of the neurons of the MLP before, and of as many random directions as there are features.",
+             of the neurons of the MLP before, and of random directions, as many as the largest dictionary has features, 4 096 at most.",
             at.language,
             thousands(at.tokens[0]),
             at.documents[0],

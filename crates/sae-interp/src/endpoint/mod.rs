@@ -106,8 +106,8 @@ pub enum AskError {
     /// The model refuses to answer.
     #[error("the model refuses: {0}")]
     Refused(String),
-    /// The answer is empty.
-    #[error("the answer is empty (finish_reason {finish}){}", if *has_reasoned {
+    /// The answer is empty, or cut off.
+    #[error("the answer is empty or cut off (finish_reason {finish}){}", if *has_reasoned {
         ": its tokens went into reasoning; give more with --max-tokens"
     } else {
         ""
@@ -240,6 +240,8 @@ impl Endpoint {
     }
 
     fn key_of(&self, question: &Question) -> String {
+        // However long an answer may be, a whole one is the same.
+        let question = Question { max_tokens: 0, ..question.clone() };
         let asked = json!([self.url, self.options.model, self.options.seed, question]);
         sae_config::fingerprint::Fingerprint::new().text(&asked).finish()
     }

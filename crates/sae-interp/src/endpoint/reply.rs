@@ -59,7 +59,9 @@ pub(super) fn answer(value: &Value, url: &str) -> Result<Answer, AskError> {
         return Err(AskError::Refused("its filter of contents".to_owned()));
     }
     let text = content(&message["content"]);
-    if text.trim().is_empty() {
+    // What a model has thought aloud is not its answer; and an answer that is cut off is none.
+    let text = text.rsplit_once("</think>").map_or(text.as_str(), |(_, after)| after).to_owned();
+    if text.trim().is_empty() || finish == "length" {
         let has_reasoned = ["reasoning_content", "reasoning"]
             .iter()
             .any(|key| message[*key].as_str().is_some_and(|text| !text.is_empty()));
@@ -96,11 +98,11 @@ fn content(value: &Value) -> String {
     }
 }
 
-/// The JSON object of a text: the text itself, or what stands in it between other words or in a block of code. Of several, the last:
-/// what comes before is thought aloud.
-pub fn object_in(text: &str) -> Option<Map<String, Value>> {
+/// The JSON object of a text that has a field: the text itself, or what stands in it between other words or in a block of code. Of
+/// several, the last: what comes before is thought aloud.
+pub fn object_in(text: &str, field: &str) -> Option<Map<String, Value>> {
     let parse = |text: &str| match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Some(object),
+        Ok(Value::Object(object)) if object.contains_key(field) => Some(object),
         _ => None,
     };
     if let Some(object) = parse(text.trim()) {
@@ -115,7 +117,9 @@ pub fn object_in(text: &str) -> Option<Map<String, Value>> {
         }
         // The first value that begins there, whatever follows.
         let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
-        if let Some(Ok(Value::Object(object))) = values.next() {
+        if let Some(Ok(Value::Object(object))) = values.next()
+            && object.contains_key(field)
+        {
             next = start + values.byte_offset();
             found = Some(object);
         }
@@ -135,12 +139,12 @@ mod tests {
         for text in [
             r#"{"a": {"b": [1, "}"]}}"#,
             "Sure!\n```json\n{\"a\": {\"b\": [1, \"}\"]}}\n```\nAnything else?",
-            r#"I think {x} of {"first": 1}; no: {"a": {"b": [1, "}"]}}"#,
+            r#"I think {x} of {"first": 1}; no: {"a": {"b": [1, "}"]}} as in if a {}"#,
         ] {
-            assert_eq!(object_in(text).map(Value::Object), Some(expected.clone()), "{text}");
+            assert_eq!(object_in(text, "a").map(Value::Object), Some(expected.clone()), "{text}");
         }
         for text in ["", "no", "[1]", "{\"a\": ", "{{{{"] {
-            assert!(object_in(text).is_none(), "{text}");
+            assert!(object_in(text, "a").is_none(), "{text}");
         }
     }
 
@@ -156,6 +160,10 @@ mod tests {
         let filtered =
             of(json!({ "message": { "content": "" }, "finish_reason": "content_filter" }));
         assert!(matches!(filtered, Err(AskError::Refused(_))));
+        let thought = of(json!({ "message": { "content": "<think>Hm.</think>\nyes" } })).unwrap();
+        assert_eq!(thought.text.trim(), "yes");
+        let cut = json!({ "message": { "content": "{\"a\": \"b" }, "finish_reason": "length" });
+        assert!(matches!(of(cut), Err(AskError::Empty { .. })));
         let reasoned = json!({ "content": "", "reasoning_content": "Hm." });
         let empty = of(json!({ "message": reasoned, "finish_reason": "length" })).unwrap_err();
         assert!(empty.to_string().contains("--max-tokens") && !empty.is_of_endpoint());
