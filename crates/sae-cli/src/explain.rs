@@ -43,9 +43,9 @@ pub(crate) struct Judge {
     /// The model's name there
     #[arg(long, value_name = "NAME")]
     model: String,
-    /// The environment variable that holds the key, where one is needed
-    #[arg(long, value_name = "VARIABLE", default_value = "OPENAI_API_KEY")]
-    key_from: String,
+    /// The environment variable that holds the key [default: for api.openai.com OPENAI_API_KEY, elsewhere none is sent]
+    #[arg(long, value_name = "VARIABLE")]
+    key_from: Option<String>,
     /// Questions at a time
     #[arg(long, value_name = "N", default_value = "4")]
     concurrency: std::num::NonZeroUsize,
@@ -71,7 +71,11 @@ pub(crate) struct Judge {
 
 impl Judge {
     fn endpoint(&self, folder: &Path) -> Endpoint {
-        let key = std::env::var(&self.key_from).ok().filter(|key| !key.is_empty());
+        // A key that is for one place is not shown to another.
+        let is_openai = self.base_url.starts_with("https://api.openai.com/");
+        let own = is_openai.then_some("OPENAI_API_KEY");
+        let key = self.key_from.as_deref().or(own).and_then(|name| std::env::var(name).ok());
+        let key = key.filter(|key| !key.is_empty());
         let answers = self.answers.clone().unwrap_or_else(|| folder.join("answers"));
         Endpoint::new(EndpointOptions {
             key,

@@ -52,6 +52,7 @@ fn features_are_explained_by_what_half_of_the_documents_show() {
     });
     let explain = |more: &[&str]| {
         let all = ["explain", "run", "--base-url", &url, "--model", "judge", "--concurrency", "1"];
+        // The key of another place is in the environment.
         sae_with(&[&all[..], more].concat(), at, &[("OPENAI_API_KEY", "sk-secret")])
     };
     fails(&explain(&[]), &["no run that is looked at has dashboards", "`sae features run`"]);
@@ -89,7 +90,8 @@ fn features_are_explained_by_what_half_of_the_documents_show() {
         };
         assert!(own.documents.iter().all(is_shown));
     }
-    let (_, asked) = requests.lock().unwrap()[2].clone();
+    let (head, asked) = requests.lock().unwrap()[2].clone();
+    assert!(!head.contains("authorization"), "{head}");
     let text = asked["messages"][1]["content"].as_str().unwrap();
     says(text, &["Windows in which it is most active", "«", "»", "makes likelier to come next"]);
     // Asked once; what is asked further joins what there is.
@@ -98,10 +100,13 @@ fn features_are_explained_by_what_half_of_the_documents_show() {
     assert_eq!(requests.lock().unwrap().len(), asked + 1, "the refusal alone is asked again");
     let known: Vec<u32> = found.features.keys().copied().collect();
     let card = dashboard.cards.iter().find(|card| !known.contains(&card.feature)).unwrap();
-    let further = explain(&["--feature", &card.feature.to_string()]);
+    let further =
+        explain(&["--feature", &card.feature.to_string(), "--key-from", "OPENAI_API_KEY"]);
     succeeds(&further);
     let dashboard = Dashboard::load(&folder).unwrap().unwrap();
     assert_eq!(dashboard.explanations.as_ref().unwrap().features.len(), 6);
+    let (head, _) = requests.lock().unwrap().last().unwrap().clone();
+    assert!(head.contains("authorization: bearer sk-secret"), "{head}");
     // The report's cards have them.
     succeeds(&sae(&["analyze", "run", "--no-activations"], at));
     let page = std::fs::read_to_string(at.join("run/report.html")).unwrap();

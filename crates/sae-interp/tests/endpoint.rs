@@ -77,6 +77,32 @@ fn an_endpoint_is_asked_for_a_form_that_it_takes() {
 }
 
 #[test]
+fn an_endpoint_is_asked_as_it_wants_to_be() {
+    let (url, requests) = server(|_, asked| {
+        if asked.get("max_tokens").is_some() {
+            return (400, "", "use max_completion_tokens instead".to_owned());
+        }
+        if asked.get("temperature").is_some() {
+            return (400, "", "'temperature' does not support 0".to_owned());
+        }
+        said("as you like")
+    });
+    let endpoint = Endpoint::new(options(&url));
+    assert_eq!(endpoint.ask(&question("a"), GO_ON).unwrap().text, "as you like");
+    endpoint.ask(&question("b"), GO_ON).unwrap();
+    let requests = requests.lock().unwrap();
+    assert_eq!(requests.len(), 4);
+    assert_eq!(requests[3].1["max_completion_tokens"], 50);
+    assert_eq!(requests[3].1["response_format"]["type"], "json_schema");
+    // Where it has moved is told, and the question is not sent there.
+    let (url, requests) =
+        server(|_, _| (307, "location: http://127.0.0.1:1/v2\r\n", String::new()));
+    let error = Endpoint::new(options(&url)).ask(&question("a"), GO_ON).unwrap_err();
+    assert!(error.to_string().contains("it points to http://127.0.0.1:1/v2"), "{error}");
+    assert_eq!(requests.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn a_model_that_reasons_gets_more_tokens() {
     let (url, requests) = server(|_, asked| {
         if asked["max_tokens"].as_u64() > Some(100) {

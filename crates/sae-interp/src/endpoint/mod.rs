@@ -9,7 +9,7 @@ mod reply;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -166,6 +166,7 @@ pub struct Endpoint {
     cache: Option<Cache>,
     /// The place in [`FORMS`] of what is known to be taken.
     form: AtomicUsize,
+    dialect: Dialect,
     usage: Mutex<Usage>,
 }
 
@@ -176,11 +177,32 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
+/// What an endpoint has said that it wants otherwise, as those of models that reason.
+#[derive(Default)]
+struct Dialect {
+    /// `max_completion_tokens`, not `max_tokens`.
+    completion_tokens: AtomicBool,
+    /// No temperature but its own.
+    own_temperature: AtomicBool,
+}
+
+impl Dialect {
+    /// Learns from what an endpoint says of a request; whether there was something new.
+    fn learn(&self, said: &str) -> bool {
+        let learn =
+            |flag: &AtomicBool, word| said.contains(word) && !flag.swap(true, Ordering::SeqCst);
+        learn(&self.completion_tokens, "max_completion_tokens")
+            || learn(&self.own_temperature, "temperature")
+    }
+}
+
 /// What became of an attempt.
 enum Attempt {
     Answered(Value),
     /// It may be answered later, at this time from now where that is known.
     Passing(AskError, Option<Duration>),
+    /// The endpoint has said what it wants otherwise.
+    Otherwise,
     /// The form is not taken.
     Form(AskError),
     Failed(AskError),
@@ -192,10 +214,14 @@ impl Endpoint {
         let url = format!("{}/chat/completions", options.base_url.trim_end_matches('/'));
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            // A question that is sent on would lose its text or its key.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .timeout_global(Some(options.timeout));
         let cache = options.cache.clone().map(Cache::new);
         let agent = config.build().into();
-        Self { options, url, agent, cache, form: AtomicUsize::new(0), usage: Mutex::default() }
+        let (form, dialect) = (AtomicUsize::new(0), Dialect::default());
+        Self { options, url, agent, cache, form, dialect, usage: Mutex::default() }
     }
 
     /// The model's name.
@@ -267,6 +293,7 @@ impl Endpoint {
                     }
                     return Ok(answer);
                 }
+                Attempt::Otherwise => attempts -= 1,
                 Attempt::Form(_) if form + 1 < FORMS.len() => form += 1,
                 Attempt::Passing(error, wait) => {
                     if attempts > self.options.retries {
@@ -318,10 +345,14 @@ impl Endpoint {
                 }),
             };
         }
-        let message = self.beginning(&text);
+        let mut message = self.beginning(&text);
+        if let Some(place) = response.headers().get("location").and_then(|own| own.to_str().ok()) {
+            message = self.without_key(&format!("it points to {place}: give that as the base URL"));
+        }
         let error = AskError::Status { url: self.url.clone(), status, attempts, message };
         match status {
             408 | 409 | 425 | 429 | 500..=599 => Attempt::Passing(error, wait),
+            400 if self.dialect.learn(&text) => Attempt::Otherwise,
             // Endpoints say in many words, or in none, that they know no such format.
             400 | 415 | 422 => Attempt::Form(error),
             _ => Attempt::Failed(error),
@@ -335,10 +366,15 @@ impl Endpoint {
                 { "role": "system", "content": question.system },
                 { "role": "user", "content": question.text },
             ],
-            "temperature": 0,
             "seed": self.options.seed,
-            "max_tokens": question.max_tokens,
         });
+        let knows = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+        if !knows(&self.dialect.own_temperature) {
+            body["temperature"] = json!(0);
+        }
+        let completion = knows(&self.dialect.completion_tokens);
+        let tokens = if completion { "max_completion_tokens" } else { "max_tokens" };
+        body[tokens] = json!(question.max_tokens);
         match form {
             Form::Schema => {
                 let schema = json!({ "name": "answer", "strict": true, "schema": question.schema });
@@ -401,7 +437,7 @@ pub fn ask_all(
     notice: &mut dyn FnMut(usize),
 ) -> Result<Vec<Result<Answer, AskError>>, AskError> {
     let next = AtomicUsize::new(0);
-    let has_failed = std::sync::atomic::AtomicBool::new(false);
+    let has_failed = AtomicBool::new(false);
     let (told, answers) = std::sync::mpsc::channel();
     let mut found: Vec<Option<Result<Answer, AskError>>> = questions.iter().map(|_| None).collect();
     std::thread::scope(|scope| {
