@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use statrs::function::erf::{erfc, erfc_inv};
 
 use crate::AnalysisError;
+use crate::table::fixed;
 
 /// How an interval is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,23 @@ pub struct Estimate {
     pub interval: Option<Interval>,
     /// How the interval was computed.
     pub options: BootstrapOptions,
+}
+
+impl Estimate {
+    /// The interval for a table, with its confidence: `0.1200 to 0.1400 (95 %)`.
+    pub(crate) fn interval_text(&self) -> String {
+        let percent = self.options.confidence * 100.0;
+        self.interval.map_or_else(
+            || "–".to_owned(),
+            |found| format!("{} to {} ({percent} %)", fixed(found.low, 4), fixed(found.high, 4)),
+        )
+    }
+
+    /// The interval's ends for a finding, and what they are.
+    pub(crate) fn range(&self) -> Option<([f64; 2], String)> {
+        let percent = self.options.confidence * 100.0;
+        self.interval.map(|found| ([found.low, found.high], format!("{percent} % interval")))
+    }
 }
 
 /// A confidence interval and what it was corrected by. All numbers are finite.

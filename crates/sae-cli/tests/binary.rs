@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 
+#[path = "support/small_run.rs"]
+mod small_run;
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sae_config::SweepConfig;
+use small_run::{OF_WINDOWS, small_run};
 use support::{fails, model, sae, says, stderr, succeeds, windows};
 use tempfile::TempDir;
 
@@ -17,17 +20,7 @@ fn place() -> TempDir {
     for (name, n, step) in [("train", 200, 7), ("validation", 16, 11)] {
         windows(&place.path().join(name), n, step, 64);
     }
-    let toml = format!(
-        r#"
-        model = {{ path = {:?} }}
-        data = {{ train = "train", column = "input_ids", context_length = 16 }}
-        sae = {{ sites = ["blocks.1.hook_resid_pre"], expansion = 2 }}
-        loss = {{ sparsity = {{ coeff = 0.5 }}, kl = {{ coeff = 1.0 }} }}
-        train = {{ n_samples = 80, batch_size = 8, lr = 1e-3 }}
-        eval = {{ data = "validation", n_samples = 16, alive_tokens = 500 }}
-        "#,
-        model()
-    );
+    let toml = small_run("kl", 0, OF_WINDOWS);
     std::fs::write(place.path().join("run.toml"), toml).unwrap();
     place
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 
+#[path = "support/small_run.rs"]
+mod small_run;
 mod support;
 
 use std::fmt::Write;
@@ -11,7 +13,8 @@ use sae_record::RunFolder;
 use sae_record::activations::Measured;
 use sae_record::concepts::{RunConcepts, SiteConcepts};
 use sae_record::layout;
-use support::{fails, model, sae, says, stderr, succeeds, windows};
+use small_run::{OF_WINDOWS, small_run};
+use support::{fails, sae, says, stderr, succeeds, windows};
 use tempfile::TempDir;
 
 const SITE: &str = "blocks.1.hook_resid_pre";
@@ -28,17 +31,7 @@ fn code(file: usize) -> String {
 
 /// Text of these data sets, and a run on it.
 fn train(at: &Path, name: &str, term: &str, data: &str) {
-    let toml = format!(
-        r#"
-        model = {{ path = {:?} }}
-        data = {{ train = "train", {data}context_length = 16 }}
-        sae = {{ sites = ["{SITE}"], expansion = 2 }}
-        loss = {{ sparsity = {{ coeff = 0.5 }}, {term} = {{ coeff = 1.0 }} }}
-        train = {{ n_samples = 80, batch_size = 8, lr = 1e-3 }}
-        eval = {{ data = "validation", n_samples = 16, alive_tokens = 500 }}
-        "#,
-        model()
-    );
+    let toml = small_run(term, 0, data);
     let config = format!("{name}.toml");
     std::fs::write(at.join(&config), toml).unwrap();
     succeeds(&sae(&["train", &config, "--out", &format!("runs/{name}")], at));
@@ -114,6 +107,6 @@ fn token_ids_are_no_text() {
     for (name, n, step) in [("train", 200, 7), ("validation", 40, 11)] {
         windows(&at.join(name), n, step, 64);
     }
-    train(at, "first", "kl", "column = \"input_ids\", ");
+    train(at, "first", "kl", OF_WINDOWS);
     fails(&sae(&["concepts", "runs/first"], at), &["holds token ids, expected text"]);
 }

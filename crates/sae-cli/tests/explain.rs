@@ -4,6 +4,8 @@
 
 #[path = "../../sae-interp/tests/support/server.rs"]
 mod server;
+#[path = "support/small_run.rs"]
+mod small_run;
 mod support;
 
 use sae_config::Site;
@@ -12,7 +14,8 @@ use sae_record::RunFolder;
 use sae_record::dashboard::Dashboard;
 use serde_json::json;
 use server::{said, server};
-use support::{fails, model, sae, sae_with, says, stderr, succeeds, windows};
+use small_run::{OF_WINDOWS, small_run};
+use support::{fails, sae, sae_with, says, stderr, succeeds, windows};
 use tempfile::TempDir;
 
 const SITE: &str = "blocks.1.hook_resid_pre";
@@ -22,17 +25,7 @@ fn place() -> TempDir {
     for (name, n, step) in [("train", 200, 7), ("validation", 40, 11)] {
         windows(&place.path().join(name), n, step, 64);
     }
-    let toml = format!(
-        r#"
-        model = {{ path = {:?} }}
-        data = {{ train = "train", column = "input_ids", context_length = 16 }}
-        sae = {{ sites = ["{SITE}"], expansion = 2 }}
-        loss = {{ sparsity = {{ coeff = 0.5 }}, kl = {{ coeff = 1.0 }} }}
-        train = {{ n_samples = 80, batch_size = 8, lr = 1e-3 }}
-        eval = {{ data = "validation", n_samples = 16, alive_tokens = 500 }}
-        "#,
-        model()
-    );
+    let toml = small_run("kl", 0, OF_WINDOWS);
     std::fs::write(place.path().join("run.toml"), toml).unwrap();
     succeeds(&sae(&["train", "run.toml", "--out", "run"], place.path()));
     place

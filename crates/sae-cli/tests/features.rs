@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test, a panic is the report.
 #![allow(clippy::float_cmp)] // The same numbers are expected, not near ones.
 
+#[path = "support/small_run.rs"]
+mod small_run;
 mod support;
 
 use std::path::Path;
@@ -10,7 +12,8 @@ use std::path::Path;
 use sae_config::Site;
 use sae_record::RunFolder;
 use sae_record::dashboard::Dashboard;
-use support::{fails, model, sae, says, stderr, succeeds, windows};
+use small_run::{OF_WINDOWS, small_run};
+use support::{fails, sae, says, stderr, succeeds, windows};
 use tempfile::TempDir;
 
 const SITE: &str = "blocks.1.hook_resid_pre";
@@ -22,17 +25,7 @@ fn place() -> TempDir {
         windows(&place.path().join(name), n, step, 64);
     }
     for (name, term, seed) in [("first", "kl", 0), ("second", "local", 1)] {
-        let toml = format!(
-            r#"
-            model = {{ path = {:?} }}
-            data = {{ train = "train", column = "input_ids", context_length = 16 }}
-            sae = {{ sites = ["{SITE}"], expansion = 2, seed = {seed} }}
-            loss = {{ sparsity = {{ coeff = 0.5 }}, {term} = {{ coeff = 1.0 }} }}
-            train = {{ n_samples = 80, batch_size = 8, lr = 1e-3 }}
-            eval = {{ data = "validation", n_samples = 16, alive_tokens = 500 }}
-            "#,
-            model()
-        );
+        let toml = small_run(term, seed, OF_WINDOWS);
         let config = format!("{name}.toml");
         std::fs::write(place.path().join(&config), toml).unwrap();
         let out = format!("runs/{name}");

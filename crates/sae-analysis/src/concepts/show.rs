@@ -9,7 +9,6 @@ use super::{
     ConceptEvidence, Coverage, CoverageDifference, RunCoverage, SiteConceptEvidence, figure, find,
 };
 use crate::AnalysisError;
-use crate::bootstrap::Estimate;
 use crate::draw::Figure;
 use crate::evidence::Evidence;
 use crate::frontier::base;
@@ -103,10 +102,7 @@ fn finding(site: Site, at: &SiteConceptEvidence, found: &CoverageDifference) -> 
         base: found.less.1.clone(),
         what: "coverage of concepts".to_owned(),
         value: Comparison::Difference(found.estimate.value),
-        range: found.estimate.interval.map(|interval| {
-            let percent = found.estimate.options.confidence * 100.0;
-            ([interval.low, interval.high], format!("{percent} % interval"))
-        }),
+        range: found.estimate.range(),
         on: format!(
             "runs matched by {}; {} concepts, over {} documents",
             found.by.describe(),
@@ -114,14 +110,6 @@ fn finding(site: Site, at: &SiteConceptEvidence, found: &CoverageDifference) -> 
             at.documents[1]
         ),
     }
-}
-
-fn interval(estimate: &Estimate) -> String {
-    let percent = estimate.options.confidence * 100.0;
-    estimate.interval.map_or_else(
-        || "–".to_owned(),
-        |found| format!("{} to {} ({percent} %)", fixed(found.low, 4), fixed(found.high, 4)),
-    )
 }
 
 /// A row a run, and one a baseline.
@@ -156,7 +144,7 @@ fn coverage(found: &ConceptEvidence, is_csv: bool) -> Table {
             let confidence = estimate.options.confidence;
             [ends[0], ends[1], confidence].map(Cell::significant).to_vec()
         } else {
-            vec![Cell::Text(interval(estimate))]
+            vec![Cell::Text(estimate.interval_text())]
         };
         let counts = [coverage.units, coverage.active, coverage.good].map(Cell::count);
         std::iter::once(Cell::Site(site))
@@ -205,7 +193,7 @@ fn differences(found: &ConceptEvidence) -> Table {
                 Cell::text(pair.by.describe()),
                 Cell::Text(format!("{} − {}", pair.of.1, pair.less.1)),
                 Cell::fixed(pair.estimate.value, 4),
-                Cell::Text(interval(&pair.estimate)),
+                Cell::Text(pair.estimate.interval_text()),
             ]
         })
     });

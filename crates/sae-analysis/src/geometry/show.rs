@@ -11,7 +11,7 @@ use crate::matching;
 use crate::runs::facets::Facets;
 use crate::study::Study;
 use crate::subject::{Block, Comparison, Finding, Subject, TextFile};
-use crate::table::{Cell, Column, Table, fixed};
+use crate::table::{Cell, Column, Table};
 
 impl Subject for Geometry {
     fn name(&self) -> &'static str {
@@ -55,10 +55,7 @@ impl Subject for Geometry {
             base: found.less.clone(),
             what: "mean largest cosine within the dictionary".to_owned(),
             value: Comparison::Difference(found.estimate.value),
-            range: found.estimate.interval.map(|interval| {
-                let percent = found.estimate.options.confidence * 100.0;
-                ([interval.low, interval.high], format!("{percent} % interval"))
-            }),
+            range: found.estimate.range(),
             on: format!(
                 "runs matched by {}; over the elements of one run each",
                 found.by.describe()
@@ -85,14 +82,6 @@ impl Subject for Geometry {
     }
 }
 
-fn interval(estimate: &Estimate) -> String {
-    let percent = estimate.options.confidence * 100.0;
-    estimate.interval.map_or_else(
-        || "–".to_owned(),
-        |found| format!("{} to {} ({percent} %)", fixed(found.low, 4), fixed(found.high, 4)),
-    )
-}
-
 fn within(found: &Geometry) -> Table {
     let columns = vec![
         Column::site(),
@@ -109,7 +98,7 @@ fn within(found: &Geometry) -> Table {
             Cell::Run(run.run.clone()),
             Cell::count(run.alive as u64),
             Cell::fixed(run.mean.value, 4),
-            Cell::Text(interval(&run.mean)),
+            Cell::Text(run.mean.interval_text()),
         ]
     });
     Table::new("Within dictionaries: each alive element's largest cosine to another", columns)
@@ -130,7 +119,7 @@ fn differences(found: &Geometry) -> Table {
             Cell::text(pair.by.describe()),
             Cell::Text(format!("{} − {}", pair.of, pair.less)),
             Cell::fixed(pair.estimate.value, 4),
-            Cell::Text(interval(&pair.estimate)),
+            Cell::Text(pair.estimate.interval_text()),
         ]
     });
     Table::new("Differences of those means between matched runs", columns).with(rows)
