@@ -1,10 +1,7 @@
 //! `sae explain`: features of finished runs → what a language model says that they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -15,118 +12,18 @@ use sae_analysis::matching::{MatchBy, matches};
 use sae_analysis::{AnalysisOptions, SweepRuns};
 use sae_config::Site;
 use sae_config::message::counted;
-use sae_interp::endpoint::{Endpoint, EndpointOptions, Question, Usage, ask_all};
+use sae_interp::endpoint::Question;
 use sae_interp::explain::{AboutFeature, QUESTIONS, explanation, question};
+use sae_record::Phase;
 use sae_record::dashboard::Dashboard;
 use sae_record::explanations::{Explained, Explanations};
-use sae_record::{Event, Phase};
-use sae_train::progress::Observer;
-use serde::Deserialize;
 
 use crate::configuration::load_runs;
-use crate::sweep::Interrupted;
+use crate::judge::Judge;
 use crate::telemetry::Telemetry;
 
-/// Letters of text that make a token, where nothing is known of a tokeniser: for estimates.
-const LETTERS: usize = 4;
-/// Tokens of an explanation, for estimates.
-const ANSWER: u64 = 40;
 /// Tokens that a feature was active on, at least, to be drawn; the paper's bound.
 const LEAST_ACTIVE: u64 = 20;
-
-/// A language model, and how it is asked.
-#[derive(Debug, Args)]
-pub(crate) struct Judge {
-    /// The address of an OpenAI-compatible endpoint, before /chat/completions
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/v1")]
-    base_url: String,
-    /// The model's name there
-    #[arg(long, value_name = "NAME")]
-    model: String,
-    /// The environment variable that holds the key [default: for api.openai.com OPENAI_API_KEY, elsewhere none is sent]
-    #[arg(long, value_name = "VARIABLE")]
-    key_from: Option<String>,
-    /// Questions at a time
-    #[arg(long, value_name = "N", default_value = "4")]
-    concurrency: std::num::NonZeroUsize,
-    /// Tokens of an answer, at most, reasoning included
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
-    max_tokens: u32,
-    /// Attempts after the first, where the endpoint is busy or the connection breaks
-    #[arg(long, value_name = "N", default_value_t = 6)]
-    retries: u32,
-    /// Seconds that an answer may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    timeout: u64,
-    /// Where answers are kept, so that none is paid for twice [default: FOLDER/answers]
-    #[arg(long, value_name = "FOLDER")]
-    answers: Option<PathBuf>,
-    /// Say what would be asked, how many tokens that is and, with --prices, what it costs, and stop
-    #[arg(long)]
-    dry_run: bool,
-    /// A table of prices: of each model, by name, US dollars for a million tokens, `prompt` and `completion`
-    #[arg(long, value_name = "TOML", requires = "dry_run")]
-    prices: Option<PathBuf>,
-}
-
-impl Judge {
-    fn endpoint(&self, folder: &Path) -> Endpoint {
-        // A key that is for one place is not shown to another.
-        let is_openai = self.base_url.starts_with("https://api.openai.com/");
-        let own = is_openai.then_some("OPENAI_API_KEY");
-        let key = self.key_from.as_deref().or(own).and_then(|name| std::env::var(name).ok());
-        let key = key.filter(|key| !key.is_empty());
-        let answers = self.answers.clone().unwrap_or_else(|| folder.join("answers"));
-        Endpoint::new(EndpointOptions {
-            key,
-            cache: Some(answers),
-            timeout: Duration::from_secs(self.timeout.max(1)),
-            retries: self.retries,
-            ..EndpointOptions::new(&self.base_url, &self.model)
-        })
-    }
-
-    /// What is left to ask, in a line, with its price where that is known.
-    fn estimate(&self, endpoint: &Endpoint, questions: &[&Question]) -> anyhow::Result<String> {
-        let open: Vec<&&Question> = questions.iter().filter(|own| !endpoint.knows(own)).collect();
-        let letters = |question: &&&Question| question.system.len() + question.text.len();
-        let prompt = (open.iter().map(letters).sum::<usize>() / LETTERS) as u64;
-        let usage = Usage { prompt_tokens: prompt, completion_tokens: ANSWER * open.len() as u64 };
-        let mut text = format!(
-            "{}, {} answered before; about {:.1} k tokens asked and {:.1} k answered, {LETTERS} letters a token",
-            counted(questions.len(), "question"),
-            questions.len() - open.len(),
-            usage.prompt_tokens as f64 / 1e3,
-            usage.completion_tokens as f64 / 1e3
-        );
-        if let Some(path) = &self.prices {
-            let _ = write!(text, "; {:.2} US dollars", price(path, &self.model, usage)?);
-        }
-        Ok(text)
-    }
-}
-
-/// US dollars for a million tokens.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Price {
-    prompt: f64,
-    completion: f64,
-}
-
-fn price(path: &Path, model: &str, usage: Usage) -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the prices {}", path.display()))?;
-    let prices: BTreeMap<String, Price> = toml::from_str(&text)
-        .with_context(|| format!("cannot use the prices {}", path.display()))?;
-    let Some(price) = prices.get(model) else {
-        let known: Vec<&str> = prices.keys().map(String::as_str).collect();
-        bail!("{} has no price of {model}; it has {}", path.display(), known.join(", "));
-    };
-    let dollars = price.prompt * usage.prompt_tokens as f64
-        + price.completion * usage.completion_tokens as f64;
-    Ok(dollars / 1e6)
-}
 
 /// Ask a language model what features are
 ///
@@ -182,26 +79,14 @@ pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::R
         );
     }
     let endpoint = arguments.judge.endpoint(&runs.folder);
-    let questions: Vec<&Question> =
-        asked.iter().flat_map(|own| &own.questions).map(|(_, about)| &about.question).collect();
-    let estimate = arguments.judge.estimate(&endpoint, &questions)?;
-    if arguments.judge.dry_run {
-        return crate::print(&estimate);
-    }
-    tracing::info!("{estimate}");
-    let questions: Vec<Question> = questions.into_iter().cloned().collect();
-    telemetry.notice(Event::began(Phase::Explain, questions.len() as u64, 0));
-    let flag = telemetry.interruption();
-    let is_interrupted = move || flag.load(Ordering::SeqCst);
-    let concurrency = arguments.judge.concurrency.get();
-    let answers = ask_all(&endpoint, &questions, concurrency, &is_interrupted, &mut |done| {
-        telemetry.notice(Event::advanced(done as u64));
-    });
-    let mut answers = match answers {
-        Err(sae_interp::endpoint::AskError::Interrupted) => return Err(Interrupted.into()),
-        answers => answers?.into_iter(),
-    };
-    telemetry.notice(Event::Ended);
+    let questions: Vec<Question> = asked
+        .iter()
+        .flat_map(|own| &own.questions)
+        .map(|(_, about)| about.question.clone())
+        .collect();
+    let answers = arguments.judge.ask(&endpoint, &questions, Phase::Explain, telemetry)?;
+    let Some(answers) = answers else { return Ok(()) };
+    let mut answers = answers.into_iter();
     let mut failed = 0;
     for own in asked {
         let of = &own.dashboard.gathered.of;
@@ -244,8 +129,6 @@ pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::R
         explanations.save(&own.folder)?;
         tracing::info!("{} at {}: {} explained", own.run, own.site, counted(told, "feature"));
     }
-    let usage = endpoint.usage();
-    tracing::info!("{} tokens asked, {} answered", usage.prompt_tokens, usage.completion_tokens);
     if failed > 0 {
         tracing::warn!(
             "{} without an explanation; why stands in explanations.json of the dashboards (-v says it here)",
@@ -256,7 +139,7 @@ pub(crate) fn run(arguments: &Arguments, telemetry: &mut Telemetry) -> anyhow::R
 }
 
 /// The runs and sites whose features are asked about: those matched by CE increase and by L0, all where nothing is matched.
-fn looked_at(runs: &SweepRuns) -> BTreeSet<(String, Site)> {
+pub(crate) fn looked_at(runs: &SweepRuns) -> BTreeSet<(String, Site)> {
     let matched: BTreeSet<(String, Site)> = [MatchBy::CeIncrease, MatchBy::L0]
         .into_iter()
         .flat_map(|by| matches(&runs.points, by))

@@ -11,10 +11,12 @@ mod explain;
 mod features;
 mod generate;
 mod import;
+mod judge;
 mod pin;
 mod prepare;
 mod pretrain;
 mod profile;
+mod score;
 mod sweep;
 mod telemetry;
 mod train;
@@ -49,7 +51,7 @@ const MAP: &str = "Where to begin:
   train     train (one run)   sweep (many, to a frontier)   import (the reference's YAML)   pin (the hub's commits)
   look      eval (metrics of a run)   analyze (figures and report)   features (what each feature is)
             concepts (how well features tell what tokens are)   explain (what a language model says that they are)
-            view (features and prompts in a browser)   generate (text with SAEs spliced in)
+            score (how well that tells what they do)   view (features and prompts in a browser)   generate (text with SAEs spliced in)
   share     convert (weights of other formats)
   learn     config (what every key of a configuration means)
   machine   bench (speeds)   completions (for a shell)
@@ -83,6 +85,7 @@ enum Command {
     Features(features::Arguments),
     Concepts(concepts::Arguments),
     Explain(explain::Arguments),
+    Score(score::Arguments),
     View(view::Arguments),
     Import(import::Arguments),
     Pin(pin::Arguments),
@@ -145,6 +148,7 @@ fn main() -> ExitCode {
         Command::Analyze(arguments) => analyze::run(arguments, cli.global.device, &mut telemetry),
         Command::Features(arguments) => features::run(arguments, cli.global.device, &mut telemetry),
         Command::Explain(arguments) => explain::run(arguments, &mut telemetry),
+        Command::Score(arguments) => score::run(arguments, cli.global.device, &mut telemetry),
         Command::Concepts(arguments) => concepts::run(arguments, cli.global.device, &mut telemetry),
         Command::View(arguments) => view::run(arguments, cli.global.device),
         Command::Bench(arguments) => bench::run(arguments, cli.global.device),

@@ -12,7 +12,8 @@ use sae_config::Site;
 use sae_interp::explain::is_for_explaining;
 use sae_record::RunFolder;
 use sae_record::dashboard::Dashboard;
-use serde_json::json;
+use sae_record::scores::{ItemKind, Scores};
+use serde_json::{Value, json};
 use server::{said, server};
 use small_run::{OF_WINDOWS, small_run};
 use support::{fails, sae, sae_with, says, stderr, succeeds, windows};
@@ -22,7 +23,7 @@ const SITE: &str = "blocks.1.hook_resid_pre";
 
 fn place() -> TempDir {
     let place = TempDir::new().unwrap();
-    for (name, n, step) in [("train", 200, 7), ("validation", 40, 11)] {
+    for (name, n, step) in [("train", 200, 7), ("validation", 240, 11)] {
         windows(&place.path().join(name), n, step, 64);
     }
     let toml = small_run("kl", 0, OF_WINDOWS);
@@ -109,4 +110,90 @@ fn features_are_explained_by_what_half_of_the_documents_show() {
     let nobody =
         sae(&[&nobody[..], &["--retries", "0", "--feature", "0", "--answers", "x"]].concat(), at);
     fails(&nobody, &["cannot reach http://127.0.0.1:1/v1"]);
+}
+
+/// A judge that calls every excerpt active, and every marked token right, where the explanation is one of its own, and none otherwise.
+fn judge(asked: &Value) -> server::Reply {
+    let text = asked["messages"][1]["content"].as_str().unwrap();
+    if !text.starts_with("Explanation: ") {
+        return said(&json!({ "explanation": format!("Of {} lines.", text.len()) }).to_string());
+    }
+    let n = text.lines().count() - 3;
+    // Alternately, so that neither half of an accuracy is certain.
+    let digits: Vec<usize> = (0..n).map(|place| place % 2).collect();
+    let content = json!({ "answers": digits }).to_string();
+    let token = |digit: &usize| {
+        let likely = if *digit == 1 { -0.1_f64 } else { -2.0 };
+        let top = json!([
+            { "token": "1", "logprob": likely },
+            { "token": "0", "logprob": (1.0 - likely.exp()).ln() },
+        ]);
+        json!({ "token": digit.to_string(), "logprob": 0.0, "top_logprobs": top })
+    };
+    let logprobs = json!({ "content": digits.iter().map(token).collect::<Vec<_>>() });
+    let choice = json!({ "message": { "content": content }, "logprobs": logprobs });
+    (200, "", json!({ "choices": [choice] }).to_string())
+}
+
+#[test]
+fn explanations_are_scored_on_documents_that_none_was_made_from() {
+    let place = place();
+    let at = place.path();
+    let (url, requests) = server(|_, asked| judge(asked));
+    let ask = |command: &str, more: &[&str]| {
+        let all = [command, "run", "--base-url", &url, "--model", "judge"];
+        sae(&[&all[..], more].concat(), at)
+    };
+    succeeds(&sae(&["features", "run"], at));
+    fails(&ask("score", &[]), &["no run has two explained features or more", "`sae explain run`"]);
+    succeeds(&ask("explain", &["--features", "100"]));
+    let explained = requests.lock().unwrap().len();
+    let estimate = succeeds(&ask("score", &["--dry-run"]));
+    says(&estimate, &[" questions, 0 answered before"]);
+    let scored = ask("score", &[]);
+    succeeds(&scored);
+    says(&stderr(&scored), &["scored; balanced accuracy of detection 0.", "(shuffled 0."]);
+    let folder = RunFolder::new(at.join("run")).dashboard(SITE.parse::<Site>().unwrap());
+    let dashboard = Dashboard::load(&folder).unwrap().unwrap();
+    let explanations = dashboard.explanations.as_ref().unwrap();
+    let scores = Scores::load(&folder, &dashboard.gathered.of).unwrap().unwrap();
+    assert!(scores.features.len() > 3, "{}", scores.features.len());
+    assert_eq!(requests.lock().unwrap().len(), explained + 4 * scores.features.len());
+    let shown: Vec<(u32, u64)> =
+        explanations.features.values().flat_map(|own| own.documents.clone()).collect();
+    for (feature, score) in &scores.features {
+        assert_eq!(explanations.features[feature].text.as_ref(), Some(&score.explanation));
+        assert_ne!(score.shuffled_with, *feature);
+        let detection: Vec<ItemKind> = score.detection.items.iter().map(|own| own.kind).collect();
+        let active = detection.iter().filter(|kind| **kind == ItemKind::Active).count();
+        assert_eq!((detection.len(), active), (10, 5));
+        let right = score.fuzzing.items.iter().filter(|own| own.kind == ItemKind::Right).count();
+        assert_eq!(2 * right, score.fuzzing.items.len());
+        for trial in [&score.detection, &score.fuzzing] {
+            // No document that any explanation of the dictionary was made from.
+            assert!(trial.items.iter().all(|item| !shown.contains(&item.document)));
+            let found = trial.accuracy(&trial.own).unwrap();
+            let own = trial.own.said.as_ref().unwrap();
+            let hits = trial
+                .items
+                .iter()
+                .zip(own)
+                .filter(|(item, said)| item.kind.is_positive() == **said);
+            // Both halves are as large: the share of right answers.
+            let share = hits.count() as f64 / trial.items.len() as f64;
+            assert!((found.balanced - share).abs() < 1e-12);
+            // The probabilities say what the digits say, and nothing more: ties.
+            assert!((found.auc.unwrap() - found.balanced).abs() < 1e-12);
+        }
+    }
+    // What is marked is what the feature is active on, as its own examples show it.
+    let (_, asked) = requests.lock().unwrap().last().unwrap().clone();
+    let text = asked["messages"][1]["content"].as_str().unwrap();
+    assert!(text.contains("Explanation: ") && text.contains('1'), "{text}");
+    // Asked once.
+    let asked = requests.lock().unwrap().len();
+    succeeds(&ask("score", &[]));
+    assert_eq!(requests.lock().unwrap().len(), asked);
+    // The report has them.
+    succeeds(&sae(&["analyze", "run", "--no-activations"], at));
 }

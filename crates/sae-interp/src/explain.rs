@@ -107,33 +107,40 @@ pub fn question(
 
 /// A window with the tokens marked on which a feature is active, and how strongly it is on each.
 fn marked(dashboard: &Dashboard, card: &FeatureCard, example: &ExampleRecord) -> (String, String) {
-    let (mut window, mut strengths) = (String::new(), Vec::new());
-    let least = MARKED * example.peak;
-    let is_marked = |place: usize| {
-        example
-            .activations
-            .get(place)
-            .is_some_and(|activation| *activation > 0.0 && *activation >= least)
-    };
     // Of other documents in the window nothing is shown: they may be among those that are kept.
     let [from, to] = example.own.map(|place| place as usize);
-    for (place, token) in example.tokens.iter().enumerate().take(to).skip(from) {
-        let text = dashboard.text(*token);
-        let marked = is_marked(place);
-        if marked && (place == from || !is_marked(place - 1)) {
-            window.push('«');
+    let own = example.tokens.get(from..to).unwrap_or_default();
+    let texts: Vec<&str> = own.iter().map(|token| dashboard.text(*token)).collect();
+    let activations = example.activations.get(from..to).unwrap_or_default();
+    let marks = marks(activations, example.peak);
+    let marked = texts.iter().zip(activations).zip(&marks).filter(|(_, marked)| **marked);
+    let strength = |((text, own), _): ((&&str, &f32), &bool)| {
+        let strength = (10.0 * own / card.max).round().clamp(1.0, 10.0);
+        format!("{text:?} {strength}")
+    };
+    let strengths: Vec<String> = marked.map(strength).collect();
+    (line(&texts, &marks), strengths.join(", "))
+}
+
+/// The tokens that are marked: on which a feature is active with 0.3 of its greatest activation in the window, or more.
+pub(crate) fn marks(activations: &[f32], peak: f32) -> Vec<bool> {
+    activations.iter().map(|own| *own > 0.0 && *own >= MARKED * peak).collect()
+}
+
+/// A window in one line, whatever lines it has, with the marked tokens between « and »; those that follow one another together.
+pub(crate) fn line(texts: &[&str], marks: &[bool]) -> String {
+    let mut line = String::new();
+    let is_marked = |place: usize| marks.get(place).copied().unwrap_or(false);
+    for (place, text) in texts.iter().enumerate() {
+        if is_marked(place) && (place == 0 || !is_marked(place - 1)) {
+            line.push('«');
         }
-        window.push_str(text);
-        if marked {
-            if place + 1 == to || !is_marked(place + 1) {
-                window.push('»');
-            }
-            let strength = (10.0 * example.activations[place] / card.max).round().clamp(1.0, 10.0);
-            strengths.push(format!("{text:?} {strength}"));
+        line.push_str(text);
+        if is_marked(place) && !is_marked(place + 1) {
+            line.push('»');
         }
     }
-    // A window is one line of the list, whatever lines it has.
-    (window.replace('\n', "⏎").replace(['\r', '\t'], " "), strengths.join(", "))
+    line.replace('\n', "⏎").replace(['\r', '\t'], " ")
 }
 
 /// The explanation in an answer: the field that was asked for; where a model writes without JSON, its last line.
@@ -159,7 +166,7 @@ mod tests {
     use crate::endpoint::Usage;
 
     fn answer(text: &str) -> Answer {
-        Answer { text: text.to_owned(), top: Vec::new(), usage: Usage::default() }
+        Answer { text: text.to_owned(), tokens: Vec::new(), usage: Usage::default() }
     }
 
     #[test]

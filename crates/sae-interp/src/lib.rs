@@ -3,8 +3,9 @@
 //! A [`Labeller`] reads whole documents, so that what a window shows a part of is told by all of it, and says of every token which
 //! concepts it has. How well features tell these concepts is counted by `sae_eval::concepts`.
 //!
-//! [`explain`] makes of a feature's dashboard a question for a language model, and reads its answer; [`endpoint`] asks. This crate
-//! knows no model whose features they are, and writes nothing but the answers that it keeps.
+//! [`explain`] makes of a feature's dashboard a question for a language model, and reads its answer; [`score`] asks one whether
+//! explanations tell excerpts of other documents apart; [`endpoint`] asks. This crate knows no model whose features they are, and writes
+//! nothing but the answers that it keeps.
 //!
 //! ```
 //! use sae_interp::{Labeller, Language};
@@ -25,5 +26,6 @@ pub mod endpoint;
 pub mod explain;
 mod labeller;
 mod rust;
+pub mod score;
 
 pub use labeller::{Concept, LabelError, Labeller, Language};

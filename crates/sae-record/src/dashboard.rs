@@ -7,6 +7,7 @@
 //! | `vocabulary.json` | the text of every token id, by itself |
 //! | `dashboard.json` | what was looked at: [`Gathered`]; written last |
 //! | `explanations.json` | what a language model says that features are, where it was asked: [`Explanations`] |
+//! | `scores.json` | how well a language model tells by these what features do: [`crate::scores::Scores`] |
 //!
 //! Cards are read all at once, examples a feature at a time: [`Dashboard`].
 

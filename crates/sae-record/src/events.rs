@@ -51,6 +51,8 @@ pub enum Phase {
     ScoreConcepts,
     /// What a language model says that features are.
     Explain,
+    /// How well a language model tells by explanations what features do.
+    Score,
     /// Optimiser steps of a language model.
     Pretrain,
     /// The count of the windows of a data set.
@@ -86,6 +88,7 @@ impl fmt::Display for Phase {
             Self::Concepts => "concepts",
             Self::ScoreConcepts => "score concepts",
             Self::Explain => "explain",
+            Self::Score => "score",
             Self::Pretrain => "pretrain",
             Self::Count => "count",
             Self::Validate => "validate",

@@ -11,6 +11,7 @@
 //! | `features.parquet`, the features of a run's SAEs | `features`, with the feature `parquet` |
 //! | `dashboard/<site>/`, what every feature is | `dashboard`, with the feature `parquet` |
 //! | `dashboard/<site>/explanations.json`, what a language model says that features are | [`explanations`] |
+//! | `dashboard/<site>/scores.json`, how well explanations tell what features do | [`scores`] |
 //! | `metrics.jsonl`, a line a logging step | [`metrics`] |
 //! | `events.out.tfevents.sae`, the same for TensorBoard | [`tensorboard`] |
 //! | `activations.json`, what was measured of activations | [`activations`] |
@@ -36,6 +37,7 @@ pub mod concepts;
 pub mod dashboard;
 mod error;
 pub mod events;
+pub mod excerpts;
 pub mod explanations;
 #[cfg(feature = "parquet")]
 pub mod features;
@@ -43,6 +45,7 @@ pub mod layout;
 pub mod manifest;
 pub mod metric;
 pub mod metrics;
+pub mod scores;
 pub mod summary;
 pub mod tensorboard;
 

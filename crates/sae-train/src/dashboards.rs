@@ -115,7 +115,7 @@ fn is_made(run: &RunSpec, of: &Of, of_any_tokens: bool) -> bool {
 }
 
 /// Runs that are looked at in one pass: of one precision, and not too many elements together.
-fn groups<'a>(wanted: &'a [(&'a RunSpec, Of)]) -> Vec<&'a [(&'a RunSpec, Of)]> {
+pub(crate) fn groups<'a, 'b, T>(wanted: &'a [(&'b RunSpec, T)]) -> Vec<&'a [(&'b RunSpec, T)]> {
     let elements = |run: &RunSpec| -> usize {
         let summary = Summary::load(&run.folder.summary()).ok();
         summary.map_or(0, |summary| summary.n_features.values().sum::<u64>() as usize)
@@ -230,6 +230,30 @@ pub(crate) fn gather(
         |placed: &PlacedDictionary| FeatureGatherer::new(placed.dictionary.n_features(), SEED);
     let mut gatherers: Vec<Vec<FeatureGatherer>> =
         members.iter().map(|member| member.dictionaries().iter().map(gatherer).collect()).collect();
+    let at = (setup, shards);
+    for_each_batch(
+        members,
+        config,
+        at,
+        tokens,
+        observer,
+        |(member, dictionary), samples, codes| {
+            gatherers[member][dictionary].add(samples, codes);
+        },
+    )?;
+    Ok(gatherers)
+}
+
+/// Shows the first tokens of the evaluation data, batch by batch, and what every dictionary of these members makes of them, with the
+/// numbers of member and dictionary: one pass.
+pub(crate) fn for_each_batch(
+    members: &[&Member],
+    config: &RunConfig,
+    (setup, shards): (&Setup, &ShardSet),
+    tokens: u64,
+    observer: &mut dyn Observer,
+    mut f: impl FnMut((usize, usize), &[Arc<Sample>], &SparseCodes),
+) -> Result<(), TrainError> {
     let tokenizer = setup.tokenizer(shards)?;
     let length = config.data.context_length.get() as u64;
     let mut most = tokens.div_ceil(length).max(1);
@@ -242,7 +266,7 @@ pub(crate) fn gather(
     let mut take = |samples: Vec<Arc<Sample>>, done: u64| -> Result<(), TrainError> {
         let ids = ids(&samples, setup)?;
         for_each_code(&setup.model, members, &ids, |member, dictionary, features| {
-            gatherers[member][dictionary].add(&samples, &SparseCodes::of(features)?);
+            f((member, dictionary), &samples, &SparseCodes::of(features)?);
             Ok(())
         })?;
         let message = format!("{} runs", members.len());
@@ -276,7 +300,7 @@ pub(crate) fn gather(
     if done < most {
         tracing::info!("{} holds {done} windows: all were looked at", shards.source().display());
     }
-    Ok(gatherers)
+    Ok(())
 }
 
 /// The tokens of samples, `[B, T]`.

@@ -48,6 +48,7 @@ pub mod concepts;
 pub mod dashboards;
 mod error;
 mod evaluate;
+pub mod excerpts;
 pub mod generate;
 mod gradients;
 pub mod measure;

@@ -114,7 +114,7 @@ impl SparseCodes {
     }
 
     /// The active features of a token, with their activations.
-    fn token(&self, token: usize) -> impl Iterator<Item = (u32, f32)> + '_ {
+    pub fn token(&self, token: usize) -> impl Iterator<Item = (u32, f32)> + '_ {
         let range = self.starts[token]..self.starts[token + 1];
         self.features[range.clone()].iter().copied().zip(self.values[range].iter().copied())
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::cache::Cache;
-pub use self::reply::{Answer, TopToken, Usage, object_in};
+pub use self::reply::{Answer, AnswerToken, TopToken, Usage, object_in};
 
 /// A language model, and how it is reached.
 #[derive(Clone)]

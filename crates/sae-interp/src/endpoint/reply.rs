@@ -12,10 +12,20 @@ use super::AskError;
 pub struct Answer {
     /// Its text.
     pub text: String,
-    /// Of every token of the text, the likeliest tokens in its place; none where the endpoint does not give them.
-    pub top: Vec<Vec<TopToken>>,
+    /// Its tokens, reasoning included; none where the endpoint does not tell them.
+    #[serde(default)]
+    pub tokens: Vec<AnswerToken>,
     /// What it cost.
     pub usage: Usage,
+}
+
+/// A token of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerToken {
+    /// Its text.
+    pub token: String,
+    /// The likeliest tokens in its place.
+    pub top: Vec<TopToken>,
 }
 
 /// A token that might stand in an answer.
@@ -68,18 +78,19 @@ pub(super) fn answer(value: &Value, url: &str) -> Result<Answer, AskError> {
         return Err(AskError::Empty { finish: finish.to_owned(), has_reasoned });
     }
     let tokens = choice["logprobs"]["content"].as_array().into_iter().flatten();
-    let top = tokens.map(|token| {
+    let tokens = tokens.filter_map(|token| {
         let all = token["top_logprobs"].as_array().into_iter().flatten();
         let one = |top: &Value| {
             let token = top["token"].as_str()?.to_owned();
             Some(TopToken { token, logprob: top["logprob"].as_f64()? })
         };
-        all.filter_map(one).collect()
+        let top = all.filter_map(one).collect();
+        Some(AnswerToken { token: token["token"].as_str()?.to_owned(), top })
     });
     let count = |name: &str| value["usage"][name].as_u64().unwrap_or(0);
     Ok(Answer {
         text,
-        top: top.collect(),
+        tokens: tokens.collect(),
         usage: Usage {
             prompt_tokens: count("prompt_tokens"),
             completion_tokens: count("completion_tokens"),
@@ -169,9 +180,10 @@ mod tests {
         assert!(empty.to_string().contains("--max-tokens") && !empty.is_of_endpoint());
         let none = answer(&json!({ "error": "x" }), "http://here").unwrap_err();
         assert!(none.to_string().contains("no choices[0].message") && none.is_of_endpoint());
-        let top =
-            json!({ "content": [{ "top_logprobs": [{ "token": "yes", "logprob": -0.5 }, {}] }] });
-        let found = of(json!({ "message": { "content": "yes" }, "logprobs": top })).unwrap();
-        assert_eq!(found.top, [[TopToken { token: "yes".to_owned(), logprob: -0.5 }]]);
+        let top = json!([{ "token": "yes", "logprob": -0.5 }, {}]);
+        let told = json!({ "content": [{ "token": "yes", "top_logprobs": top }, {}] });
+        let found = of(json!({ "message": { "content": "yes" }, "logprobs": told })).unwrap();
+        let [token] = found.tokens.as_slice() else { panic!("{:?}", found.tokens) };
+        assert_eq!(token.top, [TopToken { token: "yes".to_owned(), logprob: -0.5 }]);
     }
 }
