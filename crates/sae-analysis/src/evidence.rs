@@ -14,6 +14,7 @@ use crate::dashboards::Dashboards;
 use crate::downstream::Downstream;
 use crate::draw::Looks;
 use crate::embedding::PairEmbedding;
+use crate::explanations::ExplanationEvidence;
 use crate::features::RunFeatures;
 use crate::frontier::Frontier;
 use crate::geometry::Geometry;
@@ -111,6 +112,8 @@ subjects! {
     features: Vec<RunFeatures>;
     /// How well features tell the concepts of a text.
     concepts: ConceptEvidence;
+    /// How well explanations tell what features do.
+    explanations: ExplanationEvidence;
     /// Single features of matched runs.
     dashboards: Dashboards;
     /// What the runs logged while they were trained.

@@ -24,6 +24,7 @@ mod draw;
 pub mod embedding;
 mod error;
 pub mod evidence;
+pub mod explanations;
 pub mod features;
 pub mod frontier;
 pub mod geometry;
@@ -34,6 +35,7 @@ mod measured;
 mod number;
 mod options;
 pub mod page;
+mod permutation;
 pub mod runs;
 pub mod stability;
 mod study;
@@ -79,7 +81,7 @@ pub fn analyse(folder: &Path) -> Result<Analysis, AnalysisError> {
 /// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each group against `local` (or what stands
 ///   in for it)
 /// - `matches.{json,csv,md,tex}`: matched runs
-/// - `downstream`, `geometry`, `umap`, `activations`, `stability`, `features`, `concepts` and `training`, each as `csv`, `svg` and `png`, where
+/// - `downstream`, `geometry`, `umap`, `activations`, `stability`, `features`, `concepts`, `explanations` and `training`, each as `csv`, `svg` and `png`, where
 ///   the sweep has something to show; and `geometry_histograms.csv`, `unusual_features.csv` (dead and ultra-dense)
 /// - `report.html`
 ///

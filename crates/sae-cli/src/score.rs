@@ -262,7 +262,7 @@ fn told(scores: &Scores, explained: usize) -> String {
         mean(&|score| shuffled(&score.fuzzing)),
     );
     if unanswered > 0 {
-        text.push_str(&format!("; {} without an answer", counted(unanswered, "question")));
+        text.extend(["; ", &counted(unanswered, "question"), " without an answer"]);
     }
     text
 }

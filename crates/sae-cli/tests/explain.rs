@@ -196,4 +196,13 @@ fn explanations_are_scored_on_documents_that_none_was_made_from() {
     assert_eq!(requests.lock().unwrap().len(), asked);
     // The report has them.
     succeeds(&sae(&["analyze", "run", "--no-activations"], at));
+    let page = std::fs::read_to_string(at.join("run/report.html")).unwrap();
+    says(&page, &["Interpretability with a judge: judge has written"]);
+    let table = std::fs::read_to_string(at.join("run/explanations.csv")).unwrap();
+    assert_eq!(table.lines().count(), 3, "{table}");
+    says(&table, &[",detection,", ",fuzzing,"]);
+    // Scores of a dashboard that was made anew are not shown.
+    succeeds(&sae(&["features", "run", "--tokens", "1600"], at));
+    succeeds(&sae(&["analyze", "run", "--no-activations"], at));
+    assert!(!at.join("run/explanations.csv").exists());
 }

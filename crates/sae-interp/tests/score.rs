@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sae_interp::score::{Drawn, Pool, Task, derangement, question};
 use sae_record::excerpts::{ActiveExcerpt, Excerpt, FeatureExcerpts};
-use sae_record::scores::ItemKind;
+use sae_record::scores::ItemKind::{self, Active, Inactive, Near, Right, Wrong};
 
 /// Forty excerpts of eight tokens, each of a document of its own; tokens are numbered through.
 fn excerpts() -> Vec<Excerpt> {
@@ -51,7 +51,6 @@ fn half_are_active_one_of_each_fifth_and_negatives_are_hard() {
     for seed in 0..20 {
         let drawn = pool.draw(7, &[8], seed).unwrap();
         assert_eq!(pool.draw(7, &[8], seed).unwrap(), drawn);
-        use ItemKind::{Active, Inactive, Near, Right, Wrong};
         let expected = [(Active, 5), (Near, 3), (Inactive, 2), (Right, 5), (Wrong, 5)];
         assert_eq!(kinds(&drawn), BTreeMap::from(expected));
         let rows = |kind| -> Vec<u64> {

@@ -143,8 +143,9 @@ impl Trial {
     pub fn rejected(&self, answers: &Answers, kind: ItemKind) -> Option<f64> {
         let said = answers.said.as_ref()?;
         let own = self.items.iter().zip(said).filter(|(item, _)| item.kind == kind);
-        let (no, all) = own.fold((0, 0), |(no, all), (_, said)| (no + usize::from(!said), all + 1));
-        (all > 0).then(|| no as f64 / all as f64)
+        let (no, all) =
+            own.fold((0_u32, 0_u32), |(no, all), (_, said)| (no + u32::from(!said), all + 1));
+        (all > 0).then(|| f64::from(no) / f64::from(all))
     }
 
     fn auc(&self, probabilities: &[f64]) -> f64 {
@@ -227,7 +228,7 @@ mod tests {
         };
         let found = trial.accuracy(&answers).unwrap();
         // One of two positives and two of three negatives; of six pairs 4 wins and a tie.
-        assert!((found.balanced - (0.5 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+        assert!((found.balanced - 7.0 / 12.0).abs() < 1e-12);
         assert!((found.f1 - 0.5).abs() < 1e-12);
         assert!((found.auc.unwrap() - 4.5 / 6.0).abs() < 1e-12);
         assert_eq!(trial.rejected(&answers, Near), Some(0.0));

@@ -225,7 +225,6 @@ mod tests {
         };
         let expected = [active(5, &[0.0, 0.5, 0.0, 2.0]), active(7, &[0.0, 1.0, 0.0])];
         assert_eq!(features[&4], expected);
-        assert_eq!(features[&4][0].peak(), 2.0);
         assert!(features[&6].is_empty() && !features.contains_key(&5));
     }
 }
