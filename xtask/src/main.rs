@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod compare;
 mod corpus;
+mod judge;
 mod licences;
 mod outside;
 mod setup;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Project tasks: set up, make the corpus, sweep, test, check, compare, measure.
+/// Project tasks: set up, make the corpus, sweep, test, check, compare, measure, judge.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -32,6 +33,7 @@ enum Task {
     Check(check::Arguments),
     Compare(compare::Arguments),
     Bench(bench::Arguments),
+    Judge(judge::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Task::Check(arguments) => check::run(&arguments),
         Task::Compare(arguments) => compare::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Judge(arguments) => judge::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -67,3 +67,31 @@ pub(crate) fn sae(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     run(cargo().args(["build", "--release", "--package", "sae-cli"]))?;
     Ok(binary)
 }
+
+/// The interpreter of a virtual environment `target/<name>` with what a file of requirements names, made where it is missing or has
+/// other versions than are pinned. `what` says what is installed, and how much it is.
+pub(crate) fn environment(
+    name: &str,
+    requirements: &str,
+    options: &[&str],
+    what: &str,
+) -> anyhow::Result<PathBuf> {
+    let folder = root().join("target").join(name);
+    let python = folder.join("bin/python");
+    let path = root().join(requirements);
+    let wanted = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let stamp = folder.join("requirements");
+    if std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(python);
+    }
+    if !python.is_file() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    }
+    say(&format!("installing {what}"));
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet"]).args(options).arg("-r").arg(&path);
+    run(&mut pip)?;
+    std::fs::write(&stamp, wanted).context("cannot write the stamp of the environment")?;
+    Ok(python)
+}

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use sae_config::message::counted;
 use sae_interp::endpoint::{Answer, AskError, Endpoint, EndpointOptions, Question, Usage, ask_all};
+use sae_interp::http::ClientOptions;
 use sae_record::{Event, Phase};
 use sae_train::progress::Observer;
 use serde::Deserialize;
@@ -67,8 +68,11 @@ impl Judge {
         Endpoint::new(EndpointOptions {
             key,
             cache: Some(answers),
-            timeout: Duration::from_secs(self.timeout.max(1)),
-            retries: self.retries,
+            requests: ClientOptions {
+                timeout: Duration::from_secs(self.timeout.max(1)),
+                retries: self.retries,
+                ..ClientOptions::default()
+            },
             ..EndpointOptions::new(&self.base_url, &self.model)
         })
     }

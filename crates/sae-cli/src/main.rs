@@ -16,6 +16,7 @@ mod pin;
 mod prepare;
 mod pretrain;
 mod profile;
+mod publish;
 mod score;
 mod sweep;
 mod telemetry;
@@ -52,7 +53,7 @@ const MAP: &str = "Where to begin:
   look      eval (metrics of a run)   analyze (figures and report)   features (what each feature is)
             concepts (how well features tell what tokens are)   explain (what a language model says that they are)
             score (how well that tells what they do)   view (features and prompts in a browser)   generate (text with SAEs spliced in)
-  share     convert (weights of other formats)
+  share     publish (the hub, Neuronpedia)   convert (weights of other formats)
   learn     config (what every key of a configuration means)
   machine   bench (speeds)   completions (for a shell)
 
@@ -87,6 +88,7 @@ enum Command {
     Explain(explain::Arguments),
     Score(score::Arguments),
     View(view::Arguments),
+    Publish(publish::Arguments),
     Import(import::Arguments),
     Pin(pin::Arguments),
     Config(config::Arguments),
@@ -150,6 +152,7 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(arguments, &mut telemetry),
         Command::Score(arguments) => score::run(arguments, cli.global.device, &mut telemetry),
         Command::Concepts(arguments) => concepts::run(arguments, cli.global.device, &mut telemetry),
+        Command::Publish(arguments) => publish::run(arguments, &mut telemetry),
         Command::View(arguments) => view::run(arguments, cli.global.device),
         Command::Bench(arguments) => bench::run(arguments, cli.global.device),
         Command::Completions(arguments) => arguments.run(),

@@ -24,7 +24,9 @@
 
 pub mod endpoint;
 pub mod explain;
+pub mod http;
 mod labeller;
+pub mod publish;
 mod rust;
 pub mod score;
 

@@ -8,15 +8,19 @@ mod server;
 use std::time::{Duration, Instant};
 
 use sae_interp::endpoint::{AskError, Endpoint, EndpointOptions, Question, ask_all};
+use sae_interp::http::ClientOptions;
 use serde_json::json;
 use server::{said, server};
 use tempfile::TempDir;
 
 fn options(url: &str) -> EndpointOptions {
     EndpointOptions {
-        first_pause: Duration::from_millis(10),
-        timeout: Duration::from_secs(5),
-        retries: 3,
+        requests: ClientOptions {
+            first_pause: Duration::from_millis(10),
+            timeout: Duration::from_secs(5),
+            retries: 3,
+            ..ClientOptions::default()
+        },
         ..EndpointOptions::new(url, "judge")
     }
 }
@@ -187,7 +191,9 @@ fn several_are_asked_at_a_time_and_answered_in_order() {
     assert_eq!(endpoint.usage().completion_tokens, 7 * 3);
     // Where nobody answers, the rest is not asked.
     let asked = requests.lock().unwrap().len();
-    let nowhere = Endpoint::new(EndpointOptions { retries: 0, ..options("http://127.0.0.1:1/v1") });
+    let once = ClientOptions { retries: 0, ..ClientOptions::default() };
+    let at = EndpointOptions { requests: once, ..options("http://127.0.0.1:1/v1") };
+    let nowhere = Endpoint::new(at);
     let error = ask_all(&nowhere, &questions, 2, GO_ON, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("cannot reach http://127.0.0.1:1/v1"), "{error}");
     let stopped = ask_all(&endpoint, &questions, 2, &|| true, &mut |_| {}).unwrap_err();

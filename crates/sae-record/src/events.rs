@@ -53,6 +53,8 @@ pub enum Phase {
     Explain,
     /// How well a language model tells by explanations what features do.
     Score,
+    /// Files or features on their way to a service.
+    Publish,
     /// Optimiser steps of a language model.
     Pretrain,
     /// The count of the windows of a data set.
@@ -89,6 +91,7 @@ impl fmt::Display for Phase {
             Self::ScoreConcepts => "score concepts",
             Self::Explain => "explain",
             Self::Score => "score",
+            Self::Publish => "publish",
             Self::Pretrain => "pretrain",
             Self::Count => "count",
             Self::Validate => "validate",

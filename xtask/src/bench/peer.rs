@@ -10,25 +10,9 @@ use crate::tool;
 
 const REQUIREMENTS: &str = "scripts/peer/requirements.txt";
 
-/// The interpreter of `target/venv-tlens`, made where it is missing or has other versions than are pinned.
+/// The interpreter of `target/venv-tlens`.
 pub(crate) fn python() -> anyhow::Result<PathBuf> {
-    let folder = tool::root().join("target/venv-tlens");
-    let python = folder.join("bin/python");
-    let requirements = std::fs::read_to_string(tool::root().join(REQUIREMENTS))
-        .with_context(|| format!("cannot read {REQUIREMENTS}"))?;
-    let stamp = folder.join("requirements");
-    if std::fs::read_to_string(&stamp).is_ok_and(|found| found == requirements) {
-        return Ok(python);
-    }
-    if !python.is_file() {
-        tool::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    }
-    tool::say("installing the Python peers, about 3 GB");
-    let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "-r"]).arg(tool::root().join(REQUIREMENTS));
-    tool::run(&mut pip)?;
-    std::fs::write(&stamp, requirements).context("cannot write the stamp of the environment")?;
-    Ok(python)
+    tool::environment("venv-tlens", REQUIREMENTS, &[], "the Python peers, about 3 GB")
 }
 
 /// A script of `scripts/peer`.

@@ -10,13 +10,13 @@ mod reply;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::cache::Cache;
 pub use self::reply::{Answer, AnswerToken, TopToken, Usage, object_in};
+use crate::http::{Body, Client, ClientOptions, HttpError, Method, Request, Secret, is_passing};
 
 /// A language model, and how it is reached.
 #[derive(Clone)]
@@ -31,12 +31,8 @@ pub struct EndpointOptions {
     pub seed: u64,
     /// Where answers are kept; none: nowhere.
     pub cache: Option<PathBuf>,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// Attempts after the first.
-    pub retries: u32,
-    /// The pause before the second attempt; each later one is twice as long, up to a minute.
-    pub first_pause: Duration,
+    /// How requests are made; the key is not among them.
+    pub requests: ClientOptions,
 }
 
 impl EndpointOptions {
@@ -48,9 +44,7 @@ impl EndpointOptions {
             key: None,
             seed: 0,
             cache: None,
-            timeout: Duration::from_mins(5),
-            retries: 6,
-            first_pause: Duration::from_secs(1),
+            requests: ClientOptions::default(),
         }
     }
 }
@@ -73,28 +67,9 @@ pub struct Question {
 /// A question that has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// Nothing could be sent or nothing came.
-    #[error("cannot reach {url} ({attempts} attempts): {message}")]
-    Unreachable {
-        /// The address.
-        url: String,
-        /// How often it was tried.
-        attempts: u32,
-        /// What happened last.
-        message: String,
-    },
-    /// The endpoint refuses the request.
-    #[error("{url} answers {status} ({attempts} attempts): {message}")]
-    Status {
-        /// The address.
-        url: String,
-        /// The status.
-        status: u16,
-        /// How often it was tried.
-        attempts: u32,
-        /// The beginning of what it said.
-        message: String,
-    },
+    /// There is no answer, or a refusal.
+    #[error(transparent)]
+    Http(HttpError),
     /// The answer is not what the protocol has.
     #[error("{url} gives no chat completion: {message}")]
     Protocol {
@@ -138,12 +113,20 @@ impl AskError {
     /// Whether other questions will fare no better: the endpoint, not the question, is what is wrong.
     pub fn is_of_endpoint(&self) -> bool {
         match self {
-            Self::Unreachable { .. }
-            | Self::Protocol { .. }
-            | Self::Cache { .. }
-            | Self::Interrupted => true,
-            Self::Status { status, .. } => matches!(status, 401..=404 | 408 | 429 | 500..),
+            Self::Http(HttpError::Status { status, .. }) => {
+                matches!(status, 401..=404 | 408 | 429 | 500..)
+            }
+            Self::Http(_) | Self::Protocol { .. } | Self::Cache { .. } | Self::Interrupted => true,
             Self::Refused(_) | Self::Empty { .. } | Self::Form(_) => false,
+        }
+    }
+}
+
+impl From<HttpError> for AskError {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Interrupted => Self::Interrupted,
+            error => Self::Http(error),
         }
     }
 }
@@ -162,7 +145,7 @@ enum Form {
 pub struct Endpoint {
     options: EndpointOptions,
     url: String,
-    agent: ureq::Agent,
+    client: Client,
     cache: Option<Cache>,
     /// The place in [`FORMS`] of what is known to be taken.
     form: AtomicUsize,
@@ -196,32 +179,19 @@ impl Dialect {
     }
 }
 
-/// What became of an attempt.
-enum Attempt {
-    Answered(Value),
-    /// It may be answered later, at this time from now where that is known.
-    Passing(AskError, Option<Duration>),
-    /// The endpoint has said what it wants otherwise.
-    Otherwise,
-    /// The form is not taken.
-    Form(AskError),
-    Failed(AskError),
-}
-
 impl Endpoint {
     /// Reached when it is first asked.
     pub fn new(options: EndpointOptions) -> Self {
         let url = format!("{}/chat/completions", options.base_url.trim_end_matches('/'));
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            // A question that is sent on would lose its text or its key.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(options.timeout));
+        let secret = options.key.clone().map(|key| Secret {
+            header: "authorization",
+            before: "Bearer ",
+            key,
+        });
+        let client = Client::new(ClientOptions { secret, ..options.requests.clone() });
         let cache = options.cache.clone().map(Cache::new);
-        let agent = config.build().into();
         let (form, dialect) = (AtomicUsize::new(0), Dialect::default());
-        Self { options, url, agent, cache, form, dialect, usage: Mutex::default() }
+        Self { options, url, client, cache, form, dialect, usage: Mutex::default() }
     }
 
     /// The model's name.
@@ -278,84 +248,48 @@ impl Endpoint {
         is_interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<Answer, AskError> {
         let mut form = self.form.load(Ordering::SeqCst);
-        let mut attempts = 0;
         loop {
-            if is_interrupted() {
-                return Err(AskError::Interrupted);
-            }
-            attempts += 1;
-            match self.attempt(question, FORMS[form], attempts) {
-                Attempt::Answered(value) => {
-                    self.form.fetch_max(form, Ordering::SeqCst);
-                    let answer = reply::answer(&value, &self.url)?;
-                    if let Ok(mut usage) = self.usage.lock() {
-                        *usage += answer.usage;
-                    }
-                    return Ok(answer);
-                }
-                Attempt::Otherwise => attempts -= 1,
-                Attempt::Form(_) if form + 1 < FORMS.len() => form += 1,
-                Attempt::Passing(error, wait) => {
-                    if attempts > self.options.retries {
-                        return Err(error);
-                    }
-                    let doubled = self.options.first_pause * 2_u32.pow(attempts.min(10) - 1);
-                    pause(wait.unwrap_or(doubled).min(LONGEST_PAUSE), is_interrupted)?;
-                }
-                Attempt::Form(error) | Attempt::Failed(error) => return Err(error),
-            }
-        }
-    }
-
-    fn attempt(&self, question: &Question, form: Form, attempts: u32) -> Attempt {
-        let unreachable = |message: String| AskError::Unreachable {
-            url: self.url.clone(),
-            attempts,
-            message: self.without_key(&message),
-        };
-        let mut request = self.agent.post(&self.url).header("content-type", "application/json");
-        if let Some(key) = &self.options.key {
-            request = request.header("authorization", format!("Bearer {key}"));
-        }
-        let body = self.body(question, form).to_string();
-        let mut response = match request.send(body.as_bytes()) {
-            Ok(response) => response,
-            // What is wrong with the address is wrong the next time, too.
-            Err(
-                error @ (ureq::Error::BadUri(_)
-                | ureq::Error::Http(_)
-                | ureq::Error::InvalidProxyUrl),
-            ) => return Attempt::Failed(unreachable(error.to_string())),
-            Err(error) => return Attempt::Passing(unreachable(error.to_string()), None),
-        };
-        let status = response.status().as_u16();
-        let wait = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let wait = wait.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-        let text = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
-        let text = match text {
-            Ok(text) => text,
-            Err(error) => return Attempt::Passing(unreachable(error.to_string()), None),
-        };
-        if (200..300).contains(&status) {
-            return match serde_json::from_str(&text) {
-                Ok(value) => Attempt::Answered(value),
-                Err(error) => Attempt::Failed(AskError::Protocol {
-                    url: self.url.clone(),
-                    message: format!("{error} in {}", self.beginning(&text)),
-                }),
+            let body = self.body(question, FORMS[form]).to_string();
+            let request = Request {
+                method: Method::Post,
+                url: &self.url,
+                headers: &[("content-type", "application/json")],
+                body: Body::Bytes(body.as_bytes()),
+                is_signed: true,
             };
-        }
-        let mut message = self.beginning(&text);
-        if let Some(place) = response.headers().get("location").and_then(|own| own.to_str().ok()) {
-            message = self.without_key(&format!("it points to {place}: give that as the base URL"));
-        }
-        let error = AskError::Status { url: self.url.clone(), status, attempts, message };
-        match status {
-            408 | 409 | 425 | 429 | 500..=599 => Attempt::Passing(error, wait),
-            400 if self.dialect.learn(&text) => Attempt::Otherwise,
+            // Some servers fail at a form that they do not know (llama-cpp-python's).
+            let is_about_form = |status: u16, text: &str| {
+                FORMS[form] != Form::Free && status == 500 && text.contains("response_format")
+            };
+            let passes = |status: u16, text: &str| {
+                (is_passing(status) || status == 409) && !is_about_form(status, text)
+            };
+            let reply = self.client.send(request, &passes, is_interrupted)?;
+            if reply.is_answer() {
+                self.form.fetch_max(form, Ordering::SeqCst);
+                let value = serde_json::from_str(&reply.text).map_err(|error| {
+                    let beginning = self.client.beginning(&reply.text);
+                    AskError::Protocol {
+                        url: self.url.clone(),
+                        message: format!("{error} in {beginning}"),
+                    }
+                })?;
+                let answer = reply::answer(&value, &self.url)?;
+                if let Ok(mut usage) = self.usage.lock() {
+                    *usage += answer.usage;
+                }
+                return Ok(answer);
+            }
             // Endpoints say in many words, or in none, that they know no such format.
-            400 | 415 | 422 => Attempt::Form(error),
-            _ => Attempt::Failed(error),
+            let is_of_form =
+                matches!(reply.status, 400 | 415 | 422) || is_about_form(reply.status, &reply.text);
+            if reply.status == 400 && self.dialect.learn(&reply.text) {
+                continue;
+            }
+            if !is_of_form || form + 1 == FORMS.len() {
+                return Err(self.client.refused(&self.url, &reply).into());
+            }
+            form += 1;
         }
     }
 
@@ -390,41 +324,6 @@ impl Endpoint {
         }
         body
     }
-
-    /// The beginning of what an endpoint said, in a line.
-    fn beginning(&self, text: &str) -> String {
-        let said: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let text = self.without_key(&said);
-        match text.char_indices().nth(SHOWN) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        }
-    }
-
-    fn without_key(&self, text: &str) -> String {
-        match &self.options.key {
-            Some(key) if !key.is_empty() => text.replace(key.as_str(), "(key)"),
-            _ => text.to_owned(),
-        }
-    }
-}
-
-/// Letters of an error that are shown.
-const SHOWN: usize = 400;
-/// The longest answer, in bytes.
-const LONGEST_ANSWER: u64 = 16 << 20;
-/// The longest pause between attempts.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-
-fn pause(length: Duration, is_interrupted: &(dyn Fn() -> bool + Sync)) -> Result<(), AskError> {
-    let began = Instant::now();
-    while began.elapsed() < length {
-        if is_interrupted() {
-            return Err(AskError::Interrupted);
-        }
-        std::thread::sleep(Duration::from_millis(100).min(length));
-    }
-    Ok(())
 }
 
 /// Answers to questions, in their order, so many at a time. Where the endpoint fails, not a question, the rest is not asked. `notice` is

@@ -1,4 +1,7 @@
-//! A server that stands for a language model behind an OpenAI-compatible endpoint, and does with each request what it is told.
+//! A server that stands for a service, and does with each request what it is told; and what a language model behind an OpenAI-compatible
+//! endpoint answers.
+
+#![allow(dead_code)] // Each test needs a part of it.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,39 +15,56 @@ pub type Reply = (u16, &'static str, String);
 /// What was asked: heads, in lower case, and bodies.
 pub type Requests = Arc<Mutex<Vec<(String, Value)>>>;
 
+/// A request as it came.
+pub struct Raw {
+    /// Its head, in lower case, of which the first line is as `post /v1/chat/completions http/1.1`.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
 /// A server that answers the `n`th request as it is told, and what it is asked.
 pub fn server(
     reply: impl Fn(usize, &Value) -> Reply + Send + Sync + 'static,
 ) -> (String, Requests) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
     let requests = Requests::default();
-    let (seen, reply) = (Arc::clone(&requests), Arc::new(reply));
+    let seen = Arc::clone(&requests);
+    let url = raw_server(move |request| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let n = {
+            let mut seen = seen.lock().unwrap();
+            seen.push((request.head.clone(), body.clone()));
+            seen.len() - 1
+        };
+        reply(n, &body)
+    });
+    (format!("{url}/v1"), requests)
+}
+
+/// A server that answers requests as it is told; its address.
+pub fn raw_server(reply: impl Fn(&Raw) -> Reply + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let reply = Arc::new(reply);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let (seen, reply) = (Arc::clone(&seen), Arc::clone(&reply));
+            let reply = Arc::clone(&reply);
             std::thread::spawn(move || {
                 let mut stream = stream.unwrap();
-                let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
-                let (head, body) = loop {
+                let (mut read, mut buffer) = (Vec::new(), [0; 8192]);
+                let request = loop {
                     let n = stream.read(&mut buffer).unwrap();
                     read.extend_from_slice(&buffer[..n]);
-                    let text = String::from_utf8_lossy(&read).into_owned();
-                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                    let head = head.to_lowercase();
+                    let end = read.windows(4).position(|four| four == b"\r\n\r\n");
+                    let Some(end) = end else { continue };
+                    let head = String::from_utf8_lossy(&read[..end]).to_lowercase();
                     let length = head.split("content-length: ").nth(1).unwrap();
                     let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+                    let body = &read[end + 4..];
                     if body.len() >= length {
-                        break (head.clone(), serde_json::from_str(body).unwrap());
+                        break Raw { body: body.to_vec(), head };
                     }
                 };
-                let n = {
-                    let mut seen = seen.lock().unwrap();
-                    seen.push((head, body));
-                    seen.len() - 1
-                };
-                let asked = seen.lock().unwrap()[n].1.clone();
-                let (status, headers, body) = reply(n, &asked);
+                let (status, headers, body) = reply(&request);
                 if status > 0 {
                     let length = body.len();
                     let head = format!(
@@ -55,7 +75,7 @@ pub fn server(
             });
         }
     });
-    (url, requests)
+    url
 }
 
 /// An answer with this text.
