@@ -18,6 +18,7 @@ use crate::explanations::ExplanationEvidence;
 use crate::features::RunFeatures;
 use crate::frontier::Frontier;
 use crate::geometry::Geometry;
+use crate::gradients::Gradients;
 use crate::matching::{Match, MatchBy};
 use crate::runs::{FinishedRun, Group, SweepRuns};
 use crate::stability::Seeds;
@@ -116,6 +117,8 @@ subjects! {
     explanations: ExplanationEvidence;
     /// Single features of matched runs.
     dashboards: Dashboards;
+    /// Gradient norms beside what runs have come to.
+    gradients: Gradients;
     /// What the runs logged while they were trained.
     training: Vec<Training>;
 }

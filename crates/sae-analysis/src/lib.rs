@@ -28,6 +28,7 @@ pub mod explanations;
 pub mod features;
 pub mod frontier;
 pub mod geometry;
+pub mod gradients;
 pub mod histogram;
 pub mod matching;
 pub mod matrix;
@@ -81,7 +82,7 @@ pub fn analyse(folder: &Path) -> Result<Analysis, AnalysisError> {
 /// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each group against `local` (or what stands
 ///   in for it)
 /// - `matches.{json,csv,md,tex}`: matched runs
-/// - `downstream`, `geometry`, `umap`, `activations`, `stability`, `features`, `concepts`, `explanations` and `training`, each as `csv`, `svg` and `png`, where
+/// - `downstream`, `geometry`, `umap`, `activations`, `stability`, `features`, `concepts`, `explanations`, `gradients` and `training`, each as `csv`, `svg` and `png`, where
 ///   the sweep has something to show; and `geometry_histograms.csv`, `unusual_features.csv` (dead and ultra-dense)
 /// - `report.html`
 ///

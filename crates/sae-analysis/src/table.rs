@@ -56,6 +56,15 @@ pub(crate) enum Cell {
     Site(Site),
 }
 
+/// Whether a row is the first of a part of a table, of parts with so many rows each; the first row of all is not.
+pub(crate) fn starts_a_part(sizes: &[usize], row: usize) -> bool {
+    let mut first = 0;
+    sizes.iter().any(|size| {
+        first += size;
+        first == row
+    })
+}
+
 impl Column {
     pub fn new(key: &str, head: &str, meaning: &str) -> Self {
         let [key, head, meaning] = [key, head, meaning].map(str::to_owned);

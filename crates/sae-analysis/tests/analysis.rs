@@ -14,6 +14,7 @@ use sae_analysis::{AnalysisOptions, Frontier, Group, analyse_with};
 use sae_config::Variant;
 use sae_record::activations::{
     Direction, EVALUATION, MODEL, Measured, RunActivations, SaeActivations, SiteActivations,
+    TokensAlong,
 };
 use sae_record::layout;
 use sae_record::metric::name;
@@ -25,7 +26,29 @@ fn whole() -> Sweep {
     let sweep = Sweep::of(&TYPES, &[0, 1], &[1.0, 2.0, 4.0]);
     sweep.write();
     write_activations(&sweep);
+    for run in &sweep.runs {
+        // Of five steps the last three count; the norms grow with the coefficient.
+        let line = |step: u64| {
+            let norm = if step < 3 { 100.0 } else { run.config.loss.sparsity.coeff.get() * step as f64 };
+            format!("{{\"step\": {step}, \"grad_norm\": {norm}}}\n")
+        };
+        let lines: String = (1..=5).map(line).collect();
+        std::fs::write(sweep.run(&run.id).metrics(), lines).unwrap();
+    }
     sweep
+}
+
+#[test]
+fn gradient_norms_are_those_of_the_later_steps() {
+    let sweep = whole();
+    let found = analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap().evidence;
+    for point in &found.frontier.points {
+        near(point.grad_norm.unwrap(), 4.0 * point.coeff);
+    }
+    assert_eq!(found.gradients.points.len(), found.frontier.points.len());
+    let table = cells(&layout::analysis(sweep.path(), "matches", "csv"));
+    let column = table[0].iter().position(|key| key == "grad_norm").unwrap();
+    near(table[1][column].parse().unwrap(), 4.0 * table[1][6].parse::<f64>().unwrap());
 }
 
 fn write_activations(sweep: &Sweep) {
@@ -33,13 +56,25 @@ fn write_activations(sweep: &Sweep) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, json).unwrap();
     };
-    let direction =
-        Direction { variance_share: 0.5, by_position: vec![9.0, -1.0, 0.5], resampling_kl: 0.2 };
+    let direction = Direction {
+        variance_share: 0.5,
+        vector: vec![1.0; 8],
+        by_position: vec![9.0, -1.0, 0.5],
+        resampling_kl: 0.2,
+    };
     let model = SiteActivations {
         tokens: 24,
         norm: vec![100.0, 3.0, 4.0],
         directions: vec![direction.clone(), Direction { resampling_kl: 0.1, ..direction }],
         random_resampling_kl: 0.01,
+        first_position: vec![-1.0; 8],
+        along_first: ["first position", "other"]
+            .map(|kind| TokensAlong {
+                kind: kind.to_owned(),
+                range: [-1.0, 3.0],
+                counts: vec![3, 0, 9, 4],
+            })
+            .into(),
     };
     let of: BTreeMap<String, String> = [(MODEL, "model"), (EVALUATION, "evaluation")]
         .map(|(name, of)| (name.to_owned(), of.to_owned()))
@@ -54,6 +89,10 @@ fn write_activations(sweep: &Sweep) {
             norm_ratio: vec![0.9, 0.8, 0.8],
             cosine: vec![0.95, 0.9, 0.9],
             explained_variance: vec![0.75, 0.5],
+            correlation: vec![Some(0.9), None],
+            reconstructed_by_position: vec![vec![8.0, -0.5, 0.25]; 2],
+            cosines: vec![0, 1, 7, 16],
+            norms: vec![[100.0, 90.0], [3.0, 2.5], [4.0, 3.0]],
         };
         let found: RunActivations = SITES.iter().map(|&site| (site, found.clone())).collect();
         write(
@@ -82,8 +121,16 @@ fn a_whole_sweep_leaves_every_file() {
         .iter()
         .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
         .collect();
-    let pictures =
-        ["frontier", "downstream", "geometry", "umap", "activations", "stability", "features"];
+    let pictures = [
+        "frontier",
+        "downstream",
+        "geometry",
+        "umap",
+        "activations",
+        "stability",
+        "features",
+        "gradients",
+    ];
     for name in pictures {
         for extension in ["csv", "svg", "png"] {
             let file = format!("{name}.{extension}");
@@ -102,6 +149,8 @@ fn a_whole_sweep_leaves_every_file() {
         "matches.csv",
         "matches.md",
         "matches.tex",
+        "norm_ratios.tex",
+        "geometry_grouped.csv",
         "geometry_histograms.csv",
         "unusual_features.csv",
         "report.html",

@@ -240,7 +240,8 @@ fn activations_of_another_model_are_not_shown() {
     let path = layout::activations(sweep.path(), SITES[0]);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let of = r#"{"model": "another", "evaluation": "evaluation"}"#;
-    let values = r#"{"tokens": 1, "norm": [1.0], "directions": [], "random_resampling_kl": 0.1}"#;
+    let values = r#"{"tokens": 1, "norm": [1.0], "directions": [], "random_resampling_kl": 0.1,
+        "first_position": [], "along_first": []}"#;
     std::fs::write(&path, format!(r#"{{"of": {of}, "values": {values}}}"#)).unwrap();
     let evidence = analysed(&sweep);
     assert!(evidence.activations.is_empty());

@@ -12,7 +12,9 @@ use rand_distr::{Distribution, StandardNormal};
 use sae_config::Site;
 use sae_model::Unembedding;
 use sae_nn::loss;
-use sae_record::activations::{Direction, RunActivations, SaeActivations, SiteActivations};
+use sae_record::activations::{
+    Direction, RunActivations, SaeActivations, SiteActivations, TokensAlong,
+};
 use sae_splice::{CleanPass, Member, SpliceError, SplicedModel};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 
@@ -79,16 +81,23 @@ pub(crate) fn eigenvectors(symmetric: &Tensor) -> Result<(Tensor, Tensor), TchEr
 
 /// Random directions that resampling is compared on.
 const RANDOM_DIRECTIONS: usize = 4;
+/// Principal directions whose components are followed over positions, of reconstructions.
+const FOLLOWED: usize = 4;
+/// Bins of cosines, and of components along a direction.
+const BINS: usize = 80;
+/// Tokens whose norms are kept.
+const NORMS: u64 = 2000;
 
 /// Measures the clean activations at a site. Every direction's component is permuted among the tokens of a batch,
-/// those at the first position left out, by numbers drawn from `seed`.
+/// those at the first position left out, by numbers drawn from `seed`. `end_of_text` is the token that ends a text, where there is
+/// one.
 ///
 /// # Shapes
 /// `batches`: each `[B, T]`.
 pub fn site_activations(
     model: &SplicedModel,
     principal: &Principal,
-    batches: &[Tensor],
+    (batches, end_of_text): (&[Tensor], Option<i64>),
     seed: u64,
 ) -> Result<SiteActivations, SpliceError> {
     no_grad(|| {
@@ -102,14 +111,32 @@ pub fn site_activations(
             principal.shares.iter().map(|_| ByPosition::default()).collect();
         let mut costs = vec![0.0; all.size()[0] as usize];
         let mut tokens = 0;
+        let mut first = Tensor::f_zeros([width as i64], (Kind::Double, principal.mean.device()))?;
+        let mut kinds: [Vec<f64>; 3] = Default::default();
         for batch in batches {
-            let t = batch.size2()?.1;
+            let (b, t) = batch.size2()?;
             let sites = BTreeSet::from([Site::resid_pre(site.block), site]);
             let clean = model.clean_pass(batch, &sites, true)?;
             let x = flat(clean.activation(site)?)?;
             let n = x.size()[0];
             tokens += n as u64;
             norm.add(&norms(&x)?, t)?;
+            let _ = first.f_add_(&x.f_view([b, t, -1])?.f_select(1, 0)?.f_sum_dim_intlist(
+                [0_i64].as_slice(),
+                false,
+                Kind::Double,
+            )?)?;
+            let along_first: Vec<f64> =
+                Vec::try_from(x.f_mv(&principal.directions.f_select(0, 0)?)?)?;
+            let ids: Vec<i64> = Vec::try_from(batch.f_reshape([-1])?)?;
+            for (token, (component, id)) in along_first.into_iter().zip(ids).enumerate() {
+                let kind = match (token as i64 % t, Some(id) == end_of_text) {
+                    (0, _) => 0,
+                    (_, true) => 1,
+                    (_, false) => 2,
+                };
+                kinds[kind].push(component);
+            }
             let centred = x.f_sub(&principal.mean)?;
             let components = centred.f_mm(&all.f_tr()?)?;
             for (index, along) in along.iter_mut().enumerate() {
@@ -131,19 +158,47 @@ pub fn site_activations(
             .iter()
             .zip(along)
             .zip(own)
-            .map(|((&variance_share, along), &resampling_kl)| Direction {
-                variance_share,
-                by_position: along.means(),
-                resampling_kl,
+            .enumerate()
+            .map(|(place, ((&variance_share, along), &resampling_kl))| {
+                Ok(Direction {
+                    variance_share,
+                    vector: Vec::try_from(principal.directions.f_select(0, place as i64)?)?,
+                    by_position: along.means(),
+                    resampling_kl,
+                })
             })
-            .collect();
+            .collect::<Result<_, TchError>>()?;
+        let length = first.f_norm()?.f_double_value(&[])?.max(f64::MIN_POSITIVE);
+        let names = ["first position", "end of a text", "other"];
+        let along_first = names.into_iter().zip(&kinds);
+        let along_first = along_first.filter(|(_, components)| !components.is_empty());
         Ok(SiteActivations {
             tokens,
             norm: norm.means(),
             directions,
             random_resampling_kl: random.iter().sum::<f64>() / random.len().max(1) as f64,
+            first_position: Vec::try_from(first.f_div_scalar(length)?)?,
+            along_first: along_first.map(|(kind, values)| tokens_along(kind, values)).collect(),
         })
     })
+}
+
+/// Counts in bins that are evenly spaced between the least and the greatest value.
+fn tokens_along(kind: &str, values: &[f64]) -> TokensAlong {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut counts = vec![0; BINS];
+    for value in values {
+        counts[bin(*value, low, high)] += 1;
+    }
+    TokensAlong { kind: kind.to_owned(), range: [low, high], counts }
+}
+
+/// The bin of a value between two ends; the last holds the upper end too.
+fn bin(value: f64, low: f64, high: f64) -> usize {
+    let place = (value - low) / (high - low) * BINS as f64;
+    // Where all are equal, the first.
+    if place.is_finite() { (place.max(0.0) as usize).min(BINS - 1) } else { 0 }
 }
 
 /// What a member's SAEs make of the activations at their sites, spliced in.
@@ -157,8 +212,10 @@ pub fn sae_activations(
     batches: &[Tensor],
 ) -> Result<RunActivations, SpliceError> {
     no_grad(|| {
+        let tokens: u64 = batches.iter().map(|batch| batch.numel() as u64).sum();
+        let every = tokens.div_ceil(NORMS).max(1);
         let mut found: Vec<SaeSums> =
-            member.dictionaries().iter().map(|_| SaeSums::default()).collect();
+            member.dictionaries().iter().map(|_| SaeSums { every, ..SaeSums::default() }).collect();
         let sites = BTreeSet::from([Site::resid_pre(member.start())]);
         let last = member.dictionaries().last().map(|placed| placed.writes);
         for batch in batches {
@@ -266,6 +323,16 @@ struct SaeSums {
     cosine: ByPosition,
     residual: Vec<f64>,
     variance: Vec<f64>,
+    /// Of the tokens after the first position, by principal direction: how many, and the sums of a, b, a², b² and ab, a being `u · x` and
+    /// b `u · x̂`, both less `u · mean x`.
+    later: f64,
+    products: [Vec<f64>; 5],
+    reconstructed: Vec<ByPosition>,
+    cosines: Vec<u64>,
+    norms: Vec<[f64; 2]>,
+    /// Of so many tokens the norms of one are kept.
+    every: u64,
+    seen: u64,
 }
 
 impl SaeSums {
@@ -280,7 +347,21 @@ impl SaeSums {
     ) -> Result<(), SpliceError> {
         let (length, length_hat) = (norms(x)?, norms(x_hat)?);
         self.ratio.add(&length_hat.f_div(&length)?, t)?;
-        self.cosine.add(&Tensor::f_cosine_similarity(x, x_hat, -1, 1e-8)?, t)?;
+        let cosine = Tensor::f_cosine_similarity(x, x_hat, -1, 1e-8)?;
+        self.cosine.add(&cosine, t)?;
+        self.cosines.resize(BINS, 0);
+        for cosine in Vec::<f64>::try_from(&cosine)? {
+            self.cosines[bin(cosine, -1.0, 1.0)] += 1;
+        }
+        let (own, hat): (Vec<f64>, Vec<f64>) =
+            (Vec::try_from(&length)?, Vec::try_from(&length_hat)?);
+        for (own, hat) in own.into_iter().zip(hat) {
+            if self.seen.is_multiple_of(self.every.max(1)) {
+                self.norms.push([own, hat]);
+            }
+            self.seen += 1;
+        }
+        self.correlate(x, x_hat, principal, t)?;
         let squares = |x: &Tensor| -> Result<Vec<f64>, SpliceError> {
             let along = x.f_mm(&principal.directions.f_tr()?)?.f_square()?;
             Ok(Vec::try_from(along.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)?)
@@ -290,7 +371,51 @@ impl SaeSums {
         Ok(())
     }
 
+    fn correlate(
+        &mut self,
+        x: &Tensor,
+        x_hat: &Tensor,
+        principal: &Principal,
+        t: i64,
+    ) -> Result<(), SpliceError> {
+        let along = |x: &Tensor| -> Result<Tensor, TchError> {
+            x.f_sub(&principal.mean)?.f_mm(&principal.directions.f_tr()?)
+        };
+        let (a, b) = (along(x)?, along(x_hat)?);
+        let p = a.size2()?.1;
+        self.reconstructed.resize_with(FOLLOWED.min(p as usize), ByPosition::default);
+        for (index, by_position) in self.reconstructed.iter_mut().enumerate() {
+            by_position.add(&b.f_select(1, index as i64)?.f_contiguous()?, t)?;
+        }
+        let later = |x: &Tensor| -> Result<Tensor, TchError> {
+            x.f_view([-1, t, p])?.f_narrow(1, 1, t - 1)?.f_reshape([-1, p])
+        };
+        let (a, b) = (later(&a)?, later(&b)?);
+        self.later += a.size2()?.0 as f64;
+        let terms =
+            [a.shallow_clone(), b.shallow_clone(), a.f_square()?, b.f_square()?, a.f_mul(&b)?];
+        for (sums, term) in self.products.iter_mut().zip(terms) {
+            let sum = term.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?;
+            add(sums, &Vec::<f64>::try_from(sum)?);
+        }
+        Ok(())
+    }
+
+    /// Pearson's, by principal direction.
+    fn correlation(&self) -> Vec<Option<f64>> {
+        let [a, b, aa, bb, ab] = &self.products;
+        let n = self.later;
+        let of = |place: usize| {
+            let covariance = ab[place] / n - a[place] / n * (b[place] / n);
+            let variance = |square: f64, sum: f64| square / n - (sum / n).powi(2);
+            let (of_a, of_b) = (variance(aa[place], a[place]), variance(bb[place], b[place]));
+            Some(covariance / (of_a * of_b).sqrt()).filter(|found| found.is_finite())
+        };
+        (0..a.len()).map(of).collect()
+    }
+
     fn finish(self) -> SaeActivations {
+        let correlation = self.correlation();
         let along = self.residual.iter().zip(&self.variance);
         SaeActivations {
             norm_ratio: self.ratio.means(),
@@ -298,6 +423,14 @@ impl SaeSums {
             explained_variance: along
                 .map(|(residual, variance)| 1.0 - residual / variance)
                 .collect(),
+            correlation,
+            reconstructed_by_position: self
+                .reconstructed
+                .into_iter()
+                .map(ByPosition::means)
+                .collect(),
+            cosines: self.cosines,
+            norms: self.norms,
         }
     }
 }

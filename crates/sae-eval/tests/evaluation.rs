@@ -112,6 +112,24 @@ fn metrics_agree_with_pytorch() {
     let again = evaluate(&model, &[&member], &halves, &mut |_| {}).unwrap().remove(0);
     near(again.values.get("ce_spliced"), found.values.get("ce_spliced"), 1e-9);
     near(again.sites[&site(FIRST)].get("explained_variance"), at.get("explained_variance"), 1e-9);
+    // After a layer norm without weights, from the sums and from all activations at once.
+    let later = site(SECOND);
+    let clean =
+        model.clean_pass(&batches[0], &BTreeSet::from([site(FIRST), later]), false).unwrap();
+    let pass = model.spliced_pass(&member, &clean, &[later], Some(later)).unwrap();
+    let normalise = |x: &Tensor| {
+        let x = x.flatten(0, 1);
+        let centred = &x - x.mean_dim([-1_i64].as_slice(), true, Kind::Double);
+        let variance = centred.square().mean_dim([-1_i64].as_slice(), true, Kind::Double);
+        centred / (variance + 1e-5).sqrt()
+    };
+    let original = normalise(clean.activation(later).unwrap());
+    let spliced = normalise(&pass.recorded.iter().find(|(own, _)| *own == later).unwrap().1);
+    let mean = original.mean_dim([0_i64].as_slice(), true, Kind::Double);
+    let sum = |x: Tensor| x.square().sum(Kind::Double).double_value(&[]);
+    let expected = 1.0 - sum(&original - &spliced) / sum(&original - mean);
+    near(found.downstream[&later].get("explained_variance_ln"), expected, 1e-9);
+    near(again.downstream[&later].get("explained_variance_ln"), expected, 1e-9);
     assert_eq!(
         again.downstream.keys().map(Site::to_string).collect::<Vec<_>>(),
         [SECOND, "blocks.2.hook_resid_post"]
@@ -144,6 +162,7 @@ fn an_identity_changes_nothing() {
     for values in found.downstream.values() {
         near(values.get("explained_variance_per_token"), 1.0, 1e-10);
         near(values.get("explained_variance_std"), 0.0, 1e-7);
+        near(values.get("explained_variance_ln"), 1.0, 1e-10);
     }
 }
 

@@ -52,7 +52,10 @@ fn the_model_at_a_site() {
     let (site, batches) = (SITE.parse::<Site>().unwrap(), batches(&model));
     let x = clean(&model, site, &batches);
     let principal = Principal::of(&model, site, &batches, 6).unwrap();
-    let found = site_activations(&model, &principal, &batches, 0).unwrap();
+    // A token that one window ends with stands for the end of a text.
+    let end = batches[0].int64_value(&[2, 8]);
+    let asked = (batches.as_slice(), Some(end));
+    let found = site_activations(&model, &principal, asked, 0).unwrap();
     assert_eq!((found.tokens, found.norm.len(), found.directions.len()), (72, 9, 6));
     let mean = x.mean_dim([0_i64].as_slice(), true, Kind::Double);
     let centred = &x - &mean;
@@ -77,8 +80,33 @@ fn the_model_at_a_site() {
     // Resampling what carries most costs more than resampling what carries little.
     assert!(found.directions[0].resampling_kl > found.directions[5].resampling_kl);
     // The seed decides.
-    assert_eq!(site_activations(&model, &principal, &batches, 0).unwrap(), found);
-    assert_ne!(site_activations(&model, &principal, &batches, 1).unwrap(), found);
+    assert_eq!(site_activations(&model, &principal, asked, 0).unwrap(), found);
+    assert_ne!(site_activations(&model, &principal, asked, 1).unwrap(), found);
+    // The mean of the first position, and who is along the first direction how far.
+    let first = x.view([8, 9, 32]).select(1, 0).mean_dim([0_i64].as_slice(), false, Kind::Double);
+    near(&found.first_position, &(&first / first.norm()), 1e-9);
+    let u = Tensor::from_slice(&found.directions[0].vector);
+    assert!((u.norm().double_value(&[]) - 1.0).abs() < 1e-9);
+    let along = Vec::<f64>::try_from(x.matmul(&u)).unwrap();
+    let ids: Vec<i64> =
+        batches.iter().flat_map(|own| Vec::try_from(own.flatten(0, -1)).unwrap()).collect();
+    let kind = |token: usize| match (token % 9, ids[token] == end) {
+        (0, _) => 0,
+        (_, true) => 1,
+        (_, false) => 2,
+    };
+    assert_eq!(found.along_first.len(), 3);
+    for (number, own) in found.along_first.iter().enumerate() {
+        let values = (0..72).filter(|&token| kind(token) == number).map(|token| along[token]);
+        let values: Vec<f64> = values.collect();
+        assert_eq!(own.counts.iter().sum::<u64>() as usize, values.len(), "{}", own.kind);
+        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        assert!((own.range[0] - low).abs() < 1e-9 && (own.range[1] - high).abs() < 1e-9);
+    }
+    let without = site_activations(&model, &principal, (&batches, None), 0).unwrap();
+    let kinds: Vec<&str> = without.along_first.iter().map(|own| own.kind.as_str()).collect();
+    assert_eq!(kinds, ["first position", "other"]);
 }
 
 /// Features +1 and −1 of every direction reproduce an activation; half of each dictionary element's activation halves it.
@@ -109,6 +137,18 @@ fn an_sae_that_halves() {
         x.matmul(&directions).square().sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)
     };
     near(&found.explained_variance, &(1.0 - sums(&(&x * 0.5)) / sums(&(&x - &mean))), 1e-9);
+    // Half of everything goes with everything, and points the same way.
+    let correlation: Vec<f64> = found.correlation.iter().copied().flatten().collect();
+    near(&correlation, &(zeros(3) + 1.0), 1e-9);
+    assert_eq!(found.cosines.iter().sum::<u64>(), 72);
+    assert_eq!(found.cosines.last(), Some(&72));
+    assert_eq!(found.norms.len(), 72);
+    assert!(found.norms.iter().all(|[own, hat]| (hat - own / 2.0).abs() < 1e-9));
+    let u = Tensor::from_slice(&Vec::<f64>::try_from(directions.select(1, 0)).unwrap());
+    let halved = (&x * 0.5 - &mean).matmul(&u).view([8, 9]);
+    let halved = halved.mean_dim([0_i64].as_slice(), false, Kind::Double);
+    let sign = (halved.double_value(&[0]) * found.reconstructed_by_position[0][0]).signum();
+    near(&found.reconstructed_by_position[0], &(halved * sign), 1e-9);
     // A site that was not prepared is an error.
     assert!(sae_activations(&model, &member, &[], &batches).is_err());
 }

@@ -54,6 +54,21 @@ pub struct SiteActivations {
     pub directions: Vec<Direction>,
     /// Mean over random directions of what resampling costs: what a direction of no importance costs.
     pub random_resampling_kl: f64,
+    /// The direction of the mean activation at the first position, D numbers, of unit length.
+    pub first_position: Vec<f64>,
+    /// Tokens by `u · x` along the first principal direction, apart by what they are.
+    pub along_first: Vec<TokensAlong>,
+}
+
+/// Tokens of a kind by their component along a direction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokensAlong {
+    /// What they are: at the first position, the end of a text elsewhere, others.
+    pub kind: String,
+    /// The least and the greatest component, between which the bins are evenly spaced.
+    pub range: [f64; 2],
+    /// Tokens in each bin.
+    pub counts: Vec<u64>,
 }
 
 /// A principal direction, a unit vector u.
@@ -61,6 +76,8 @@ pub struct SiteActivations {
 pub struct Direction {
     /// Its share of the total variance.
     pub variance_share: f64,
+    /// u itself, D numbers.
+    pub vector: Vec<f64>,
     /// Mean of `u · (x − mean x)` at every position, T numbers.
     pub by_position: Vec<f64>,
     /// `KL(resampled ‖ original)` in nats a token when every token's component along u is replaced by another token's
@@ -82,4 +99,13 @@ pub struct SaeActivations {
     pub cosine: Vec<f64>,
     /// `1 − Σ (u · (x − x̂))² / Σ (u · (x − mean x))²` along every principal direction, P numbers.
     pub explained_variance: Vec<f64>,
+    /// Pearson's correlation of `u · x` and `u · x̂` along every principal direction over the tokens after the first position, P
+    /// numbers; none where one of them does not vary.
+    pub correlation: Vec<Option<f64>>,
+    /// Mean of `u · (x̂ − mean x)` at every position along the first principal directions, T numbers each.
+    pub reconstructed_by_position: Vec<Vec<f64>>,
+    /// Tokens by the cosine between x and x̂, in bins evenly spaced from −1 to 1.
+    pub cosines: Vec<u64>,
+    /// `‖x‖` and `‖x̂‖` of some tokens, an even sample.
+    pub norms: Vec<[f64; 2]>,
 }

@@ -20,11 +20,11 @@ use crate::setup::{Setup, evaluation_fingerprint};
 use crate::{RunSpec, Sources, TrainError};
 
 /// Principal directions that are measured.
-const DIRECTIONS: usize = 8;
+const DIRECTIONS: usize = 25;
 /// Decides which token's component takes the place of which.
 const SEED: u64 = 0;
 /// Raised when what a measurement means changes, so that an old one is made anew.
-const DEFINITIONS: &str = "2";
+const DEFINITIONS: &str = "3";
 
 /// Measures the activations of finished runs on their evaluation set: `activations/<site>.json` in the sweep's folder,
 /// `activations.json` in every run's. What is there already, whole, and of the same model, data and SAEs, is not measured
@@ -42,7 +42,8 @@ pub fn measure_activations(
         runs.iter().flat_map(|run| run.config.sae.sites.iter().copied()).collect();
     let sources = Sources::default();
     let inputs = Summary::load(&first.folder.summary()).ok().and_then(|summary| summary.inputs);
-    let of_model = of_model(&first.config, inputs.as_ref(), &sources)?;
+    let mut of_model = of_model(&first.config, inputs.as_ref(), &sources)?;
+    of_model.insert("definitions".to_owned(), DEFINITIONS.to_owned());
     let open: Vec<(&RunSpec, Of)> = runs
         .into_iter()
         .map(|run| Ok((run, of_run(&of_model, &run.folder, &run.config)?)))
@@ -67,12 +68,16 @@ pub fn measure_activations(
     let tokens: u64 = batches.iter().map(|batch| batch.numel() as u64).sum();
     let steps = (missing.len() + open.len()) as u64;
     observer.notice(Event::began(Phase::MeasureActivations, steps, tokens));
+    // Windows of token ids may have no tokeniser, whose end of text nobody knows then.
+    let end_of_text =
+        setup.text_tokenizer().ok().map(|tokenizer| i64::from(tokenizer.end_of_text()));
     let mut principals = Vec::with_capacity(sites.len());
     let mut done = 0;
     for site in sites {
         let principal = Principal::of(&setup.model, site, batches, DIRECTIONS)?;
         if missing.contains(&site) {
-            let values = sae_eval::site_activations(&setup.model, &principal, batches, SEED)?;
+            let of_end = (batches.as_slice(), end_of_text);
+            let values = sae_eval::site_activations(&setup.model, &principal, of_end, SEED)?;
             Measured { of: of_model.clone(), values }.save(&layout::activations(sweep, site))?;
             done += 1;
             advance(observer, done)?;
@@ -114,7 +119,6 @@ pub(crate) fn of_model(
     };
     let windows = config.eval.n_samples.map_or_else(|| "all".to_owned(), |n| n.to_string());
     let parts = [
-        ("definitions", DEFINITIONS.to_owned()),
         (activations::MODEL, model),
         (activations::EVALUATION, evaluation),
         ("processing", format!("{:?}", config.model.processing)),

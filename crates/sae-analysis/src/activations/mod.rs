@@ -15,7 +15,7 @@ use crate::draw::Figure;
 use crate::evidence::Evidence;
 use crate::study::Study;
 use crate::subject::{Block, Subject, TextFile};
-use crate::table::{Cell, Column, Table};
+use crate::table::{Cell, Column, Table, starts_a_part};
 
 /// Activations at a site, and what the runs' dictionaries make of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,8 +43,14 @@ impl Subject for BTreeMap<Site, SiteEvidence> {
         BTreeMap::is_empty(self)
     }
 
-    fn files(&self, _: &Evidence) -> Result<Vec<TextFile>, AnalysisError> {
-        Ok(vec![TextFile::csv("activations", &numbers(self))])
+    fn files(&self, evidence: &Evidence) -> Result<Vec<TextFile>, AnalysisError> {
+        let ratios = ratios(self, evidence).for_people();
+        let sizes: Vec<usize> = self.values().map(|found| found.runs.len()).collect();
+        let latex = ratios.latex(|row| starts_a_part(&sizes, row));
+        Ok(vec![
+            TextFile::csv("activations", &numbers(self)),
+            TextFile { stem: "norm_ratios", extension: "tex", text: latex },
+        ])
     }
 
     fn figure(&self, evidence: &Evidence) -> Figure {
@@ -63,7 +69,11 @@ impl Subject for BTreeMap<Site, SiteEvidence> {
              Runs matched by {}; where a site has none, those that the notes name. The tables have every run.",
             evidence.match_by.describe()
         );
-        let tables = vec![Block::Table(directions(self)), Block::Table(explained(self, evidence))];
+        let tables = vec![
+            Block::Table(ratios(self, evidence)),
+            Block::Table(directions(self)),
+            Block::Table(explained(self, evidence)),
+        ];
         Ok(vec![Block::Text(text), Block::Panels, Block::Folded("The numbers".to_owned(), tables)])
     }
 }
@@ -91,18 +101,76 @@ fn numbers(all: &BTreeMap<Site, SiteEvidence>) -> Table {
             }
         }
         add("", "random_resampling_kl", "", "", found.model.random_resampling_kl);
+        for own in &found.model.along_first {
+            let [low, high] = own.range;
+            let width = (high - low) / own.counts.len().max(1) as f64;
+            for (bin, &count) in own.counts.iter().enumerate() {
+                let place =
+                    format!("{} to {}", low + width * bin as f64, low + width * (bin as f64 + 1.0));
+                add("", &format!("tokens along it: {}", own.kind), "1", &place, count as f64);
+            }
+        }
         for (run, of) in &found.runs {
             for (quantity, values) in [("norm_ratio", &of.norm_ratio), ("cosine", &of.cosine)] {
                 for (position, &value) in values.iter().enumerate() {
                     add(run, quantity, "", &position.to_string(), value);
                 }
             }
-            for (number, &value) in of.explained_variance.iter().enumerate() {
-                add(run, "explained_variance", &(number + 1).to_string(), "", value);
+            let correlation = figure::or_nan(&of.correlation);
+            let along =
+                [("explained_variance", &of.explained_variance), ("correlation", &correlation)];
+            for (quantity, values) in along {
+                for (number, &value) in values.iter().enumerate() {
+                    add(run, quantity, &(number + 1).to_string(), "", value);
+                }
+            }
+            for (number, values) in of.reconstructed_by_position.iter().enumerate() {
+                let number = (number + 1).to_string();
+                for (position, &value) in values.iter().enumerate() {
+                    add(run, "projection", &number, &position.to_string(), value);
+                }
+            }
+            let bins = of.cosines.len().max(1) as f64;
+            for (bin, &count) in of.cosines.iter().enumerate() {
+                let low = 2.0 * bin as f64 / bins - 1.0;
+                add(
+                    run,
+                    "tokens by cosine",
+                    "",
+                    &format!("{low} to {}", low + 2.0 / bins),
+                    count as f64,
+                );
             }
         }
     }
     Table::new("Activations", keys.map(Column::csv).into()).with(rows)
+}
+
+/// The paper's Table 5: mean ratios of norms at the first position and at the later ones.
+fn ratios(all: &BTreeMap<Site, SiteEvidence>, evidence: &Evidence) -> Table {
+    let columns = vec![
+        Column::site(),
+        Column::group(),
+        Column::run(),
+        Column::new("first", "position 0", "Mean of ‖SAE(x)‖ / ‖x‖ at the first position"),
+        Column::new("later", "positions > 0", "The same at the others"),
+    ];
+    let rows = all.iter().flat_map(|(site, found)| {
+        found.runs.iter().map(move |(run, sae)| {
+            let group =
+                evidence.group_of(run).map_or(Cell::text(""), |group| Cell::Group(group.clone()));
+            let (first, later) = sae.norm_ratio.split_first().unwrap_or((&f64::NAN, &[]));
+            let mean = later.iter().sum::<f64>() / later.len() as f64;
+            vec![
+                Cell::Site(*site),
+                group,
+                Cell::Run(run.clone()),
+                Cell::fixed(*first, 2),
+                Cell::fixed(mean, 2),
+            ]
+        })
+    });
+    Table::new("Norms of reconstructions over norms of activations", columns).with(rows)
 }
 
 fn directions(all: &BTreeMap<Site, SiteEvidence>) -> Table {

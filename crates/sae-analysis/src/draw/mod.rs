@@ -35,9 +35,9 @@ const NARROWEST: f64 = 400.0;
 const SCALE: f32 = 1.5;
 
 impl Figure {
-    /// Whether there is anything to see.
+    /// Whether there is anything to see on disk.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        !self.rows.iter().flatten().any(|panel| panel.on_disk)
     }
 
     /// As SVG text.

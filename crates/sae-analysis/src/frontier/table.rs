@@ -54,6 +54,11 @@ pub(crate) fn columns() -> Vec<Column> {
             "top-1 agr.",
             "Share of tokens at which both models rank the same token first",
         ),
+        Column::new(
+            "grad_norm",
+            "grad. norm",
+            "Mean norm of the gradients before clipping, over the steps after the first 40 %",
+        ),
         Column::new("training_tokens", "tokens", "Tokens trained on").may_be_same(),
     ]
 }
@@ -76,6 +81,7 @@ pub(crate) fn cells(point: &Point) -> Vec<Cell> {
         Cell::significant(point.mse),
         Cell::fixed(point.ce_recovered, 3),
         Cell::fixed(point.top1_agreement, 3),
+        Cell::significant(point.grad_norm.unwrap_or(f64::NAN)),
         Cell::count(point.training_tokens),
     ]
 }

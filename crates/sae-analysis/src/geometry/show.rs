@@ -1,5 +1,9 @@
 //! Geometry as a subject: tables, findings, section.
 
+use std::collections::BTreeSet;
+
+use sae_config::Site;
+
 use super::{AcrossWhat, Difference, Geometry, figure, find};
 use crate::AnalysisError;
 use crate::bootstrap::Estimate;
@@ -8,6 +12,7 @@ use crate::evidence::Evidence;
 use crate::frontier::base;
 use crate::histogram::Histogram;
 use crate::matching;
+use crate::runs::Group;
 use crate::runs::facets::Facets;
 use crate::study::Study;
 use crate::subject::{Block, Comparison, Finding, Subject, TextFile};
@@ -33,6 +38,7 @@ impl Subject for Geometry {
     fn files(&self, _: &Evidence) -> Result<Vec<TextFile>, AnalysisError> {
         Ok(vec![
             TextFile::csv("geometry", &means(self)),
+            TextFile::csv("geometry_grouped", &grouped(self)),
             TextFile::csv("geometry_histograms", &histograms(self)),
         ])
     }
@@ -80,6 +86,23 @@ impl Subject for Geometry {
             Block::Folded("The numbers".to_owned(), tables.collect()),
         ])
     }
+}
+
+/// A row a site, a column a type: the mean over its runs of their mean largest cosines.
+fn grouped(found: &Geometry) -> Table {
+    let groups: BTreeSet<&Group> = found.within.iter().map(|run| &run.group).collect();
+    let sites: BTreeSet<Site> = found.within.iter().map(|run| run.site).collect();
+    let mut columns = vec![Column::site()];
+    columns.extend(groups.iter().map(|group| Column::csv(&group.to_string())));
+    let rows = sites.into_iter().map(|site| {
+        let mean = |group: &&Group| {
+            let own = found.within.iter().filter(|run| run.site == site && run.group == **group);
+            let means: Vec<f64> = own.map(|run| run.mean.value).collect();
+            Cell::significant(means.iter().sum::<f64>() / means.len() as f64)
+        };
+        std::iter::once(Cell::Site(site)).chain(groups.iter().map(mean)).collect()
+    });
+    Table::new("Mean largest cosines within dictionaries, by type", columns).with(rows)
 }
 
 fn within(found: &Geometry) -> Table {

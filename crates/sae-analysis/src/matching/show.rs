@@ -8,7 +8,7 @@ use crate::evidence::Evidence;
 use crate::frontier;
 use crate::study::Study;
 use crate::subject::{Block, Choice, Subject, TextFile};
-use crate::table::{Cell, Column, Table, fixed};
+use crate::table::{Cell, Column, Table, fixed, starts_a_part};
 
 /// The ratio above which matched runs are far enough apart for a note.
 const FAR: f64 = 1.25;
@@ -52,13 +52,6 @@ impl Subject for Vec<Match> {
     fn files(&self, _: &Evidence) -> Result<Vec<TextFile>, AnalysisError> {
         let shown = short(self).for_people();
         let sizes: Vec<usize> = self.iter().map(|found| found.points.len()).collect();
-        let is_first = |row: usize| {
-            let mut first = 0;
-            sizes.iter().any(|size| {
-                first += size;
-                first == row
-            })
-        };
         let text = |extension, text| TextFile { stem: "matches", extension, text };
         let markdown = format!(
             "{}\nL0 in active features per token; CE increase and KL in nats per token; explained variance of what the \
@@ -69,7 +62,7 @@ impl Subject for Vec<Match> {
             TextFile::json("matches", self)?,
             TextFile::csv("matches", &exact(self)),
             text("md", markdown),
-            text("tex", shown.latex(is_first)),
+            text("tex", shown.latex(|row| starts_a_part(&sizes, row))),
         ])
     }
 
@@ -156,6 +149,7 @@ fn exact(matches: &[Match]) -> Table {
         "ce_increase",
         "kl",
         "explained_variance",
+        "grad_norm",
     ];
     let rows = matches.iter().flat_map(|found| {
         found.points.iter().map(|point| {
@@ -173,6 +167,7 @@ fn exact(matches: &[Match]) -> Table {
                 Cell::significant(point.ce_increase),
                 Cell::significant(point.kl),
                 Cell::significant(point.explained_variance),
+                Cell::significant(point.grad_norm.unwrap_or(f64::NAN)),
             ]
         })
     });
@@ -192,6 +187,7 @@ fn short(matches: &[Match]) -> Table {
         "CE increase",
         "KL",
         "expl. var.",
+        "grad. norm",
     ];
     let rows = matches.iter().flat_map(|found| {
         found.points.iter().map(|point| {
@@ -206,6 +202,7 @@ fn short(matches: &[Match]) -> Table {
                 Cell::fixed(point.ce_increase, 4),
                 Cell::fixed(point.kl, 4),
                 Cell::fixed(point.explained_variance, 3),
+                Cell::significant(point.grad_norm.unwrap_or(f64::NAN)),
             ]
         })
     });

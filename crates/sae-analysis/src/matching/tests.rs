@@ -29,6 +29,7 @@ fn point(group: &Group, run: &str, by: MatchBy, quantity: f64) -> Point {
         mse: 1.0,
         ce_recovered: 0.9,
         top1_agreement: 0.9,
+        grad_norm: None,
         training_tokens: 1000,
         metrics: Values::default(),
         facets: crate::runs::facets::Facets::new(),

@@ -2,6 +2,7 @@
 
 use sae_config::Site;
 use sae_record::metric::{Values, name};
+use sae_record::metrics;
 use serde::{Deserialize, Serialize};
 
 use super::facets::{Facets, select};
@@ -50,6 +51,10 @@ pub struct Point {
     pub top1_agreement: f64,
     /// Tokens trained on.
     pub training_tokens: u64,
+    /// Mean norm of the gradients, before clipping, over the logged steps after the first 40 %; in the paper, after the first 10 000
+    /// of 25 000. None where no norm was logged.
+    #[serde(default)]
+    pub grad_norm: Option<f64>,
     /// The metrics that have no field here, by name: the run's, and the site's.
     #[serde(default)]
     pub metrics: Values,
@@ -57,6 +62,18 @@ pub struct Point {
     /// stand above; and of the keys that were asked for.
     #[serde(default)]
     pub facets: Facets,
+}
+
+/// The share of the steps after which gradient norms count.
+const WARM: f64 = 0.4;
+
+/// The mean norm of a run's gradients; none where it has logged none.
+fn grad_norm(runs: &SweepRuns, run: &FinishedRun) -> Option<f64> {
+    let history = metrics::read(&runs.folder_of(run).metrics()).ok()?;
+    let last = history.steps.last().map_or(0, |line| line.step);
+    let later = history.steps.iter().filter(|line| line.step as f64 > WARM * last as f64);
+    let norms: Vec<f64> = later.filter_map(|line| line.values.get("grad_norm").copied()).collect();
+    (!norms.is_empty()).then(|| norms.iter().sum::<f64>() / norms.len() as f64)
 }
 
 /// The keys that a point has fields of.
@@ -101,6 +118,7 @@ pub(super) fn points(runs: &SweepRuns, run: &FinishedRun, wanted: &[String]) -> 
     }
     let keys = run.facets.keys().filter(|key| !FIELDS.contains(&key.as_str())).chain(wanted);
     let facets = select(&run.all_facets, keys);
+    let grad_norm = grad_norm(runs, run);
     for (site, at) in &found.sites {
         let alive = match runs.alive(run, *site) {
             Ok(Some(alive)) => alive,
@@ -129,6 +147,7 @@ pub(super) fn points(runs: &SweepRuns, run: &FinishedRun, wanted: &[String]) -> 
             ce_recovered: found.values.get(name::CE_RECOVERED_ZERO),
             top1_agreement: found.values.get(name::TOP1_AGREEMENT),
             training_tokens: run.summary.training_tokens,
+            grad_norm,
             metrics: further(&found.values, at),
             facets: facets.clone(),
         };
