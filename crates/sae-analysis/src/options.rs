@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::BootstrapOptions;
-use crate::embedding::EmbeddingOptions;
+use crate::embedding::{EmbeddingOptions, Region};
 use crate::matching::MatchBy;
 
 /// How a sweep is analysed.
@@ -22,6 +22,9 @@ pub struct AnalysisOptions {
     pub bootstrap: BootstrapOptions,
     /// How pairs of dictionaries are embedded.
     pub embedding: EmbeddingOptions,
+    /// Named regions of these pictures.
+    #[serde(default)]
+    pub regions: Vec<Region>,
 }
 
 impl Default for AnalysisOptions {
@@ -34,6 +37,7 @@ impl Default for AnalysisOptions {
             alive_above: 0.0,
             bootstrap: BootstrapOptions::default(),
             embedding: EmbeddingOptions { max_rows: 4000, ..EmbeddingOptions::default() },
+            regions: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use sae_analysis::embedding::Region;
 use sae_analysis::evidence::Evidence;
 use sae_analysis::geometry::AcrossWhat;
 use sae_analysis::matching::{Match, MatchBy};
@@ -29,7 +30,8 @@ fn whole() -> Sweep {
     for run in &sweep.runs {
         // Of five steps the last three count; the norms grow with the coefficient.
         let line = |step: u64| {
-            let norm = if step < 3 { 100.0 } else { run.config.loss.sparsity.coeff.get() * step as f64 };
+            let norm =
+                if step < 3 { 100.0 } else { run.config.loss.sparsity.coeff.get() * step as f64 };
             format!("{{\"step\": {step}, \"grad_norm\": {norm}}}\n")
         };
         let lines: String = (1..=5).map(line).collect();
@@ -58,7 +60,7 @@ fn write_activations(sweep: &Sweep) {
     };
     let direction = Direction {
         variance_share: 0.5,
-        vector: vec![1.0; 8],
+        vector: vec![1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
         by_position: vec![9.0, -1.0, 0.5],
         resampling_kl: 0.2,
     };
@@ -67,7 +69,7 @@ fn write_activations(sweep: &Sweep) {
         norm: vec![100.0, 3.0, 4.0],
         directions: vec![direction.clone(), Direction { resampling_kl: 0.1, ..direction }],
         random_resampling_kl: 0.01,
-        first_position: vec![-1.0; 8],
+        first_position: vec![0.0, -1.0, 0.0, 0.0, 0.0, 0.0],
         along_first: ["first position", "other"]
             .map(|kind| TokensAlong {
                 kind: kind.to_owned(),
@@ -228,9 +230,26 @@ fn alive_may_ask_for_more_than_once() {
 #[test]
 fn embedded_elements_are_features() {
     let sweep = whole();
-    analyse_with(sweep.path(), &quick(), &mut |_| {}).unwrap();
+    let all =
+        Region { name: "everything".to_owned(), runs: Vec::new(), x: [-1e9, 1e9], y: [-1e9, 1e9] };
+    let nothing = Region { name: "elsewhere".to_owned(), x: [1e8, 1e9], ..all.clone() };
+    let other = Region { runs: vec!["a".to_owned(), "b".to_owned()], ..all.clone() };
+    let options = AnalysisOptions { regions: vec![all, nothing, other], ..quick() };
+    let found = analyse_with(sweep.path(), &options, &mut |_| {}).unwrap().evidence;
     let lines = cells(&layout::analysis(sweep.path(), "umap", "csv"));
     assert_eq!(lines[0][4], "feature");
+    let named = cells(&layout::analysis(sweep.path(), "umap_regions", "csv"));
+    assert_eq!(named.len(), lines.len());
+    assert!(named[1..].iter().all(|line| line[0] == "everything"));
+    assert!(found.embeddings.iter().all(|pair| pair.regions.len() == 2));
+    // The cosine to a direction is the element's own component.
+    let cosines: Vec<f64> = lines[1..].iter().map(|line| line[7].parse().unwrap()).collect();
+    assert!(cosines.iter().all(|cosine| cosine.abs() <= 1.0 + 1e-6));
+    let squares = |line: &Vec<String>| -> f64 {
+        line[7..9].iter().map(|cell| cell.parse::<f64>().unwrap().powi(2)).sum()
+    };
+    assert!(lines[1..].iter().all(|line| squares(line) <= 1.0 + 1e-6));
+    assert!(cosines.iter().any(|cosine| (cosine - cosines[0]).abs() > 1e-3));
     for line in &lines[1..] {
         let run = sweep.runs.iter().find(|run| run.id == line[2]).unwrap();
         let dead = 24 - run.summary.alive[&line[1].parse().unwrap()];

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use sae_analysis::embedding::Region;
 use sae_analysis::{AnalysisOptions, SweepRuns, analyse_with, matching::MatchBy};
 use sae_model::device::DeviceChoice;
 use sae_train::dashboards::make_dashboards;
@@ -16,7 +17,7 @@ use crate::telemetry::Telemetry;
 /// Make the tables, figures and report of finished runs: of a sweep, of a single run, or of runs side by side
 ///
 /// Measures the model's and the SAEs' activations, and makes the dashboards of features (`sae features`), where that has not been done, then writes report.html, analysis.json
-/// and a CSV, SVG and PNG of each subject (frontier, downstream, geometry, umap, activations, stability, features, training; matches
+/// and a CSV, SVG and PNG of each subject (frontier, downstream, geometry, umap, activations, stability, features, concepts, explanations, gradients, training; matches
 /// also as Markdown and LaTeX) into the folder, and prints the table of runs and what was found.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -47,6 +48,10 @@ pub(crate) struct Arguments {
     /// Do not load the model to measure activations and to look at features; what was measured before is shown
     #[arg(long)]
     no_activations: bool,
+    /// Draw and list these regions of the pictures of pairs: TOML with a [[region]] each, of name, x = [from, to], y = [from, to] and, where
+    /// it is of one pair alone, runs = [ID, ID]
+    #[arg(long, value_name = "TOML")]
+    regions: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -56,11 +61,13 @@ pub(crate) fn run(
     device: DeviceChoice,
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
-    let Arguments { folder, match_by, facets, alive_above, no_activations, settings } = arguments;
+    let Arguments { folder, match_by, facets, alive_above, no_activations, regions, settings } =
+        arguments;
     let options = AnalysisOptions {
         match_by: *match_by,
         facets: facets.clone(),
         alive_above: *alive_above,
+        regions: regions.as_deref().map_or_else(|| Ok(Vec::new()), Region::read)?,
         ..AnalysisOptions::default()
     };
     let runs = load_runs(folder, &options)?;

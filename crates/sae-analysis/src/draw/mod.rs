@@ -13,7 +13,7 @@ use resvg::tiny_skia::{Color, Pixmap, Transform};
 use resvg::usvg::{self, fontdb};
 
 pub(crate) use self::axis::Axis;
-pub(crate) use self::look::{Look, Looks, Marker};
+pub(crate) use self::look::{Look, Looks, Marker, Stroke};
 pub(crate) use self::outline::outline;
 pub(crate) use self::panel::{Panel, Size};
 pub(crate) use self::series::{Draw, PointText, Series, marker};

@@ -197,6 +197,7 @@ fn point(site: Site, group: &Group, (strength, coeff): (usize, f64), seed: u64) 
         mse: 0.02 * depth * (1.2 - faithful + 0.1 * strength as f64),
         ce_recovered: 1.0 - ce_increase / 4.0,
         top1_agreement: 0.97 - ce_increase * 0.6,
+        grad_norm: Some(0.1 * l0),
         training_tokens: 614_400,
         metrics: Values::default(),
         facets: Facets::new(),
@@ -365,16 +366,19 @@ fn embedding(found: &Match, pair: [usize; 2]) -> PairEmbedding {
             available: 3600,
             options: EmbeddingOptions::default(),
         },
+        along: Vec::new(),
+        regions: Vec::new(),
     }
 }
 
 fn activations(site: Site, chosen: &[&Point]) -> SiteEvidence {
     let norm =
         (0..CONTEXT).map(|t| if t == 0 { 310.0 } else { 14.0 + 3.0 * (1.0 - 1.0 / t as f64) });
-    let directions = (0..8).map(|rank| {
+    let directions = (0..8_u32).map(|rank| {
         let share = 0.45 / f64::from(rank + 1).powf(1.4);
         Direction {
             variance_share: share,
+            vector: vec![1.0],
             by_position: (0..CONTEXT)
                 .map(|t| {
                     let first = if t == 0 && rank < 2 { 9.0 } else { 0.0 };
@@ -398,6 +402,12 @@ fn activations(site: Site, chosen: &[&Point]) -> SiteEvidence {
             explained_variance: (0..8)
                 .map(|rank| faithful - 0.04 * f64::from(rank) - if rank == 0 { 0.3 } else { 0.0 })
                 .collect(),
+            correlation: (0..8).map(|rank| Some(faithful - 0.05 * f64::from(rank))).collect(),
+            reconstructed_by_position: (0..4)
+                .map(|rank| (0..CONTEXT).map(|t| faithful * noise(t + rank * 7)).collect())
+                .collect(),
+            cosines: (0..40).map(|bin| bin * bin).collect(),
+            norms: (0..60).map(|t| [14.0 + noise(t), faithful * 14.0 + noise(t + 7)]).collect(),
         };
         (point.run.clone(), sae)
     });
@@ -408,6 +418,8 @@ fn activations(site: Site, chosen: &[&Point]) -> SiteEvidence {
             norm: norm.collect(),
             directions: directions.collect(),
             random_resampling_kl: 0.0021,
+            first_position: vec![1.0],
+            along_first: Vec::new(),
         },
     }
 }
