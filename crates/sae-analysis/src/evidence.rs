@@ -24,6 +24,7 @@ use crate::runs::{FinishedRun, Group, SweepRuns};
 use crate::stability::Seeds;
 use crate::study::Study;
 use crate::subject::Subject;
+use crate::tasks::Tasks;
 use crate::training::Training;
 
 /// Makes the evidence of its subjects: the key in `analysis.json`, and the type that finds and shows it.
@@ -117,6 +118,8 @@ subjects! {
     explanations: ExplanationEvidence;
     /// Single features of matched runs.
     dashboards: Dashboards;
+    /// What of tasks of two answers is left.
+    tasks: Tasks;
     /// Gradient norms beside what runs have come to.
     gradients: Gradients;
     /// What the runs logged while they were trained.

@@ -42,6 +42,7 @@ pub mod stability;
 mod study;
 mod subject;
 mod table;
+pub mod tasks;
 mod thin;
 pub mod training;
 mod write;
@@ -82,7 +83,7 @@ pub fn analyse(folder: &Path) -> Result<Analysis, AnalysisError> {
 /// - `frontier.{json,csv,svg,png}`: every run's point, the frontiers, and each group against `local` (or what stands
 ///   in for it)
 /// - `matches.{json,csv,md,tex}`: matched runs
-/// - `downstream`, `geometry`, `umap`, `activations`, `stability`, `features`, `concepts`, `explanations`, `gradients` and `training`, each as `csv`, `svg` and `png`, where
+/// - `downstream`, `geometry`, `umap`, `activations`, `stability`, `features`, `concepts`, `explanations`, `tasks`, `gradients` and `training`, each as `csv`, `svg` and `png`, where
 ///   the sweep has something to show; and `geometry_histograms.csv`, `unusual_features.csv` (dead and ultra-dense)
 /// - `report.html`
 ///

@@ -17,7 +17,7 @@ use crate::telemetry::Telemetry;
 /// Make the tables, figures and report of finished runs: of a sweep, of a single run, or of runs side by side
 ///
 /// Measures the model's and the SAEs' activations, and makes the dashboards of features (`sae features`), where that has not been done, then writes report.html, analysis.json
-/// and a CSV, SVG and PNG of each subject (frontier, downstream, geometry, umap, activations, stability, features, concepts, explanations, gradients, training; matches
+/// and a CSV, SVG and PNG of each subject (frontier, downstream, geometry, umap, activations, stability, features, concepts, explanations, tasks, gradients, training; matches
 /// also as Markdown and LaTeX) into the folder, and prints the table of runs and what was found.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

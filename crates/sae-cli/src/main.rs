@@ -19,6 +19,7 @@ mod profile;
 mod publish;
 mod score;
 mod sweep;
+mod task;
 mod telemetry;
 mod train;
 mod view;
@@ -52,7 +53,8 @@ const MAP: &str = "Where to begin:
   train     train (one run)   sweep (many, to a frontier)   import (the reference's YAML)   pin (the hub's commits)
   look      eval (metrics of a run)   analyze (figures and report)   features (what each feature is)
             concepts (how well features tell what tokens are)   explain (what a language model says that they are)
-            score (how well that tells what they do)   view (features and prompts in a browser)   generate (text with SAEs spliced in)
+            score (how well that tells what they do)   task (what of a task is left)
+            view (features and prompts in a browser)   generate (text with SAEs spliced in)
   share     publish (the hub, Neuronpedia)   convert (weights of other formats)
   learn     config (what every key of a configuration means)
   machine   bench (speeds)   completions (for a shell)
@@ -87,6 +89,7 @@ enum Command {
     Concepts(concepts::Arguments),
     Explain(explain::Arguments),
     Score(score::Arguments),
+    Task(task::Arguments),
     View(view::Arguments),
     Publish(publish::Arguments),
     Import(import::Arguments),
@@ -153,6 +156,7 @@ fn main() -> ExitCode {
         Command::Score(arguments) => score::run(arguments, cli.global.device, &mut telemetry),
         Command::Concepts(arguments) => concepts::run(arguments, cli.global.device, &mut telemetry),
         Command::Publish(arguments) => publish::run(arguments, &mut telemetry),
+        Command::Task(arguments) => task::run(arguments, cli.global.device, &mut telemetry),
         Command::View(arguments) => view::run(arguments, cli.global.device),
         Command::Bench(arguments) => bench::run(arguments, cli.global.device),
         Command::Completions(arguments) => arguments.run(),

@@ -35,6 +35,7 @@ mod frequency;
 mod positions;
 mod probes;
 pub mod prompt;
+pub mod task;
 
 pub use codes::for_each_code;
 pub use evaluate::evaluate;

@@ -9,6 +9,7 @@ use sae_config::loss::LossConfig;
 use sae_config::run::Processing;
 use sae_config::{Architecture, Site};
 use sae_eval::prompt::try_prompt;
+use sae_eval::task::{TwoAnswers, logit_differences};
 use sae_eval::{FeatureCounts, count_active, evaluate, metrics};
 use sae_model::{Transformer, load};
 use sae_nn::Dictionary;
@@ -301,4 +302,49 @@ fn a_prompt_is_answered_three_ways() {
         let of_edits = next.kl_of_edits.unwrap();
         assert!(of_edits > -1e-12 && (place < first) == (of_edits < 1e-12), "{place}: {of_edits}");
     }
+}
+
+/// Prompts of two lengths, in batches that do not divide them: the differences are those of whole logits, in the order of the prompts.
+#[test]
+fn logit_differences_are_those_of_the_last_token() {
+    let model = SplicedModel::new(language_model(Kind::Double));
+    let identity =
+        Member::new(&model, vec![PlacedDictionary::sae(site(FIRST), identity(32))], &local())
+            .unwrap();
+    let halving = |dictionary: [Tensor; 4]| {
+        Member::new(&model, vec![PlacedDictionary::sae(site(FIRST), relu(dictionary))], &local())
+            .unwrap()
+    };
+    let eye = Tensor::eye(32, (Kind::Double, Device::Cpu));
+    let zeros = |n| Tensor::zeros([n], (Kind::Double, Device::Cpu));
+    let half = halving([&eye * 0.5, zeros(32), eye.copy(), zeros(32)]);
+    let prompt = |length: u32, first: u32| TwoAnswers {
+        tokens: (0..length).map(|place| first + place).collect(),
+        answers: [first + 1, first + 2],
+    };
+    let prompts: Vec<TwoAnswers> = [(3, 1), (5, 2), (3, 7), (3, 4), (5, 9)]
+        .map(|(length, first)| prompt(length, first))
+        .into();
+    let mut told = Vec::new();
+    let found = logit_differences(&model, &[&identity, &half], &prompts, 2, &mut |done| {
+        told.push(done);
+    })
+    .unwrap();
+    assert_eq!(told, [2, 3, 5]);
+    for (prompt, found) in prompts.iter().zip(&found.original) {
+        let ids: Vec<i64> = prompt.tokens.iter().map(|&id| i64::from(id)).collect();
+        let ids = Tensor::from_slice(&ids).unsqueeze(0);
+        let clean = model.clean_pass(&ids, &BTreeSet::from([site(FIRST)]), true).unwrap();
+        let logits = model.model().logits(clean.hidden.as_ref().unwrap()).unwrap();
+        let last = logits.reshape([prompt.tokens.len() as i64, -1]).get(-1);
+        let [right, wrong] = prompt.answers.map(|id| last.double_value(&[i64::from(id)]));
+        near(*found, right - wrong, 1e-9);
+    }
+    // Nothing changes with an identity, something with half of the positive part.
+    for (own, original) in found.spliced[0].iter().zip(&found.original) {
+        near(*own, *original, 1e-9);
+    }
+    assert!(
+        found.spliced[1].iter().zip(&found.original).all(|(own, other)| (own - other).abs() > 1e-6)
+    );
 }

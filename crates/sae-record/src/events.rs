@@ -53,6 +53,8 @@ pub enum Phase {
     Explain,
     /// How well a language model tells by explanations what features do.
     Score,
+    /// The prompts of a task.
+    Task,
     /// Files or features on their way to a service.
     Publish,
     /// Optimiser steps of a language model.
@@ -91,6 +93,7 @@ impl fmt::Display for Phase {
             Self::ScoreConcepts => "score concepts",
             Self::Explain => "explain",
             Self::Score => "score",
+            Self::Task => "task",
             Self::Publish => "publish",
             Self::Pretrain => "pretrain",
             Self::Count => "count",

@@ -60,6 +60,16 @@ impl RunFolder {
         self.0.join("concepts.json")
     }
 
+    /// How tasks of two answers go with its dictionaries, `tasks/`: a file each.
+    pub fn tasks(&self) -> PathBuf {
+        self.0.join("tasks")
+    }
+
+    /// How a task goes, `tasks/<name>.json`.
+    pub fn task(&self, name: &str) -> PathBuf {
+        self.tasks().join(format!("{name}.json"))
+    }
+
     /// What its features at a site are: a folder of its own, `dashboard/<site>/`; only where that was gathered.
     pub fn dashboard(&self, site: Site) -> PathBuf {
         self.0.join("dashboard").join(site.to_string())

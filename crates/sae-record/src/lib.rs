@@ -16,6 +16,7 @@
 //! | `events.out.tfevents.sae`, the same for TensorBoard | [`tensorboard`] |
 //! | `activations.json`, what was measured of activations | [`activations`] |
 //! | `concepts.json`, how well features tell the concepts of a text | [`concepts`] |
+//! | `tasks/<name>.json`, how a task of two answers goes | [`task`] |
 //! | progress, as lines of JSON on stdout | [`events`] |
 //!
 //! ```
@@ -47,6 +48,7 @@ pub mod metric;
 pub mod metrics;
 pub mod scores;
 pub mod summary;
+pub mod task;
 pub mod tensorboard;
 
 pub use error::RecordError;

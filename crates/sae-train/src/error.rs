@@ -11,6 +11,16 @@ use tch::TchError;
 /// A training, evaluation or pretraining that could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
+    /// A line of a task cannot be used.
+    #[error("cannot use line {line} of {}: {message}; a line is {{\"clean_prefix\": …, \"clean_answer\": …, \"patch_answer\": …}}", path.display())]
+    Task {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -61,6 +61,7 @@ pub mod schedule;
 mod setup;
 mod sources;
 mod steps;
+pub mod task;
 mod trainer;
 
 use sae_data::Batch;

@@ -34,8 +34,9 @@ fn coloured(pair: &PairEmbedding, along: &Along) -> Option<Vec<Panel>> {
         return None;
     }
     let bins = COLOURS.len() as f32;
-    let bin =
-        |cosine: f32| (((cosine / greatest + 1.0) / 2.0 * bins) as usize).min(COLOURS.len() - 1);
+    let bin = |cosine: f32| {
+        ((f32::midpoint(cosine / greatest, 1.0) * bins) as usize).min(COLOURS.len() - 1)
+    };
     let panel = |number: usize| {
         let series = COLOURS.iter().enumerate().map(|(place, colour)| {
             let own = pair.embedding.points.iter().zip(&along.cosines);
