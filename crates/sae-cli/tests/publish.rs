@@ -194,6 +194,15 @@ fn features_go_to_neuronpedia_once_each() {
     assert_eq!(own["index"], theirs["feature_index"]);
     assert_eq!(own["activations"][0]["values"], theirs["activations"][0]["values"]);
     assert_eq!(theirs["activations"][0]["bin_contains"], -1.0);
+    // Nothing of this machine.
+    let root = at.to_string_lossy();
+    for file in
+        ["neuronpedia/batch-0.json", "saedashboard/batch-0.json", "saedashboard/run_settings.json"]
+    {
+        let text = std::fs::read_to_string(at.join("upload").join(file)).unwrap();
+        assert!(!text.contains(&*root), "{file}");
+    }
+    assert_eq!(theirs["dataset"], "validation");
     // The shares of the intervals are all of the density, near the ends of bins.
     let mut shares = std::collections::BTreeMap::new();
     for activation in theirs["activations"].as_array().unwrap() {

@@ -37,7 +37,7 @@ pub fn settings(dashboard: &Dashboard, source: &SourceName, batch: usize) -> Val
         "np_set_name": source.set,
         "model_id": source.model,
         "layer": source.layer,
-        "huggingface_dataset_path": gathered.data,
+        "huggingface_dataset_path": data_name(dashboard),
         "n_prompts_total": gathered.tokens / gathered.context_length.max(1),
         "n_tokens_in_prompt": gathered.context_length,
         "n_features_at_a_time": batch,
@@ -70,6 +70,13 @@ pub fn batch(dashboard: &Dashboard, source: &SourceName, features: &[Shown<'_>])
         "sae_id_suffix": Value::Null,
         "features": features.iter().map(|own| feature(dashboard, own)).collect::<Vec<_>>(),
     })
+}
+
+/// The name of the data; of a place on this machine its last part.
+fn data_name(dashboard: &Dashboard) -> String {
+    let data = &dashboard.gathered.data;
+    let local = || Path::new(data).file_name().map(|name| name.to_string_lossy().into_owned());
+    if data.starts_with("hf://") { data.clone() } else { local().unwrap_or_default() }
 }
 
 fn feature(dashboard: &Dashboard, shown: &Shown<'_>) -> Value {
@@ -112,7 +119,7 @@ fn feature(dashboard: &Dashboard, shown: &Shown<'_>) -> Value {
         "logits_hist_data_bar_values": empty(),
         "n_prompts_total": gathered.tokens / gathered.context_length.max(1),
         "n_tokens_in_prompt": gathered.context_length,
-        "dataset": gathered.data,
+        "dataset": data_name(dashboard),
         "decoder_weights_dist": empty(),
         "activations":
             shown.examples.iter().map(|own| activation(dashboard, card, own)).collect::<Vec<_>>(),
