@@ -71,6 +71,11 @@ pub(crate) fn run(
         ..AnalysisOptions::default()
     };
     let runs = load_runs(folder, &options)?;
+    let unknown =
+        options.regions.iter().flat_map(|region| &region.runs).find(|id| runs.run(id).is_none());
+    if let Some(unknown) = unknown {
+        bail!("a region is of the run {unknown}, which {} has not", folder.display());
+    }
     if !no_activations {
         measure(&runs, settings, device, telemetry)?;
     }

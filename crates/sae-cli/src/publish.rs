@@ -6,17 +6,18 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use sae_analysis::dictionary::Dictionary;
-use sae_analysis::{AnalysisOptions, SweepRuns};
+use sae_analysis::{AnalysisOptions, Frontier, SweepRuns};
 use sae_config::message::counted;
-use sae_config::{HubSource, RunConfig, Site, Source};
+use sae_config::{HubSource, Site, Source};
 use sae_data::hub::HubOptions;
 use sae_interp::http::ClientOptions;
 use sae_interp::publish::PublishError;
 use sae_interp::publish::card::{CardRun, card};
 use sae_interp::publish::hub::{Content, HubTarget, Upload, files_below, publish, size};
 use sae_interp::publish::neuronpedia::{
-    ADDRESS, Features, NeuronpediaTarget, SourceName, send, write,
+    ADDRESS, Features, NeuronpediaTarget, SourceName, Uncertain, send, write,
 };
 use sae_record::dashboard::Dashboard;
 use sae_record::{Event, Phase, layout};
@@ -40,8 +41,8 @@ const NEURONPEDIA: &str = "neuronpedia";
   sae publish hf://owner/rust-lm-saes runs/rust-lm --dry-run
   sae publish hf://owner/rust-lm-saes runs/rust-lm --license mit
   # The same files as would be sent, and those of SAEDashboard
-  sae publish neuronpedia runs/rust-lm/e2e_sparsity-0.3 --set-name res-e2e --out upload
-  sae publish neuronpedia runs/rust-lm/e2e_sparsity-0.3 --set-name res-e2e")]
+  sae publish neuronpedia runs/rust-lm/e2e_sparsity-0.3 --model-id rust-lm --set-name res-e2e --out upload
+  sae publish neuronpedia runs/rust-lm/e2e_sparsity-0.3 --model-id rust-lm --set-name res-e2e")]
 pub(crate) struct Arguments {
     /// Where to: neuronpedia, or hf://owner/name, with a branch hf://owner/name@branch
     #[arg(value_name = "TO")]
@@ -78,9 +79,12 @@ struct NeuronpediaArguments {
     /// The name of the source set
     #[arg(long, value_name = "NAME")]
     set_name: Option<String>,
-    /// The model's id there [default: its name here]
+    /// The model's id there, as gpt2-small; one that is not there is made
     #[arg(long, value_name = "ID")]
     model_id: Option<String>,
+    /// What becomes of features of which nobody knows whether they have arrived, since the connection broke: send or skip
+    #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["send", "skip"]))]
+    uncertain: Option<String>,
     /// Layers of the model [default: as the run's evaluation says]
     #[arg(long, value_name = "N")]
     layers: Option<u64>,
@@ -190,8 +194,8 @@ fn uploads(
         for site in &run.config.sae.sites {
             uploads.extend(told(files_below(&folder.sae(*site), &path(&site.to_string())))?);
         }
-        let config = without_places(&run.config);
-        let config = config.to_toml().context("cannot write the configuration")?;
+        let config =
+            run.config.without_places().to_toml().context("cannot write the configuration")?;
         uploads.push(Upload { path: path("config.toml"), content: Content::Text(config) });
         for file in [folder.summary(), folder.features()] {
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -206,35 +210,24 @@ fn uploads(
         });
     }
     let mut picture = None;
-    for (name, extension) in [("frontier", "png"), ("frontier", "json")] {
-        let file = layout::analysis(&runs.folder, name, extension);
-        if !is_single && file.is_file() {
-            let path = format!("{name}.{extension}");
-            if extension == "png" {
-                picture = Some(path.clone());
-            }
-            uploads.push(Upload { path, content: Content::File(file) });
+    let file = layout::analysis(&runs.folder, "frontier", "png");
+    if !is_single && file.is_file() {
+        picture = Some("frontier.png".to_owned());
+        uploads.push(Upload { path: "frontier.png".to_owned(), content: Content::File(file) });
+    }
+    if !is_single {
+        let mut points = runs.points.clone();
+        for point in &mut points {
+            // What places on this machine tell apart is nobody else's business.
+            point.facets.retain(|_, value| !value.contains(['/', '\\']) || value.contains("hf://"));
         }
+        let frontier = serde_json::to_string_pretty(&Frontier::of(&points))?;
+        uploads.push(Upload { path: "frontier.json".to_owned(), content: Content::Text(frontier) });
     }
     let license = arguments.hub.license.as_deref();
     let text = card(repository, &cards, picture.as_deref(), license);
     uploads.push(Upload { path: "README.md".to_owned(), content: Content::Text(text) });
     Ok(uploads)
-}
-
-/// The same with names for places on this machine, which are nobody else's business.
-fn without_places(config: &RunConfig) -> RunConfig {
-    let mut config = config.clone();
-    let RunConfig { model, data, eval, sae, .. } = &mut config;
-    let own = [&mut model.path, &mut data.train, &mut eval.data];
-    for source in own.into_iter().chain(&mut data.tokenizer).chain(&mut sae.pretrained) {
-        if let Source::Local(path) = source
-            && let Some(name) = path.file_name()
-        {
-            *path = PathBuf::from(name);
-        }
-    }
-    config
 }
 
 fn to_neuronpedia(
@@ -272,13 +265,16 @@ fn to_neuronpedia(
     let downstream = run.summary.evaluation.downstream.keys().map(|site| site.block + 1).max();
     let layers = own.layers.or(downstream.map(|layers| layers as u64));
     let layers = layers.context("how many layers has the model? --layers N")?;
-    let model = own.model_id.clone().unwrap_or_else(|| name_of(&run.config.model.path));
-    let source = told(SourceName::new(&model, layers, set, site.block as u64))?;
-    let features: Vec<u32> = if own.features.is_empty() {
+    let model =
+        own.model_id.as_deref().context("which model there? --model-id ID, as gpt2-small")?;
+    let source = told(SourceName::new(model, layers, set, site.block as u64))?;
+    let mut features: Vec<u32> = if own.features.is_empty() {
         dashboard.cards.iter().map(|card| card.feature).collect()
     } else {
         own.features.clone()
     };
+    features.sort_unstable();
+    features.dedup();
     if let Some(missing) = features.iter().find(|feature| dashboard.card(**feature).is_none()) {
         bail!("feature {missing} was not active on any token that was looked at");
     }
@@ -316,7 +312,11 @@ fn to_neuronpedia(
         key: key(own)?,
         requests: ClientOptions::default(),
     };
-    let sent = send(&target, asked, &place, &is_interrupted, &mut |done| {
+    let uncertain = own.uncertain.as_deref().map(|what| match what {
+        "skip" => Uncertain::Skip,
+        _ => Uncertain::Send,
+    });
+    let sent = send(&target, asked, (&place, uncertain), &is_interrupted, &mut |done| {
         telemetry.notice(Event::advanced(done));
     });
     telemetry.notice(Event::Ended);
@@ -347,17 +347,6 @@ fn key(own: &NeuronpediaArguments) -> anyhow::Result<String> {
 fn l0(run: &sae_analysis::FinishedRun, site: Site) -> f64 {
     let values = run.summary.evaluation.sites.get(&site);
     values.map_or(f64::NAN, |values| values.get(sae_record::metric::name::L0))
-}
-
-/// The last part of a model's place, in small letters.
-fn name_of(source: &Source) -> String {
-    let name = match source {
-        Source::Hub(hub) => hub.repository.rsplit('/').next().unwrap_or_default().to_owned(),
-        Source::Local(path) => {
-            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-        }
-    };
-    name.to_lowercase().replace('_', "-")
 }
 
 /// The dictionary elements of the alive features; none where the weights cannot be read.

@@ -1,6 +1,6 @@
 //! `sae score`: explained features of finished runs → how well a language model tells by the explanations what the features do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -9,7 +9,7 @@ use sae_analysis::{AnalysisOptions, SweepRuns};
 use sae_config::Site;
 use sae_config::message::counted;
 use sae_interp::endpoint::{Answer, AskError, Question};
-use sae_interp::explain::is_for_explaining;
+use sae_interp::explain::{Audience, audience};
 use sae_interp::score::{
     Drawn, EXCERPT, Pool, QUESTIONS, Task, answers, derangement, items, question,
 };
@@ -115,9 +115,6 @@ pub(crate) fn run(
             .into_iter()
             .map(|asked| (asked.feature, own.scored(&asked, &mut answers)))
             .collect();
-        if features.is_empty() {
-            continue;
-        }
         let scores = Scores {
             of: own.dashboard.gathered.of.clone(),
             explained_by: own.explanations.judge.clone(),
@@ -138,7 +135,14 @@ fn explained(runs: &SweepRuns) -> anyhow::Result<Vec<Explained>> {
     for run in &runs.finished {
         for &site in &run.config.sae.sites {
             let folder = runs.folder_of(run).dashboard(site);
-            let Some(dashboard) = Dashboard::load(&folder)? else { continue };
+            let dashboard = match Dashboard::load(&folder) {
+                Ok(Some(dashboard)) => dashboard,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!("{} at {site} is left out: {error}", run.id);
+                    continue;
+                }
+            };
             let Some(explanations) = dashboard.explanations.clone() else { continue };
             let texts: BTreeMap<u32, String> = explanations
                 .features
@@ -171,18 +175,21 @@ fn look(
         .collect();
     let tokens = explained.iter().map(|own| own.dashboard.gathered.tokens).max();
     let tokens = tokens.context("no dictionary has explanations")?;
-    let keeps = |file: u32, row: u64| !is_for_explaining(file, row);
+    let keeps = |file: u32, row: u64, are_windows: bool| {
+        audience(file, row, are_windows) == Audience::Scorer
+    };
     let cut = Cut { tokens, length: EXCERPT, keeps: &keeps };
     Ok(find_excerpts(&wanted, cut, device, telemetry)?)
 }
 
 impl Explained {
-    fn wanted(&self) -> BTreeSet<u32> {
-        let own = self.texts.keys().copied();
-        own.flat_map(|feature| {
-            self.dashboard.card(feature).map(near).unwrap_or_default().into_iter().chain([feature])
-        })
-        .collect()
+    /// The explained features, with their activations, and where those near to them are active.
+    fn wanted(&self) -> BTreeMap<u32, bool> {
+        let cards = self.texts.keys().filter_map(|feature| self.dashboard.card(*feature));
+        let mut wanted: BTreeMap<u32, bool> =
+            cards.flat_map(near).map(|feature| (feature, false)).collect();
+        wanted.extend(self.texts.keys().map(|&feature| (feature, true)));
+        wanted
     }
 
     /// What is shown of every feature of which there is enough to show.

@@ -9,10 +9,10 @@ mod small_run;
 mod support;
 
 use sae_config::Site;
-use sae_interp::explain::is_for_explaining;
+use sae_interp::explain::{Audience, audience};
 use sae_record::RunFolder;
 use sae_record::dashboard::Dashboard;
-use sae_record::scores::{ItemKind, Scores};
+use sae_record::scores::{Item, ItemKind, Scores};
 use serde_json::{Value, json};
 use server::{said, server};
 use small_run::{OF_WINDOWS, small_run};
@@ -77,7 +77,8 @@ fn features_are_explained_by_what_half_of_the_documents_show() {
     // Shown were documents of one half alone, and of each feature those of its examples.
     for (feature, own) in &found.features {
         assert!(!own.documents.is_empty());
-        assert!(own.documents.iter().all(|&(file, row)| is_for_explaining(file, row)));
+        let is_for = |&(file, row): &(u32, u64)| audience(file, row, true) == Audience::Explainer;
+        assert!(own.documents.iter().all(is_for));
         let examples = dashboard.examples(dashboard.card(*feature).unwrap()).unwrap();
         let is_shown = |document: &(u32, u64)| {
             examples.iter().any(|example| (example.file, example.row) == *document)
@@ -112,34 +113,43 @@ fn features_are_explained_by_what_half_of_the_documents_show() {
     fails(&nobody, &["cannot reach http://127.0.0.1:1/v1"]);
 }
 
-/// A judge that calls every excerpt active, and every marked token right, where the explanation is one of its own, and none otherwise.
-fn judge(asked: &Value) -> server::Reply {
+/// What is asked: an explanation, or about excerpts with the one that is in front of them.
+fn asked_with(asked: &Value) -> Option<(String, bool)> {
     let text = asked["messages"][1]["content"].as_str().unwrap();
-    if !text.starts_with("Explanation: ") {
-        return said(&json!({ "explanation": format!("Of {} lines.", text.len()) }).to_string());
-    }
-    let n = text.lines().count() - 3;
-    // Alternately, so that neither half of an accuracy is certain.
-    let digits: Vec<usize> = (0..n).map(|place| place % 2).collect();
-    let content = json!({ "answers": digits }).to_string();
-    let token = |digit: &usize| {
-        let likely = if *digit == 1 { -0.1_f64 } else { -2.0 };
-        let top = json!([
-            { "token": "1", "logprob": likely },
-            { "token": "0", "logprob": (1.0 - likely.exp()).ln() },
-        ]);
-        json!({ "token": digit.to_string(), "logprob": 0.0, "top_logprobs": top })
+    let explanation = text.strip_prefix("Explanation: ")?.lines().next().unwrap().to_owned();
+    Some((explanation, text.contains('«')))
+}
+
+/// A judge whose explanations are numbered. Of excerpts it says yes to all where the number is even and nothing is marked, or where it is
+/// odd and tokens are marked; and no otherwise: what it says tells which explanation and which task it was asked with.
+fn judge(n: usize, asked: &Value) -> server::Reply {
+    let Some((explanation, is_marked)) = asked_with(asked) else {
+        return said(&json!({ "explanation": format!("Number {n}.") }).to_string());
     };
-    let logprobs = json!({ "content": digits.iter().map(token).collect::<Vec<_>>() });
+    let lines = asked["messages"][1]["content"].as_str().unwrap().lines().count() - 3;
+    let digit = usize::from(says_yes(&explanation, is_marked));
+    let content = json!({ "answers": vec![digit; lines] }).to_string();
+    let likely = if digit == 1 { -0.1_f64 } else { -2.0 };
+    let top = json!([
+        { "token": "1", "logprob": likely },
+        { "token": "0", "logprob": (1.0 - likely.exp()).ln() },
+    ]);
+    let token = json!({ "token": digit.to_string(), "logprob": 0.0, "top_logprobs": top });
+    let logprobs = json!({ "content": vec![token; lines] });
     let choice = json!({ "message": { "content": content }, "logprobs": logprobs });
     (200, "", json!({ "choices": [choice] }).to_string())
+}
+
+fn says_yes(explanation: &str, is_marked: bool) -> bool {
+    let number = explanation.trim_matches(|c: char| !c.is_ascii_digit());
+    (number.parse::<usize>().unwrap() % 2 == 0) != is_marked
 }
 
 #[test]
 fn explanations_are_scored_on_documents_that_none_was_made_from() {
     let place = place();
     let at = place.path();
-    let (url, requests) = server(|_, asked| judge(asked));
+    let (url, requests) = server(judge);
     let ask = |command: &str, more: &[&str]| {
         let all = [command, "run", "--base-url", &url, "--model", "judge"];
         sae(&[&all[..], more].concat(), at)
@@ -169,27 +179,27 @@ fn explanations_are_scored_on_documents_that_none_was_made_from() {
         assert_eq!((detection.len(), active), (10, 5));
         let right = score.fuzzing.items.iter().filter(|own| own.kind == ItemKind::Right).count();
         assert_eq!(2 * right, score.fuzzing.items.len());
-        for trial in [&score.detection, &score.fuzzing] {
-            // No document that any explanation of the dictionary was made from.
+        let other = explanations.features[&score.shuffled_with].text.clone().unwrap();
+        for (trial, is_marked) in [(&score.detection, false), (&score.fuzzing, true)] {
+            // No document that any explanation of the dictionary was made from, nor one that may go on in such a one.
             assert!(trial.items.iter().all(|item| !shown.contains(&item.document)));
-            let found = trial.accuracy(&trial.own).unwrap();
-            let own = trial.own.said.as_ref().unwrap();
-            let hits = trial
-                .items
-                .iter()
-                .zip(own)
-                .filter(|(item, said)| item.kind.is_positive() == **said);
-            // Both halves are as large: the share of right answers.
-            let share = hits.count() as f64 / trial.items.len() as f64;
-            assert!((found.balanced - share).abs() < 1e-12);
-            // The probabilities say what the digits say, and nothing more: ties.
-            assert!((found.auc.unwrap() - found.balanced).abs() < 1e-12);
+            let is_kept =
+                |item: &Item| audience(item.document.0, item.document.1, true) == Audience::Scorer;
+            assert!(trial.items.iter().all(is_kept));
+            // Each answer is the one to the question with that explanation, about these excerpts.
+            for (answers, explanation) in
+                [(&trial.own, &score.explanation), (&trial.shuffled, &other)]
+            {
+                let yes = says_yes(explanation, is_marked);
+                assert_eq!(answers.said, Some(vec![yes; trial.items.len()]));
+                let found = trial.accuracy(answers).unwrap();
+                assert!(
+                    (found.balanced - 0.5).abs() < 1e-12
+                        && (found.auc.unwrap() - 0.5).abs() < 1e-12
+                );
+            }
         }
     }
-    // What is marked is what the feature is active on, as its own examples show it.
-    let (_, asked) = requests.lock().unwrap().last().unwrap().clone();
-    let text = asked["messages"][1]["content"].as_str().unwrap();
-    assert!(text.contains("Explanation: ") && text.contains('1'), "{text}");
     // Asked once.
     let asked = requests.lock().unwrap().len();
     succeeds(&ask("score", &[]));

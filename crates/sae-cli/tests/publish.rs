@@ -22,7 +22,7 @@ const SITE: &str = "blocks.1.hook_resid_pre";
 
 fn place() -> TempDir {
     let place = TempDir::new().unwrap();
-    for (name, n, step) in [("train", 200, 7), ("validation", 40, 11)] {
+    for (name, n, step) in [("train", 200, 7), ("validation", 240, 11)] {
         windows(&place.path().join(name), n, step, 64);
     }
     // More features than a batch has.
@@ -67,14 +67,36 @@ fn runs_go_to_the_hub_with_a_card() {
     fails(&wrong, &["expected where to publish, neuronpedia or hf://owner/name"]);
 }
 
+#[test]
+fn what_tells_runs_of_other_places_apart_is_not_published() {
+    let place = place();
+    let at = place.path();
+    windows(&at.join("other"), 200, 5, 64);
+    let toml = std::fs::read_to_string(at.join("run.toml")).unwrap();
+    std::fs::write(at.join("other.toml"), toml.replace("\"train\"", "\"other\"")).unwrap();
+    succeeds(&sae(&["train", "other.toml", "--out", "runs/other"], at));
+    let (url, kept) = hub();
+    let environment = [("HF_ENDPOINT", url.as_str()), ("HF_HUB_OFFLINE", "0"), ("HF_TOKEN", TOKEN)];
+    succeeds(&sae_with(&["publish", "hf://me/saes", "runs"], at, &environment));
+    let kept = kept.lock().unwrap();
+    let root = at.to_string_lossy();
+    let texts = kept.files.iter().filter(|(path, _)| !path.ends_with(".safetensors"));
+    for (path, (bytes, _)) in texts {
+        assert!(!String::from_utf8_lossy(bytes).contains(&*root), "{path}");
+    }
+    assert!(
+        kept.files.contains_key("run/config.toml") && kept.files.contains_key("other/config.toml")
+    );
+    let frontier: Value = serde_json::from_slice(&kept.files["frontier.json"].0).unwrap();
+    assert_eq!(frontier["points"].as_array().unwrap().len(), 2);
+}
+
 type Bodies = Arc<Mutex<Vec<(String, Value)>>>;
 
 /// What Neuronpedia checks (`feature/upload-batch/route.ts`).
 fn check_batch(body: &Value) {
-    assert_eq!(
-        (body["modelId"].as_str(), body["source"].as_str()),
-        (Some("tiny"), Some("1-res-e2e"))
-    );
+    assert_eq!(body["modelId"], "tiny");
+    assert!(body["source"].as_str().unwrap().starts_with("1-res-e2e"));
     let features = body["features"].as_array().unwrap();
     assert!((1..=128).contains(&features.len()));
     for feature in features {
@@ -124,8 +146,10 @@ fn neuronpedia() -> (String, Bodies) {
             }
             "/api/source-set/new" => (200, "", "{}".to_owned()),
             "/api/feature/upload-batch" if batches == 2 => {
-                (500, "", r#"{"error":"np-secret"}"#.to_owned())
+                (500, "", r#"{"error":"np-secret already exists"}"#.to_owned())
             }
+            // It may have arrived.
+            "/api/feature/upload-batch" if batches == 4 => (0, "", String::new()),
             "/api/feature/upload-batch" => {
                 check_batch(&body);
                 (200, "", r#"{"message":"features created."}"#.to_owned())
@@ -145,9 +169,11 @@ fn features_go_to_neuronpedia_once_each() {
     let place = place();
     let at = place.path();
     let (url, seen) = neuronpedia();
-    let to = ["publish", "neuronpedia", "runs/run", "--model-id", "tiny", "--set-name", "res-e2e"];
+    let to = ["publish", "neuronpedia", "runs/run", "--model-id", "tiny"];
     let send = |more: &[&str]| {
-        let all = [&to[..], &["--address", &url], more].concat();
+        let set: &[&str] =
+            if more.contains(&"--set-name") { &[] } else { &["--set-name", "res-e2e"] };
+        let all = [&to[..], set, &["--address", &url], more].concat();
         sae_with(&all, at, &[("NEURONPEDIA_API_KEY", "np-secret")])
     };
     fails(&send(&[]), &["has no dashboard: `sae features runs/run` makes it"]);
@@ -179,6 +205,29 @@ fn features_go_to_neuronpedia_once_each() {
     let before = paths(&seen).len();
     says(&stderr(&send(&key)), &["0 features sent now"]);
     assert_eq!(paths(&seen).len(), before);
+    // To another set; the connection breaks, and what may have arrived is not sent again unasked.
+    let other = |more: &[&str]| send(&[&key[..], &["--set-name", "res-e2e-2"], more].concat());
+    fails(&other(&[]), &["cannot send 64 features to 1-res-e2e-2", "(1 attempts)"]);
+    fails(
+        &other(&[]),
+        &["of 64 features nobody knows whether they have arrived", "--uncertain skip"],
+    );
+    let before = paths(&seen).len();
+    succeeds(&other(&["--uncertain", "skip"]));
+    let last = seen.lock().unwrap().last().unwrap().1.clone();
+    let skipped: Vec<u64> = sent.iter().copied().take(64).collect();
+    let indices =
+        last["features"].as_array().unwrap().iter().map(|own| own["index"].as_u64().unwrap());
+    assert!(
+        indices.clone().count() > 0 && indices.into_iter().all(|index| !skipped.contains(&index))
+    );
+    assert!(paths(&seen).len() > before);
+    // The first set is known still; a dashboard that was made anew is not sent beside the old one.
+    says(&stderr(&send(&key)), &["0 features sent now"]);
+    succeeds(&sae(&["features", "runs/run", "--tokens", "320"], at));
+    fails(&send(&key), &["were sent to 1-res-e2e of tiny from another dashboard", "--set-name"]);
+    succeeds(&sae(&["features", "runs/run", "--tokens", "3840"], at));
+    let before = paths(&seen).len();
 
     // The same as files, and as SAEDashboard's.
     succeeds(&send(&["--out", "upload"]));
@@ -203,17 +252,29 @@ fn features_go_to_neuronpedia_once_each() {
         assert!(!text.contains(&*root), "{file}");
     }
     assert_eq!(theirs["dataset"], "validation");
-    // The shares of the intervals are all of the density, near the ends of bins.
-    let mut shares = std::collections::BTreeMap::new();
-    for activation in theirs["activations"].as_array().unwrap() {
-        let share = activation["bin_contains"].as_f64().unwrap();
-        if share >= 0.0 {
-            shares.insert(activation["bin_min"].to_string(), share);
+    // The shares of the intervals are parts of the density.
+    let mut all = 0.0;
+    for feature in written["features"].as_array().unwrap() {
+        let mut shares = std::collections::BTreeMap::new();
+        for activation in feature["activations"].as_array().unwrap() {
+            let share = activation["bin_contains"].as_f64().unwrap();
+            if share >= 0.0 {
+                shares.insert(activation["bin_min"].to_string(), share);
+            }
         }
+        let together: f64 = shares.values().sum();
+        assert!(together <= feature["frac_nonzero"].as_f64().unwrap() + 1e-9);
+        all += together;
     }
-    let (together, density) =
-        (shares.values().sum::<f64>(), theirs["frac_nonzero"].as_f64().unwrap());
-    assert!(together <= density + 1e-9, "{together} of {density}");
+    assert!(all > 0.0);
+    // In any order, and once.
+    let feature = |place: usize| sent[place].to_string();
+    let some = ["--feature", &feature(9), "--feature", &feature(2), "--feature", &feature(9)];
+    succeeds(&send(&[&["--out", "some"], &some[..]].concat()));
+    assert_eq!(
+        read(&at.join("some/neuronpedia/batch-0.json"))["features"].as_array().unwrap().len(),
+        2
+    );
     let skipped = read(&at.join("upload/saedashboard/skipped_indexes.json"));
     let skipped = skipped["skipped_indexes"].as_array().unwrap();
     assert!(skipped.iter().all(|own| !sent.contains(&own.as_u64().unwrap())));

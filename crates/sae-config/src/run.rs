@@ -112,6 +112,20 @@ impl RunConfig {
         }
     }
 
+    /// The same with names for places on this machine, their last parts: for who has other places.
+    #[must_use]
+    pub fn without_places(&self) -> Self {
+        let mut config = self.clone();
+        for source in config.sources_mut() {
+            if let Source::Local(path) = source
+                && let Some(name) = path.file_name()
+            {
+                *path = name.into();
+            }
+        }
+        config
+    }
+
     /// Takes over where another configuration has model and data.
     pub fn adopt_places(&mut self, other: &Self) {
         self.model.path.clone_from(&other.model.path);

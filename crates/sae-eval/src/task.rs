@@ -27,14 +27,15 @@ pub struct LogitDifferences {
     pub spliced: Vec<Vec<f64>>,
 }
 
-/// The logit differences of prompts, `batch_size` of one length at a time. `progress` is told how many are done.
+/// The logit differences of prompts, `batch_size` of one length at a time. `progress` is told how many are done, and says whether to go on; none
+/// where it does not.
 pub fn logit_differences(
     model: &SplicedModel,
     members: &[&Member],
     prompts: &[TwoAnswers],
     batch_size: usize,
-    progress: &mut dyn FnMut(u64),
-) -> Result<LogitDifferences, SpliceError> {
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<Option<LogitDifferences>, SpliceError> {
     let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (place, prompt) in prompts.iter().enumerate() {
         by_length.entry(prompt.tokens.len()).or_default().push(place);
@@ -67,10 +68,12 @@ pub fn logit_differences(
                     }
                 }
                 done += places.len() as u64;
-                progress(done);
+                if !progress(done) {
+                    return Ok(None);
+                }
             }
         }
-        Ok(found)
+        Ok(Some(found))
     })
 }
 

@@ -129,8 +129,8 @@ fn metrics_agree_with_pytorch() {
     let mean = original.mean_dim([0_i64].as_slice(), true, Kind::Double);
     let sum = |x: Tensor| x.square().sum(Kind::Double).double_value(&[]);
     let expected = 1.0 - sum(&original - &spliced) / sum(&original - mean);
-    near(found.downstream[&later].get("explained_variance_ln"), expected, 1e-9);
-    near(again.downstream[&later].get("explained_variance_ln"), expected, 1e-9);
+    near(found.downstream[&later].get("explained_variance_normalised"), expected, 1e-9);
+    near(again.downstream[&later].get("explained_variance_normalised"), expected, 1e-9);
     assert_eq!(
         again.downstream.keys().map(Site::to_string).collect::<Vec<_>>(),
         [SECOND, "blocks.2.hook_resid_post"]
@@ -163,7 +163,7 @@ fn an_identity_changes_nothing() {
     for values in found.downstream.values() {
         near(values.get("explained_variance_per_token"), 1.0, 1e-10);
         near(values.get("explained_variance_std"), 0.0, 1e-7);
-        near(values.get("explained_variance_ln"), 1.0, 1e-10);
+        near(values.get("explained_variance_normalised"), 1.0, 1e-10);
     }
 }
 
@@ -328,9 +328,13 @@ fn logit_differences_are_those_of_the_last_token() {
     let mut told = Vec::new();
     let found = logit_differences(&model, &[&identity, &half], &prompts, 2, &mut |done| {
         told.push(done);
+        true
     })
+    .unwrap()
     .unwrap();
     assert_eq!(told, [2, 3, 5]);
+    let stopped = logit_differences(&model, &[], &prompts, 2, &mut |_| false).unwrap();
+    assert_eq!(stopped, None);
     for (prompt, found) in prompts.iter().zip(&found.original) {
         let ids: Vec<i64> = prompt.tokens.iter().map(|&id| i64::from(id)).collect();
         let ids = Tensor::from_slice(&ids).unsqueeze(0);

@@ -31,14 +31,40 @@ short and as specific as the examples allow. If there is no one thing, name the 
 or examples.\n\
 Answer with JSON alone: {\"explanation\": \"…\"}";
 
-/// Whether a document's windows are shown to who explains; those of the others are kept for who scores. By a hash of its place, so
-/// that it is the same for all features.
-pub fn is_for_explaining(file: u32, row: u64) -> bool {
+/// Who may be shown a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Who explains.
+    Explainer,
+    /// Who scores explanations.
+    Scorer,
+    /// Nobody: it may be a part of what another has been shown.
+    Nobody,
+}
+
+/// Windows of token ids that are dealt together.
+const BLOCK: u64 = 64;
+/// Of these, at either end, those that nobody is shown.
+const MARGIN: u64 = 4;
+
+/// Who may be shown a row of the data, by a hash of its place, so that it is the same for all features. A row is a document; where rows are
+/// windows of token ids (`are_windows`), a document goes on from one to the next: there blocks of 64 windows are dealt, and four at either
+/// end of a block are shown to nobody, so that no document of up to eight windows is shown to both.
+pub fn audience(file: u32, row: u64, are_windows: bool) -> Audience {
+    let place = row % BLOCK;
+    if are_windows && !(MARGIN..BLOCK - MARGIN).contains(&place) {
+        return Audience::Nobody;
+    }
+    let dealt = if are_windows { row / BLOCK } else { row };
+    if hash(file, dealt) & 1 == 0 { Audience::Explainer } else { Audience::Scorer }
+}
+
+fn hash(file: u32, row: u64) -> u64 {
     // SplitMix64 (Steele, Lea and Flood 2014): a place's parity would go with the order of files.
     let mut x = (row ^ (u64::from(file) << 40)).wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ (x >> 31)) & 1 == 0
+    x ^ (x >> 31)
 }
 
 /// What is asked about a feature.
@@ -61,7 +87,10 @@ pub fn question(
     let mut documents = Vec::new();
     let of = |interval: Option<u8>| {
         let own = examples.iter().filter(move |example| example.interval == interval);
-        own.filter(|example| is_for_explaining(example.file, example.row))
+        own.filter(|example| {
+            audience(example.file, example.row, dashboard.gathered.are_windows)
+                == Audience::Explainer
+        })
     };
     let mut add = |title: &str, shown: &[&ExampleRecord]| {
         if shown.is_empty() {
@@ -187,8 +216,23 @@ mod tests {
 
     #[test]
     fn about_half_of_the_documents_are_for_explaining() {
-        let count =
-            (0..4_000).filter(|&place| is_for_explaining(place as u32 % 3, place / 3)).count();
+        let who = |place: u64| audience(place as u32 % 3, place / 3, false);
+        let count = (0..4_000).filter(|&place| who(place) == Audience::Explainer).count();
         assert!((1_850..2_150).contains(&count), "{count}");
+        assert!((0..4_000).all(|place| who(place) != Audience::Nobody));
+    }
+
+    #[test]
+    fn windows_that_may_share_a_document_are_not_shown_to_both() {
+        let who: Vec<Audience> = (0..20_000).map(|row| audience(0, row, true)).collect();
+        for other in [Audience::Explainer, Audience::Scorer] {
+            let share = who.iter().filter(|own| **own == other).count() as f64 / 20_000.0;
+            assert!((0.38..0.5).contains(&share), "{share}");
+        }
+        // A document of eight windows, wherever it begins.
+        for windows in who.windows(8) {
+            let is_shown_to = |other| windows.contains(&other);
+            assert!(!(is_shown_to(Audience::Explainer) && is_shown_to(Audience::Scorer)));
+        }
     }
 }

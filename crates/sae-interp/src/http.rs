@@ -1,5 +1,5 @@
 //! Requests to services: what passes (408, 409 where it is said to, 425, 429, 5xx, a broken connection) is tried again, later and later, or
-//! when `Retry-After` says. A key goes with a request, and into no message.
+//! when `Retry-After` says; what may not be sent twice, only where it cannot have arrived. A key goes with a request, and into no message.
 
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,8 @@ pub(crate) struct Request<'a> {
     pub body: Body<'a>,
     /// Whether the secret goes with it.
     pub is_signed: bool,
+    /// Whether the same may be sent twice; what may have arrived is not sent again otherwise.
+    pub is_repeatable: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +122,8 @@ pub(crate) struct Client {
 const SHOWN: usize = 400;
 /// The longest answer, in bytes.
 const LONGEST_ANSWER: u64 = 16 << 20;
+/// How long a large file may take to get on.
+const STALL: Duration = Duration::from_mins(1);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
@@ -156,7 +160,7 @@ impl Client {
                 return Err(HttpError::Interrupted);
             }
             attempts += 1;
-            match self.attempt(request, passes, attempts) {
+            match self.attempt(request, passes, is_interrupted, attempts) {
                 Attempt::Done(reply) => return Ok(reply),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Passing(error, wait) => {
@@ -177,21 +181,29 @@ impl Client {
             message = self.without_secret(&format!("it points to {place}: give that address"));
         }
         let (status, attempts) = (reply.status, reply.attempts);
-        HttpError::Status { url: url.to_owned(), status, attempts, message }
+        HttpError::Status { url: without_query(url).to_owned(), status, attempts, message }
     }
 
     fn attempt(
         &self,
         request: Request<'_>,
         passes: &dyn Fn(u16, &str) -> bool,
+        is_interrupted: &(dyn Fn() -> bool + Sync),
         attempts: u32,
     ) -> Attempt {
         let unreachable = |message: String| HttpError::Unreachable {
-            url: self.without_secret(request.url),
+            url: self.without_secret(without_query(request.url)),
             attempts,
             message: self.without_secret(&message),
         };
-        let mut response = match self.start(request) {
+        let broken = |message: String| {
+            if request.is_repeatable {
+                Attempt::Passing(unreachable(message), None)
+            } else {
+                Attempt::Failed(unreachable(message))
+            }
+        };
+        let mut response = match self.start(request, is_interrupted) {
             Ok(response) => response,
             // What is wrong with the address is wrong the next time, too.
             Err(
@@ -199,7 +211,11 @@ impl Client {
                 | ureq::Error::Http(_)
                 | ureq::Error::InvalidProxyUrl),
             ) => return Attempt::Failed(unreachable(error.to_string())),
-            Err(error) => return Attempt::Passing(unreachable(error.to_string()), None),
+            // Nothing was sent.
+            Err(error @ (ureq::Error::HostNotFound | ureq::Error::ConnectionFailed)) => {
+                return Attempt::Passing(unreachable(error.to_string()), None);
+            }
+            Err(error) => return broken(error.to_string()),
         };
         let status = response.status().as_u16();
         let header = |name: &str| {
@@ -212,7 +228,7 @@ impl Client {
         let text = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
         let text = match text {
             Ok(text) => text,
-            Err(error) => return Attempt::Passing(unreachable(error.to_string()), None),
+            Err(error) => return broken(error.to_string()),
         };
         let reply = Reply { status, text, location, etag, attempts };
         if !reply.is_answer() && passes(status, &reply.text) {
@@ -221,7 +237,11 @@ impl Client {
         Attempt::Done(reply)
     }
 
-    fn start(&self, request: Request<'_>) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+    fn start(
+        &self,
+        request: Request<'_>,
+        is_interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
         let mut builder = match request.method {
             Method::Post => self.agent.post(request.url),
             Method::Put => self.agent.put(request.url),
@@ -238,8 +258,11 @@ impl Client {
                 use std::io::{Read, Seek, SeekFrom};
                 let mut file = std::fs::File::open(path).map_err(ureq::Error::Io)?;
                 file.seek(SeekFrom::Start(from)).map_err(ureq::Error::Io)?;
-                let mut part = file.take(length);
+                let mut part = Stoppable { file: file.take(length), is_interrupted };
                 let body = ureq::SendBody::from_reader(&mut part);
+                // However large it is, as long as it gets on.
+                let config = builder.config().timeout_global(None).timeout_per_write(Some(STALL));
+                let builder = config.timeout_recv_response(Some(self.options.timeout)).build();
                 builder.header("content-length", length.to_string()).send(body)
             }
         }
@@ -261,6 +284,26 @@ impl Client {
             _ => text.to_owned(),
         }
     }
+}
+
+/// A part of a file, until a signal asks for the end.
+struct Stoppable<'a> {
+    file: std::io::Take<std::fs::File>,
+    is_interrupted: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl std::io::Read for Stoppable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if (self.is_interrupted)() {
+            return Err(std::io::Error::other("interrupted"));
+        }
+        self.file.read(buffer)
+    }
+}
+
+/// An address without what may prove who asks.
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// Whether a status says that the same may be answered later.

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use sae_interp::explain::{is_for_explaining, question};
+use sae_interp::explain::{Audience, audience, question};
 use sae_record::dashboard::{Dashboard, ExampleRecord, FeatureCard, Gathered, LensToken};
 use tempfile::TempDir;
 
 /// Rows whose documents may be shown, and rows that are kept for scoring.
 fn rows(shown: bool) -> Vec<u64> {
-    (0..100).filter(|&row| is_for_explaining(0, row) == shown).take(3).collect()
+    let is_shown = |row: u64| audience(0, row, false) == Audience::Explainer;
+    (0..100).filter(|&row| is_shown(row) == shown).take(3).collect()
 }
 
 fn example(row: u64, interval: Option<u8>, own: [u32; 2]) -> ExampleRecord {
@@ -55,6 +56,7 @@ fn dashboard(place: &TempDir, examples: Vec<ExampleRecord>) -> Dashboard {
         n_features: 8,
         data: "data".to_owned(),
         files: vec!["shard.parquet".to_owned()],
+        are_windows: false,
     };
     let vocabulary = ["let", " mut", " x", "\n", " \"y\""].map(str::to_owned);
     let examples = std::iter::once(examples);

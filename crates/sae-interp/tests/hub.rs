@@ -110,6 +110,11 @@ fn an_interrupted_publication_goes_on() {
     let found = send(&url, &uploads).unwrap();
     assert_eq!((found.files, found.sent), (4, 0));
     assert!(!kept.lock().unwrap().lines[before..].iter().any(|line| line.contains("/storage/")));
+    // Where the connection breaks, it may have arrived.
+    kept.lock().unwrap().faults = vec![("/commit/", 0)];
+    let changed = Upload { content: Content::Text("# New".to_owned()), ..uploads[2].clone() };
+    let error = send(&url, std::slice::from_ref(&changed)).unwrap_err();
+    assert!(error.contains("(1 attempts)"), "{error}");
     // And one that a signal ends.
     let (url, kept) = hub();
     let ended = publish(
@@ -136,6 +141,17 @@ fn refusals_say_what_to_do_and_no_token() {
     let none = HubTarget { token: None, ..target(&url) };
     let error = publish(&none, &uploads, "Add", &|| false, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("set HF_TOKEN"));
+    // An address that proves who asks is not shown; the token has nothing to do with it.
+    let (url, kept) = hub();
+    kept.lock().unwrap().faults = vec![("/storage/", 403)];
+    let error = send(&url, &uploads).unwrap_err();
+    assert!(
+        error.contains("403") && !error.contains("signature") && !error.contains("HF_TOKEN"),
+        "{error}"
+    );
+    kept.lock().unwrap().faults = vec![("preupload", 404)];
+    let error = send(&url, &uploads).unwrap_err();
+    assert!(error.contains("the repository or the branch is missing"), "{error}");
     // Somebody else's page.
     let page = raw_server(|_| (200, "", "<html>".to_owned()));
     let error = send(&page, &uploads).unwrap_err();

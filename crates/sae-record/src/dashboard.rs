@@ -48,6 +48,8 @@ pub struct Gathered {
     pub data: String,
     /// See `data`.
     pub files: Vec<String>,
+    /// Whether its rows are windows of token ids, over which documents go on; otherwise a row is a document.
+    pub are_windows: bool,
 }
 
 /// The dashboard of a dictionary: its cards, and where the rest lies.
@@ -237,6 +239,7 @@ mod tests {
             n_features: 4000,
             data: "data/validation".to_owned(),
             files: vec!["shard-0.parquet".to_owned()],
+            are_windows: false,
         };
         // More examples than a row group has, and a feature without any.
         let features: Vec<u32> = (0..3000).map(|index| index + index / 7).collect();

@@ -19,7 +19,7 @@ pub struct Excerpt {
 pub struct ActiveExcerpt {
     /// Its place among the excerpts.
     pub excerpt: u32,
-    /// The activation on each of its tokens, 0 where the feature is not active.
+    /// The activation on each of its tokens, 0 where the feature is not active; none where only the place was asked for.
     pub activations: Vec<f32>,
 }
 

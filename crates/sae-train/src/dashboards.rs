@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sae_config::fingerprint::Fingerprint;
 use sae_config::{RunConfig, Site};
-use sae_data::{DataError, Sample, ShardSet, for_each_sample};
+use sae_data::{ColumnKind, DataError, Sample, ShardSet, for_each_sample};
 use sae_eval::features::{
     Example, FeatureGatherer, GatheredFeature, Lens, SparseCodes, has_lens, logit_lens, nearest,
     nearest_within,
@@ -27,7 +27,7 @@ use crate::setup::Setup;
 use crate::{RunSpec, Sources, TrainError};
 
 /// Raised when what a dashboard means changes, so that an old one is made anew.
-const DEFINITIONS: &str = "2";
+const DEFINITIONS: &str = "3";
 /// The name of the number of tokens among what a dashboard depends on.
 const TOKENS_ASKED_FOR: &str = "tokens";
 /// Decides which examples are drawn.
@@ -187,6 +187,7 @@ impl Passes {
                     n_features: placed.dictionary.n_features() as u64,
                     data: shards.source().display().to_string(),
                     files: files.clone(),
+                    are_windows: shards.kind() == ColumnKind::Windows,
                 };
                 let found = gatherer.finish();
                 let cards = cards(run, placed, &found, gathered.tokens, &setup)?;

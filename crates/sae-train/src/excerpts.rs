@@ -1,10 +1,10 @@
 //! Excerpts of evaluation data and what some features of finished runs do in them: the passes that scores of explanations need.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sae_config::Site;
-use sae_data::Sample;
+use sae_data::{ColumnKind, Sample};
 use sae_eval::features::SparseCodes;
 use sae_record::excerpts::{ActiveExcerpt, Excerpt, FeatureExcerpts};
 use sae_record::summary::Summary;
@@ -18,8 +18,8 @@ use crate::progress::Observer;
 use crate::setup::Setup;
 use crate::{RunSpec, TrainError};
 
-/// The features of a run that are looked at, by site.
-pub type WantedFeatures = BTreeMap<Site, BTreeSet<u32>>;
+/// The features of a run that are looked at, by site, and whether their activations are needed, or only where they are active.
+pub type WantedFeatures = BTreeMap<Site, BTreeMap<u32, bool>>;
 
 /// Excerpts, and where features are active in them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,8 +37,8 @@ pub struct Cut<'a> {
     pub tokens: u64,
     /// Tokens of an excerpt, at most; excerpts of fewer than half of it are left out.
     pub length: usize,
-    /// Whether a document may be shown, by its file and row.
-    pub keeps: &'a dyn Fn(u32, u64) -> bool,
+    /// Whether a row of the data may be shown: by its file, its number, and whether it is a window of token ids.
+    pub keeps: &'a dyn Fn(u32, u64, bool) -> bool,
 }
 
 /// Cuts windows of the evaluation data into excerpts, each of one document, and looks where features are active in those that are kept.
@@ -69,15 +69,20 @@ pub fn find_excerpts(
             match member(&run.config, run.folder.path(), &setup, device) {
                 Ok(member) => {
                     own.extend(member.dictionaries().iter().map(|placed| {
-                        let wanted = wanted.get(&placed.writes).into_iter().flatten();
-                        let empty = wanted.map(|&feature| (feature, Vec::new()));
-                        ((run.id.clone(), placed.writes), empty.collect::<FeatureExcerpts>())
+                        let wanted = wanted.get(&placed.writes).cloned().unwrap_or_default();
+                        let empty = wanted.keys().map(|&feature| (feature, Vec::new()));
+                        let empty = empty.collect::<FeatureExcerpts>();
+                        ((run.id.clone(), placed.writes), wanted, empty)
                     }));
                     members.push(member);
                 }
                 Err(error) => tracing::warn!("{}: no excerpts are looked at: {error}", run.id),
             }
         }
+        if members.is_empty() {
+            continue;
+        }
+        let are_windows = shards.kind() == ColumnKind::Windows;
         let all: Vec<&Member> = members.iter().collect();
         // Where each member's dictionaries begin among all.
         let starts: Vec<usize> = members
@@ -99,14 +104,16 @@ pub fn find_excerpts(
             |(member, dictionary), samples, codes| {
                 // The first that sees a batch.
                 if (member, dictionary) == (0, 0) {
-                    batch = BatchExcerpts::of(samples, cut, excerpts.len());
+                    batch = BatchExcerpts::of(samples, cut, are_windows, excerpts.len());
                     excerpts.extend(batch.excerpts.iter().cloned());
                 }
-                batch.add(codes, &mut own[starts[member] + dictionary].1);
+                let (_, wanted, features) = &mut own[starts[member] + dictionary];
+                batch.add(codes, wanted, features);
             },
         )?;
+        // The same for every group.
         found.excerpts = excerpts;
-        found.features.extend(own);
+        found.features.extend(own.into_iter().map(|(place, _, features)| (place, features)));
     }
     Ok(found)
 }
@@ -122,7 +129,7 @@ struct BatchExcerpts {
 }
 
 impl BatchExcerpts {
-    fn of(samples: &[Arc<Sample>], cut: Cut<'_>, first: usize) -> Self {
+    fn of(samples: &[Arc<Sample>], cut: Cut<'_>, are_windows: bool, first: usize) -> Self {
         let mut found = Self { first, ..Self::default() };
         for sample in samples {
             let longest = cut.length.min(sample.tokens.len()).max(1);
@@ -134,7 +141,8 @@ impl BatchExcerpts {
                     .iter()
                     .take_while(|source| (source.shard, source.row) == (own.shard, own.row));
                 let length = same.count();
-                let is_kept = 2 * length >= longest && (cut.keeps)(own.shard, own.row);
+                let keeps = (cut.keeps)(own.shard, own.row, are_windows);
+                let is_kept = 2 * length >= longest && keeps;
                 let number = found.excerpts.len() as u32;
                 let place = |place| is_kept.then_some((number, place));
                 found.places.extend((0..length as u32).map(place));
@@ -149,13 +157,18 @@ impl BatchExcerpts {
     }
 
     /// Where the features are active.
-    fn add(&self, codes: &SparseCodes, features: &mut FeatureExcerpts) {
+    fn add(
+        &self,
+        codes: &SparseCodes,
+        wanted: &BTreeMap<u32, bool>,
+        features: &mut FeatureExcerpts,
+    ) {
         // By feature and excerpt.
         let mut active: HashMap<(u32, u32), Vec<(u32, f32)>> = HashMap::new();
         for (token, place) in self.places.iter().enumerate() {
             let Some((excerpt, place)) = place else { continue };
             for (feature, value) in codes.token(token) {
-                if features.contains_key(&feature) {
+                if wanted.contains_key(&feature) {
                     active.entry((feature, *excerpt)).or_default().push((*place, value));
                 }
             }
@@ -163,10 +176,12 @@ impl BatchExcerpts {
         let mut active: Vec<_> = active.into_iter().collect();
         active.sort_unstable_by_key(|(key, _)| *key);
         for ((feature, excerpt), values) in active {
-            let length = self.excerpts[excerpt as usize].tokens.len();
-            let mut activations = vec![0.0; length];
-            for (place, value) in values {
-                activations[place as usize] = value;
+            let mut activations = Vec::new();
+            if wanted.get(&feature) == Some(&true) {
+                activations = vec![0.0; self.excerpts[excerpt as usize].tokens.len()];
+                for (place, value) in values {
+                    activations[place as usize] = value;
+                }
             }
             let excerpt = self.first as u32 + excerpt;
             features.entry(feature).or_default().push(ActiveExcerpt { excerpt, activations });
@@ -190,9 +205,9 @@ mod tests {
     #[test]
     fn excerpts_are_of_one_kept_document_each_and_long_enough() {
         let samples = [sample(&[1, 1, 1, 1, 1, 2, 2, 2], 0), sample(&[2, 3, 3, 3, 4, 3, 3, 3], 8)];
-        let keeps = |_: u32, row: u64| row != 2;
+        let keeps = |_: u32, row: u64, are_windows: bool| row != 2 && !are_windows;
         let cut = Cut { tokens: 16, length: 4, keeps: &keeps };
-        let batch = BatchExcerpts::of(&samples, cut, 5);
+        let batch = BatchExcerpts::of(&samples, cut, false, 5);
         let found: Vec<(u64, &[u32])> =
             batch.excerpts.iter().map(|own| (own.row, own.tokens.as_slice())).collect();
         // Of the first window's second half one token is left of 1, too few, and 2 is not kept.
@@ -201,7 +216,9 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(batch.places.len(), 16);
 
-        let mut features = FeatureExcerpts::from([(4, Vec::new()), (6, Vec::new())]);
+        let mut features =
+            FeatureExcerpts::from([(4, Vec::new()), (6, Vec::new()), (7, Vec::new())]);
+        let wanted = BTreeMap::from([(4, true), (6, true), (7, false)]);
         let mut codes = SparseCodes { starts: vec![0], ..SparseCodes::default() };
         for token in 0..16 {
             let active: &[(u32, f32)] = match token {
@@ -209,7 +226,7 @@ mod tests {
                 3 => &[(4, 2.0)],
                 // Of a document that is not kept.
                 6 => &[(4, 7.0), (6, 7.0)],
-                14 => &[(4, 1.0)],
+                14 => &[(4, 1.0), (7, 3.0)],
                 _ => &[],
             };
             for (feature, value) in active {
@@ -218,7 +235,7 @@ mod tests {
             }
             codes.starts.push(codes.features.len());
         }
-        batch.add(&codes, &mut features);
+        batch.add(&codes, &wanted, &mut features);
         let active = |excerpt, activations: &[f32]| ActiveExcerpt {
             excerpt,
             activations: activations.to_vec(),
@@ -226,5 +243,7 @@ mod tests {
         let expected = [active(5, &[0.0, 0.5, 0.0, 2.0]), active(7, &[0.0, 1.0, 0.0])];
         assert_eq!(features[&4], expected);
         assert!(features[&6].is_empty() && !features.contains_key(&5));
+        // Only where it is active.
+        assert_eq!(features[&7], [active(7, &[])]);
     }
 }

@@ -14,6 +14,7 @@ use sae_splice::Member;
 use serde::Deserialize;
 use tch::Device;
 
+use crate::dashboards::groups;
 use crate::evaluate::member;
 use crate::measure::{of_model, of_one_model, of_run};
 use crate::progress::{Event, Observer, Phase};
@@ -68,30 +69,35 @@ pub fn measure_task(
             _ => open.push((run, of)),
         }
     }
-    let Some((first, _)) = open.first() else { return Ok(found) };
-    let setup = Setup::model_only(&first.config, device)?;
-    let prompts = prompts(path, &text, &setup.text_tokenizer()?, &first.config)?;
-    let (mut members, mut measured) = (Vec::new(), Vec::new());
-    for (run, of) in open {
-        match member(&run.config, run.folder.path(), &setup, device) {
-            Ok(member) => {
-                members.push(member);
-                measured.push((run, of));
+    for group in groups(&open) {
+        let config = &group[0].0.config;
+        let setup = Setup::model_only(config, device)?;
+        let prompts = prompts(path, &text, &setup.text_tokenizer()?, config)?;
+        let (mut members, mut measured) = (Vec::new(), Vec::new());
+        for (run, of) in group {
+            match member(&run.config, run.folder.path(), &setup, device) {
+                Ok(member) => {
+                    members.push(member);
+                    measured.push((run, of));
+                }
+                Err(error) => tracing::warn!("{}: the task is not measured: {error}", run.id),
             }
-            Err(error) => tracing::warn!("{}: the task is not measured: {error}", run.id),
         }
-    }
-    let own: Vec<&Member> = members.iter().collect();
-    observer.notice(Event::began(Phase::Task, prompts.len() as u64, 0));
-    let batch_size = measured.first().map_or(1, |(run, _)| run.config.eval_batch_size());
-    let differences = logit_differences(&setup.model, &own, &prompts, batch_size, &mut |done| {
-        observer.notice(Event::advanced(done));
-    })?;
-    observer.notice(Event::Ended);
-    for ((run, of), spliced) in measured.into_iter().zip(differences.spliced) {
-        let values = RunTask { original: differences.original.clone(), spliced };
-        Measured { of, values: values.clone() }.save(&run.folder.task(&name))?;
-        found.push(TaskOutcome { run: run.id.clone(), task: values });
+        let own: Vec<&Member> = members.iter().collect();
+        observer.notice(Event::began(Phase::Task, prompts.len() as u64, 0));
+        let batch_size = config.eval_batch_size();
+        let mut notice = |done| {
+            observer.notice(Event::advanced(done));
+            !observer.interrupted()
+        };
+        let differences = logit_differences(&setup.model, &own, &prompts, batch_size, &mut notice)?;
+        let Some(differences) = differences else { return Err(TrainError::InterruptedEvaluation) };
+        observer.notice(Event::Ended);
+        for ((run, of), spliced) in measured.into_iter().zip(differences.spliced) {
+            let values = RunTask { original: differences.original.clone(), spliced };
+            Measured { of: of.clone(), values: values.clone() }.save(&run.folder.task(&name))?;
+            found.push(TaskOutcome { run: run.id.clone(), task: values });
+        }
     }
     let place = |own: &TaskOutcome| runs.iter().position(|run| run.id == own.run);
     found.sort_by_key(place);

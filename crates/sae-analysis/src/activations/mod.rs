@@ -4,6 +4,8 @@
 mod figure;
 mod read;
 
+pub(crate) use self::read::ACTIVATIONS;
+
 use std::collections::BTreeMap;
 
 use sae_config::Site;

@@ -10,7 +10,7 @@ use super::SiteEvidence;
 use crate::measured::{self, Kind};
 use crate::study::Study;
 
-const ACTIVATIONS: Kind = Kind { what: "Activations", command: "sae analyze" };
+pub(crate) const ACTIVATIONS: Kind = Kind { what: "Activations", command: "sae analyze" };
 
 /// By site: what was measured of the model there, and of every run.
 pub(super) fn read(study: &mut Study<'_>) -> BTreeMap<Site, SiteEvidence> {

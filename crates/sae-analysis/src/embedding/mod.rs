@@ -6,16 +6,18 @@ mod regions;
 mod umap;
 
 use sae_config::Site;
-use sae_record::activations::{Measured, SiteActivations};
+use sae_record::activations::SiteActivations;
 use sae_record::layout;
 use serde::{Deserialize, Serialize};
 
 pub use self::regions::Region;
 pub use self::umap::{EmbeddedRow, Embedding, EmbeddingOptions, FEWEST_ROWS, embed};
 use crate::AnalysisError;
+use crate::activations::ACTIVATIONS;
 use crate::draw::Figure;
 use crate::evidence::Evidence;
 use crate::matrix::Matrix;
+use crate::measured;
 use crate::runs::Group;
 use crate::study::{Pair, Study};
 use crate::subject::{Block, Choice, Subject, TextFile};
@@ -167,10 +169,11 @@ fn embedded(pair: &Pair, study: &mut Study<'_>) -> Option<PairEmbedding> {
 }
 
 /// Directions of the model's activations at a site, of unit length: the first principal one, and the mean at the first position.
-fn directions(study: &Study<'_>, site: Site) -> Vec<(String, Vec<f64>)> {
+fn directions(study: &mut Study<'_>, site: Site) -> Vec<(String, Vec<f64>)> {
     let path = layout::activations(&study.runs.folder, site);
-    // What is wrong with it is noted where activations are shown.
-    let Ok(Some(measured)) = Measured::<SiteActivations>::load(&path) else { return Vec::new() };
+    let measured =
+        measured::read::<SiteActivations>(&path, ACTIVATIONS, study.runs, &mut study.notes);
+    let Some(measured) = measured else { return Vec::new() };
     let SiteActivations { directions, first_position, .. } = measured.values;
     let first = directions.into_iter().next().map(|found| found.vector);
     let named = [

@@ -147,7 +147,7 @@ fn find(study: &mut Study<'_>) -> Result<ExplanationEvidence, AnalysisError> {
             judged.into_iter().partition(|(_, scores)| by(scores) == of_first);
         for (point, scores) in others {
             study.notes.add(format!(
-                "The explanations of {} at {site} are of {} and scored by {}, not by {} and {}: left out.",
+                "The explanations of {} at {site} are of {} and scored by {}, not by {} and {}: left out; sae explain and sae score with one model make them comparable.",
                 point.run, scores.explained_by, scores.judge, of_first.0, of_first.1
             ));
         }

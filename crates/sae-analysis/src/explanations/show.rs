@@ -97,7 +97,11 @@ impl Subject for ExplanationEvidence {
 /// p to two digits; below what so many permutations tell apart, that.
 fn p_text(found: &ScoreDifference) -> String {
     let least = 1.0 / (1.0 + found.estimate.options.n_resamples as f64);
-    if found.p <= least { format!("{least:.0e} or less") } else { format!("{:.2}", found.p) }
+    match found.p {
+        p if p <= least => format!("{least:.0e} or less"),
+        p if p < 0.1 => format!("{p:.1e}"),
+        p => format!("{p:.2}"),
+    }
 }
 
 /// A row a run and task.

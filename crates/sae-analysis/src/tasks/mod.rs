@@ -145,8 +145,9 @@ fn task(study: &mut Study<'_>, name: &str) -> Result<TaskEvidence, AnalysisError
                 .add(format!("The task {name} of {} has no usable numbers: left out.", run.id));
             continue;
         }
-        // On the same prompts, with the same model.
-        let of = (measured.of.get("task").cloned(), original.clone());
+        // On the same prompts, with the same model; the last bits of its logits may be another machine's.
+        let mut of = measured.of.clone();
+        of.remove("saes");
         if of_first.get_or_insert_with(|| of.clone()) != &of {
             study.notes.add(format!(
                 "The task {name} of {} is of other prompts or another model: left out; sae task measures it again.",

@@ -53,6 +53,7 @@ fn features_are_shown_on_the_page_with_hostile_tokens() {
         n_features: 40,
         data: HOSTILE.to_owned(),
         files: vec![HOSTILE.to_owned()],
+        are_windows: false,
     };
     let cards: Vec<FeatureCard> = (0..40).map(card).collect();
     let examples = (0..40).map(|feature| vec![example(feature)]);

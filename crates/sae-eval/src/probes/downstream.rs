@@ -30,11 +30,13 @@ pub(super) const METRICS: &[Metric] = &[
     later(
         NORMALISED,
         Better::More,
-        "the explained variance of activations that are centred and scaled to unit variance over their elements, as the final norm does",
+        "1 − Σ‖o − s‖² / Σ‖o − mean o‖², o and s being original and spliced activations that are centred and scaled to unit variance over their \
+         elements (a layer norm without weights, whatever norm the model has); the reference's explained_variance_ln is the mean of the \
+         ratios of tokens",
     ),
 ];
 
-const NORMALISED: &str = "explained_variance_ln";
+const NORMALISED: &str = "explained_variance_normalised";
 /// What the reference's layer norm adds to a variance.
 const EPSILON: f64 = 1e-5;
 

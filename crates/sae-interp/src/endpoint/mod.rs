@@ -256,6 +256,7 @@ impl Endpoint {
                 headers: &[("content-type", "application/json")],
                 body: Body::Bytes(body.as_bytes()),
                 is_signed: true,
+                is_repeatable: true,
             };
             // Some servers fail at a form that they do not know (llama-cpp-python's).
             let is_about_form = |status: u16, text: &str| {

@@ -25,6 +25,8 @@ const SAMPLE: usize = 512;
 const FILES: usize = 256;
 /// The media type of Git LFS.
 const LFS: &str = "application/vnd.git-lfs+json";
+/// The media type of a commit.
+const COMMIT: &str = "application/x-ndjson";
 
 /// Where files go.
 #[derive(Clone)]
@@ -100,7 +102,7 @@ pub fn publish(
     let mut wanted = Vec::with_capacity(prepared.len());
     while !prepared.is_empty() {
         let rest = prepared.split_off(prepared.len().min(FILES));
-        wanted.extend(hub.sort(std::mem::replace(&mut prepared, rest))?);
+        wanted.extend(hub.changed(std::mem::replace(&mut prepared, rest))?);
     }
     let url = format!("{}/{}", hub.endpoint, target.repository);
     if wanted.is_empty() {
@@ -242,7 +244,7 @@ impl<'a> Hub<'a> {
     }
 
     /// The files that differ from those of the repository, with where each belongs.
-    fn sort<'b>(&self, files: Vec<Prepared<'b>>) -> Result<Vec<Prepared<'b>>, PublishError> {
+    fn changed<'b>(&self, files: Vec<Prepared<'b>>) -> Result<Vec<Prepared<'b>>, PublishError> {
         let action = format!("ask where files of {} belong", self.target.repository);
         let list: Vec<Value> = files
             .iter()
@@ -331,7 +333,9 @@ impl<'a> Hub<'a> {
             let body = json!({ "oid": file.sha256, "size": file.size }).to_string();
             let action = format!("have {path} verified");
             let passes = |status: u16, _: &str| is_passing(status);
-            let reply = self.post(verify, "application/json", &body, true, &passes, &action)?;
+            // The token is for the hub alone.
+            let is_own = origin(verify) == origin(&self.endpoint);
+            let reply = self.post(verify, "application/json", &body, is_own, &passes, &action)?;
             if !reply.is_answer() {
                 return Err(self.refused(&action, verify, &reply));
             }
@@ -373,16 +377,27 @@ impl<'a> Hub<'a> {
         let passes = |status: u16, _: &str| is_passing(status);
         // Like the parts, it goes to the storage, which the token is not for.
         let reply = self.post(href, LFS, &body, false, &passes, &action)?;
-        if reply.is_answer() { Ok(()) } else { Err(self.refused(&action, href, &reply)) }
+        if reply.is_answer() { Ok(()) } else { Err(self.refused_by_storage(&action, href, &reply)) }
     }
 
     fn put(&self, url: &str, body: Body<'_>, action: &str) -> Result<Reply, PublishError> {
-        let request = Request { method: Method::Put, url, headers: &[], body, is_signed: false };
+        let request = Request {
+            method: Method::Put,
+            url,
+            headers: &[],
+            body,
+            is_signed: false,
+            is_repeatable: true,
+        };
         let reply = self
             .client
             .send(request, &|status, _| is_passing(status), self.is_interrupted)
             .map_err(PublishError::http(action))?;
-        if reply.is_answer() { Ok(reply) } else { Err(self.refused(action, url, &reply)) }
+        if reply.is_answer() {
+            Ok(reply)
+        } else {
+            Err(self.refused_by_storage(action, url, &reply))
+        }
     }
 
     fn commit(&self, files: &[Prepared<'_>], message: &str) -> Result<String, PublishError> {
@@ -406,9 +421,9 @@ impl<'a> Hub<'a> {
         }
         let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let url = self.api("commit");
-        // A commit that has failed may have arrived: it is not sent twice unless the hub says that it is busy.
+        // It is not sent twice unless the hub says that it is busy.
         let passes = |status: u16, _: &str| matches!(status, 429 | 503);
-        let reply = self.post(&url, "application/x-ndjson", &body, true, &passes, &action)?;
+        let reply = self.post(&url, COMMIT, &body, true, &passes, &action)?;
         let found = self.json(&action, &url, &reply)?;
         let commit = found["commitOid"].as_str().map(str::to_owned);
         commit.ok_or_else(|| self.protocol(&action, "a commitOid", &found.to_string()))
@@ -447,7 +462,10 @@ impl<'a> Hub<'a> {
         let headers = [("content-type", media), ("accept", media)];
         let headers = if media == LFS { &headers[..] } else { &headers[..1] };
         let body = Body::Bytes(body.as_bytes());
-        let request = Request { method: Method::Post, url, headers, body, is_signed };
+        // A commit that has failed may have arrived.
+        let is_repeatable = media != COMMIT;
+        let request =
+            Request { method: Method::Post, url, headers, body, is_signed, is_repeatable };
         self.client.send(request, passes, self.is_interrupted).map_err(PublishError::http(action))
     }
 
@@ -461,19 +479,27 @@ impl<'a> Hub<'a> {
         })
     }
 
+    /// The hub itself refuses.
     fn refused(&self, action: &str, url: &str, reply: &Reply) -> PublishError {
-        let source = self.client.refused(url, reply);
         let hint = match reply.status {
             401 | 403 => "; the token (HF_TOKEN) has to be one that may write there",
+            404 => {
+                "; the repository or the branch is missing, and this token may not make the repository; a branch is made on the hub"
+            }
             _ => "",
         };
-        let source = match source {
+        let source = match self.client.refused(url, reply) {
             HttpError::Status { url, status, attempts, message } => {
                 HttpError::Status { url, status, attempts, message: message + hint }
             }
             source => source,
         };
         PublishError::Http { action: action.to_owned(), source }
+    }
+
+    /// The storage refuses, which the token is not for.
+    fn refused_by_storage(&self, action: &str, url: &str, reply: &Reply) -> PublishError {
+        PublishError::Http { action: action.to_owned(), source: self.client.refused(url, reply) }
     }
 
     fn protocol(&self, action: &str, expected: &str, found: &str) -> PublishError {
@@ -484,6 +510,12 @@ impl<'a> Hub<'a> {
         );
         PublishError::Protocol { action: action.to_owned(), message }
     }
+}
+
+/// Scheme and host of an address.
+fn origin(url: &str) -> &str {
+    let end = url.find("://").map_or(0, |place| place + 3);
+    url.get(end..).and_then(|rest| rest.find('/')).map_or(url, |length| &url[..end + length])
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -7,7 +7,8 @@
 //! | `POST /feature/upload-batch` | `modelId`, `source`, and up to 128 features: index, density, up to 20 top and bottom logits, explanations of at most 512 letters, activations with tokens (1 to 1 024), values, and the interval that they were drawn from |
 //!
 //! (`apps/webapp/app/api/…/route.ts` of Neuronpedia; the header is `X-Api-Key`.) A model or a set that is there already is used. A batch
-//! that has arrived is noted beside the dashboard, since a second one would add its activations twice.
+//! that has arrived is noted beside the dashboard, and one that may have arrived is not sent again unasked: a second one would add its
+//! activations twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::PublishError;
 use super::saedashboard::{self, Shown, bounds, rounded, share, text, tokens, values};
-use crate::http::{Body, Client, ClientOptions, Method, Request, Secret, is_passing};
+use crate::http::{Body, Client, ClientOptions, HttpError, Method, Request, Secret};
 
 /// Features in a batch, at most.
 pub const BATCH: usize = 64;
@@ -29,6 +30,8 @@ const TOKENS: usize = 1024;
 /// Letters of an explanation, at most.
 const LETTERS: usize = 512;
 
+/// Where batches go; all other requests may be sent twice.
+const BATCHES: &str = "/feature/upload-batch";
 /// The address of Neuronpedia's interface.
 pub const ADDRESS: &str = "https://www.neuronpedia.org/api";
 
@@ -154,15 +157,27 @@ pub struct NeuronpediaTarget {
     pub requests: ClientOptions,
 }
 
-/// The features that have arrived, beside a dashboard.
+/// What has arrived from a dashboard, by address, model and source.
+type Note = BTreeMap<String, Sent>;
+
+/// The features that have arrived.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sent {
-    /// Where to: address, model and source.
-    to: String,
     /// What the dashboard was made of.
     of: BTreeMap<String, String>,
     features: BTreeSet<u32>,
+    /// Those that may have arrived, or not: the connection broke.
+    uncertain: BTreeSet<u32>,
+}
+
+/// What becomes of features of which nobody knows whether they have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uncertain {
+    /// They are sent again.
+    Send,
+    /// They are taken as arrived.
+    Skip,
 }
 
 /// Features of a dictionary that are published.
@@ -199,7 +214,7 @@ impl<'a> Features<'a> {
 pub fn send(
     target: &NeuronpediaTarget,
     own: Features<'_>,
-    folder: &Path,
+    (folder, uncertain): (&Path, Option<Uncertain>),
     is_interrupted: &(dyn Fn() -> bool + Sync),
     notice: &mut dyn FnMut(u64),
 ) -> Result<u64, PublishError> {
@@ -208,6 +223,7 @@ pub fn send(
     let secret = Some(Secret { header: "x-api-key", before: "", key: target.key.clone() });
     let client = Client::new(ClientOptions { secret, ..target.requests.clone() });
     let post = |path: &str, body: &Value, action: String| {
+        let is_repeatable = path != BATCHES;
         let body = body.to_string();
         let url = format!("{address}{path}");
         let request = Request {
@@ -216,27 +232,53 @@ pub fn send(
             headers: &[("content-type", "application/json")],
             body: Body::Bytes(body.as_bytes()),
             is_signed: true,
+            is_repeatable,
         };
         // It answers 500 to what it refuses, too: only what is busy passes.
-        let passes = |status: u16, _: &str| is_passing(status) && status != 500;
+        let passes = |status: u16, _: &str| matches!(status, 429 | 503);
         let reply = client.send(request, &passes, is_interrupted);
         let reply = reply.map_err(PublishError::http(action.clone()))?;
-        if reply.is_answer() || reply.text.contains("already exists") {
+        if reply.is_answer() || (is_repeatable && reply.text.contains("already exists")) {
             return Ok(());
         }
         Err(PublishError::Http { action, source: client.refused(&url, &reply) })
     };
-    let note = note(folder);
-    let mut sent = Sent {
-        to: format!("{address} {} {}", source.model, source.source()),
-        of: dashboard.gathered.of.clone(),
-        features: BTreeSet::new(),
-    };
-    if let Some(before) = before(&note)?
-        && (&before.to, &before.of) == (&sent.to, &sent.of)
-    {
-        sent = before;
+    let path = note(folder);
+    let mut note = before(&path)?;
+    let to = format!("{address} {} {}", source.model, source.source());
+    let of = &dashboard.gathered.of;
+    if let Some(other) = note.get(&to).filter(|sent| sent.of != *of && !sent.features.is_empty()) {
+        return Err(PublishError::Input(format!(
+            "{} features were sent to {} of {} from another dashboard, as {} notes: Neuronpedia would keep both; give another --set-name",
+            other.features.len(),
+            source.source(),
+            source.model,
+            path.display()
+        )));
     }
+    let mut sent = note.remove(&to).filter(|sent| sent.of == *of).unwrap_or_default();
+    sent.of.clone_from(of);
+    match uncertain {
+        Some(Uncertain::Send) => sent.uncertain.clear(),
+        Some(Uncertain::Skip) => sent.features.append(&mut sent.uncertain),
+        None if sent.uncertain.is_empty() => {}
+        None => {
+            let first = sent.uncertain.first().copied().unwrap_or_default();
+            return Err(PublishError::Input(format!(
+                "of {} features nobody knows whether they have arrived, since the connection broke: look at feature {first} of {} there, then \
+                 give --uncertain skip where it is there, --uncertain send where it is not",
+                sent.uncertain.len(),
+                source.source()
+            )));
+        }
+    }
+    let mut keep = |sent: &Sent| {
+        note.insert(to.clone(), sent.clone());
+        let text =
+            serde_json::to_string(&note).map_err(|error| PublishError::Input(error.to_string()))?;
+        sae_config::file::write_atomically(&path, text.as_bytes())
+            .map_err(PublishError::file("write", &path))
+    };
     let open: Vec<u32> =
         features.iter().copied().filter(|feature| !sent.features.contains(feature)).collect();
     let mut done = (features.len() - open.len()) as u64;
@@ -253,12 +295,15 @@ pub fn send(
     for chunk in open.chunks(BATCH) {
         let body = batch(dashboard, source, &own.shown(chunk)?);
         let action = format!("send {} features to {}", chunk.len(), source.source());
-        post("/feature/upload-batch", &body, action)?;
+        if let Err(error) = post(BATCHES, &body, action) {
+            if may_have_arrived(&error) {
+                sent.uncertain.extend(chunk);
+                keep(&sent)?;
+            }
+            return Err(error);
+        }
         sent.features.extend(chunk);
-        let text =
-            serde_json::to_string(&sent).map_err(|error| PublishError::Input(error.to_string()))?;
-        sae_config::file::write_atomically(&note, text.as_bytes())
-            .map_err(PublishError::file("write", &note))?;
+        keep(&sent)?;
         done += chunk.len() as u64;
         notice(done);
     }
@@ -297,22 +342,35 @@ pub fn write(
     Ok(batches)
 }
 
+/// Whether what was sent may be there though there is no answer that says so.
+fn may_have_arrived(error: &PublishError) -> bool {
+    match error {
+        PublishError::Http { source: HttpError::Unreachable { message, .. }, .. } => {
+            // Nobody was there to take it.
+            !message.contains("onnection refused") && !message.contains("not found")
+        }
+        PublishError::Http { source: HttpError::Status { status, .. }, .. } => {
+            matches!(status, 408 | 502 | 504)
+        }
+        _ => false,
+    }
+}
+
 /// The file that notes what has arrived.
 fn note(folder: &Path) -> PathBuf {
     folder.join("neuronpedia.json")
 }
 
-fn before(path: &Path) -> Result<Option<Sent>, PublishError> {
+fn before(path: &Path) -> Result<Note, PublishError> {
     if !path.exists() {
-        return Ok(None);
+        return Ok(Note::new());
     }
     let text =
         sae_config::file::read_text(path, 1 << 26).map_err(PublishError::file("read", path))?;
-    let found = serde_json::from_str(&text).map_err(|error| {
+    serde_json::from_str(&text).map_err(|error| {
         PublishError::Input(format!(
             "cannot use {}: {error}; without it, all features would be sent again",
             path.display()
         ))
-    });
-    found.map(Some)
+    })
 }

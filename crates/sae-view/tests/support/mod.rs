@@ -72,6 +72,7 @@ pub fn run(place: &Path, id: &str, other: &str, n_features: u32) -> RunSpec {
         n_features: u64::from(n_features),
         data: "validation".to_owned(),
         files: vec!["shard-00000.parquet".to_owned()],
+        are_windows: false,
     };
     let vocabulary = vocabulary();
     let cards: Vec<FeatureCard> =
