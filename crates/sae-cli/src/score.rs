@@ -75,7 +75,7 @@ pub(crate) fn run(
     telemetry: &mut Telemetry,
 ) -> anyhow::Result<()> {
     let runs = load_runs(&arguments.folder, &AnalysisOptions::default())?;
-    let explained = explained(&runs)?;
+    let explained = explained(&runs);
     if explained.is_empty() {
         bail!(
             "no run has two explained features or more: `sae explain {}` asks what they are",
@@ -130,7 +130,7 @@ pub(crate) fn run(
 }
 
 /// The dictionaries with explanations, two at least: each is the other's baseline.
-fn explained(runs: &SweepRuns) -> anyhow::Result<Vec<Explained>> {
+fn explained(runs: &SweepRuns) -> Vec<Explained> {
     let mut found = Vec::new();
     for run in &runs.finished {
         for &site in &run.config.sae.sites {
@@ -155,7 +155,7 @@ fn explained(runs: &SweepRuns) -> anyhow::Result<Vec<Explained>> {
             }
         }
     }
-    Ok(found)
+    found
 }
 
 /// Where the explained features, and those near to them, are active in excerpts that may be shown.

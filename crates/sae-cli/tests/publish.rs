@@ -228,10 +228,13 @@ fn features_go_to_neuronpedia_once_each() {
     fails(&send(&key), &["were sent to 1-res-e2e of tiny from another dashboard", "--set-name"]);
     succeeds(&sae(&["features", "runs/run", "--tokens", "3840"], at));
     let before = paths(&seen).len();
-
-    // The same as files, and as SAEDashboard's.
-    succeeds(&send(&["--out", "upload"]));
+    check_files(at, &send, &sent);
     assert_eq!(paths(&seen).len(), before);
+}
+
+/// The same as files, and as SAEDashboard's.
+fn check_files(at: &Path, send: &dyn Fn(&[&str]) -> std::process::Output, sent: &[u64]) {
+    succeeds(&send(&["--out", "upload"]));
     let requests = read(&at.join("upload/neuronpedia/batch-0.json"));
     check_batch(&requests);
     let written = read(&at.join("upload/saedashboard/batch-0.json"));

@@ -21,9 +21,17 @@ pub(super) fn figure(found: &[PairEmbedding], looks: &Looks) -> Figure {
     let mut figure = Figure::default();
     for pair in found {
         figure.rows.push(row(pair, looks));
-        let along = pair.along.iter().filter_map(|along| coloured(pair, along));
-        figure.rows.extend(along);
+        if pair.are_of_one_group() {
+            continue;
+        }
+        // On disk the first direction alone: the page chooses a pair, a file has all.
+        for (number, along) in pair.along.iter().enumerate() {
+            let row = coloured(pair, along).into_iter().flatten();
+            let row = row.map(|panel| Panel { on_disk: number == 0, ..panel });
+            figure.rows.push(row.collect());
+        }
     }
+    figure.rows.retain(|row| !row.is_empty());
     figure
 }
 
@@ -45,7 +53,7 @@ fn coloured(pair: &PairEmbedding, along: &Along) -> Option<Vec<Panel>> {
             let own = thin(&own, MOST_POINTS);
             let end = |place: usize| greatest * (2.0 * place as f32 / bins - 1.0);
             let name = format!("{:.2} to {:.2}", end(place), end(place + 1));
-            let look = Look { colour, ..Look::neutral() };
+            let look = Look { colour, opacity: 0.9, ..Look::neutral() };
             cloud(name, look, &own).of(&pair.types[number]).of_run(&pair.runs[number])
         });
         let title =
@@ -58,7 +66,7 @@ fn coloured(pair: &PairEmbedding, along: &Along) -> Option<Vec<Panel>> {
 fn cloud(name: String, look: Look, rows: &[EmbeddedRow]) -> Series {
     let points = rows.iter().map(|point| (f64::from(point.x), f64::from(point.y))).collect();
     let features = rows.iter().map(|point| point.row).collect();
-    Series::new(name, look.faint(0.5), Draw::Dots, points).with_text(PointText::Features(features))
+    Series::new(name, look, Draw::Dots, points).with_text(PointText::Features(features))
 }
 
 /// On the axes that all panels of a pair have.
@@ -80,7 +88,7 @@ fn row(pair: &PairEmbedding, looks: &Looks) -> Vec<Panel> {
         let look = if one_group { Look::numbered(number) } else { looks.group(group) };
         let name = if one_group { run.clone() } else { group.to_string() };
         let own: Vec<_> = all.iter().filter(|point| point.run == number).copied().collect();
-        cloud(name, look, &thin(&own, MOST_POINTS)).of(group).of_run(run)
+        cloud(name, look.faint(0.5), &thin(&own, MOST_POINTS)).of(group).of_run(run)
     };
     let clouds: Vec<Series> = (0..pair.runs.len()).map(own_cloud).collect();
     let panel = |title: String, series: Vec<Series>| {
