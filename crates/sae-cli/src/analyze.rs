@@ -48,8 +48,8 @@ pub(crate) struct Arguments {
     /// Do not load the model to measure activations and to look at features; what was measured before is shown
     #[arg(long)]
     no_activations: bool,
-    /// Draw and list these regions of the pictures of pairs: TOML with a [[region]] each, of name, x = [from, to], y = [from, to] and, where
-    /// it is of one pair alone, runs = [ID, ID]
+    /// Draw and list these regions of the pictures of pairs: TOML with a table `[[region]]` each: name, `x = [from, to]`,
+    /// `y = [from, to]` and, where it is of one pair alone, `runs = [ID, ID]`
     #[arg(long, value_name = "TOML")]
     regions: Option<PathBuf>,
     #[command(flatten)]

@@ -15,14 +15,23 @@ pub(super) fn figure(found: &[Downstream], evidence: &Evidence) -> Figure {
     for site in sites {
         let runs: Vec<&Downstream> = found.iter().filter(|run| run.site == site).collect();
         let title = format!("After {site}, {}", evidence.choice(site));
-        figure.rows.push(vec![
+        let mut row = vec![
             panel(&title, &runs, &looks, "MSE to the original activations", 0.0, |layer| layer.mse)
                 .at(site),
             panel(&title, &runs, &looks, "Explained variance", 1.0, |layer| {
                 layer.explained_variance
             })
             .at(site),
-        ]);
+        ];
+        let is_normalised = |layer: &DownstreamLayer| layer.explained_variance_normalised.is_some();
+        if runs.iter().all(|run| run.layers.iter().all(is_normalised)) {
+            let label = "Explained variance after a layer norm";
+            let normalised = panel(&title, &runs, &looks, label, 1.0, |layer| {
+                layer.explained_variance_normalised.unwrap_or(f64::NAN)
+            });
+            row.push(normalised.at(site));
+        }
+        figure.rows.push(row);
     }
     figure
 }

@@ -40,6 +40,12 @@ pub struct DownstreamLayer {
     pub mse: f64,
     /// Explained variance.
     pub explained_variance: f64,
+    /// The mean over tokens of the explained variance of each; none where it was not measured.
+    #[serde(default)]
+    pub explained_variance_per_token: Option<f64>,
+    /// The explained variance of activations that are normalised as the final norm does.
+    #[serde(default)]
+    pub explained_variance_normalised: Option<f64>,
 }
 
 impl Subject for Vec<Downstream> {
@@ -111,7 +117,14 @@ fn at(study: &mut Study<'_>, place: usize) -> Vec<Downstream> {
         for (&site, at) in later {
             let [mse, explained_variance] = [at.get(name::MSE), at.get(name::EXPLAINED_VARIANCE)];
             if mse.is_finite() && explained_variance.is_finite() {
-                layers.push(DownstreamLayer { site, mse, explained_variance });
+                let finite = |name| Some(at.get(name)).filter(|value: &f64| value.is_finite());
+                layers.push(DownstreamLayer {
+                    site,
+                    mse,
+                    explained_variance,
+                    explained_variance_per_token: finite("explained_variance_per_token"),
+                    explained_variance_normalised: finite("explained_variance_normalised"),
+                });
             } else {
                 study.notes.add(format!(
                     "{} has no finite reconstruction at {site}; it is left out there.",
@@ -146,9 +159,20 @@ fn table(found: &[Downstream]) -> Table {
             "expl. var.",
             "Share of the original activations' variance that is explained",
         ),
+        Column::new(
+            "explained_variance_per_token",
+            "… per token",
+            "Mean over tokens of the share of each that is explained",
+        ),
+        Column::new(
+            "explained_variance_normalised",
+            "… normalised",
+            "The same share of activations after a layer norm without weights",
+        ),
     ];
+    let or_none = |value: Option<f64>| Cell::fixed(value.unwrap_or(f64::NAN), 4);
     let rows = found.iter().flat_map(|run| {
-        run.layers.iter().map(|layer| {
+        run.layers.iter().map(move |layer| {
             vec![
                 Cell::Run(run.run.clone()),
                 Cell::Group(run.group.clone()),
@@ -156,6 +180,8 @@ fn table(found: &[Downstream]) -> Table {
                 Cell::text(layer.site.to_string()),
                 Cell::significant(layer.mse),
                 Cell::fixed(layer.explained_variance, 4),
+                or_none(layer.explained_variance_per_token),
+                or_none(layer.explained_variance_normalised),
             ]
         })
     });
@@ -195,8 +221,13 @@ mod tests {
     fn run(group: &Group, mse: [f64; 2]) -> Downstream {
         let sites = [Site::resid_pre(2), Site::resid_post(2)];
         let layers = sites.into_iter().zip(mse);
-        let layers =
-            layers.map(|(site, mse)| DownstreamLayer { site, mse, explained_variance: 0.5 });
+        let layers = layers.map(|(site, mse)| DownstreamLayer {
+            site,
+            mse,
+            explained_variance: 0.5,
+            explained_variance_per_token: None,
+            explained_variance_normalised: None,
+        });
         let site = Site::resid_pre(1);
         Downstream { run: group.to_string(), group: group.clone(), site, layers: layers.collect() }
     }

@@ -239,7 +239,13 @@ fn downstream(point: &Point) -> Downstream {
             _ => 0.92 - 0.02 * far,
         };
         let explained_variance = kept - 0.2 * point.ce_increase;
-        DownstreamLayer { site, mse: (1.0 - explained_variance) * 0.3 * far, explained_variance }
+        DownstreamLayer {
+            site,
+            mse: (1.0 - explained_variance) * 0.3 * far,
+            explained_variance,
+            explained_variance_per_token: Some(explained_variance),
+            explained_variance_normalised: Some(explained_variance),
+        }
     });
     Downstream {
         run: point.run.clone(),
