@@ -64,10 +64,10 @@ fn every_run_is_measured_once_at_its_sites() {
         let summary = Summary::load(&spec.folder.summary()).unwrap();
         assert_eq!(of["model"], summary.inputs.unwrap().model);
         // 16 windows of 16 tokens.
-        assert_eq!((model.tokens, model.norm.len(), model.directions.len()), (256, 16, 8));
+        assert_eq!((model.tokens, model.norm.len(), model.directions.len()), (256, 16, 25));
         let own = read::<Measured<RunActivations>>(&spec.folder.activations()).values;
         assert_eq!(own.keys().copied().collect::<Vec<_>>(), [site]);
-        assert_eq!((own[&site].cosine.len(), own[&site].explained_variance.len()), (16, 8));
+        assert_eq!((own[&site].cosine.len(), own[&site].explained_variance.len()), (16, 25));
         assert!(own[&site].norm_ratio.iter().all(|ratio| ratio.is_finite() && *ratio >= 0.0));
         times.push(spec.folder.activations().metadata().unwrap().modified().unwrap());
     }
