@@ -63,6 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "1",
         "--timeout",
         "1800",
+        "--max-tokens",
+        "200",
     ];
     call("features", &[])?;
     call("explain", &[&judge[..], &["--features", features.as_str()]].concat())?;

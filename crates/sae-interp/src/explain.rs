@@ -125,7 +125,7 @@ pub fn question(
     }
     let schema = json!({
         "type": "object",
-        "properties": { "explanation": { "type": "string" } },
+        "properties": { "explanation": { "type": "string", "maxLength": LONGEST } },
         "required": ["explanation"],
         "additionalProperties": false,
     });

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sae_interp::endpoint::{AskError, Endpoint, EndpointOptions, Question, ask_all};
 use sae_interp::http::ClientOptions;
-use serde_json::json;
+use serde_json::{Value, json};
 use server::{said, server};
 use tempfile::TempDir;
 
@@ -68,16 +68,35 @@ fn an_endpoint_is_asked_for_a_form_that_it_takes() {
         None => said("free"),
     });
     let endpoint = Endpoint::new(options(&url));
-    assert_eq!(endpoint.ask(&question("a"), GO_ON).unwrap().text, "free");
-    assert_eq!(requests.lock().unwrap().len(), 3);
+    let bounded = Question {
+        schema: json!({ "type": "array", "maxItems": 2, "items": { "type": "string", "maxLength": 9 } }),
+        ..question("a")
+    };
+    assert_eq!(endpoint.ask(&bounded, GO_ON).unwrap().text, "free");
+    let schemas: Vec<Value> = requests.lock().unwrap()[..2]
+        .iter()
+        .map(|(_, asked)| asked["response_format"]["json_schema"]["schema"].clone())
+        .collect();
+    // With bounds of lengths, and without.
+    let plain = json!({ "type": "array", "items": { "type": "string" } });
+    assert_eq!(schemas, [bounded.schema, plain]);
+    assert_eq!(requests.lock().unwrap().len(), 4);
     // And is not asked for the others again.
     endpoint.ask(&question("b"), GO_ON).unwrap();
-    assert_eq!(requests.lock().unwrap().len(), 4);
+    assert_eq!(requests.lock().unwrap().len(), 5);
     // A request that is wrong in itself is told in the endpoint's words.
     let (url, requests) = server(|_, _| (400, "", "the prompt is too long".to_owned()));
     let error = Endpoint::new(options(&url)).ask(&question("a"), GO_ON).unwrap_err();
     assert!(error.to_string().contains("the prompt is too long") && !error.is_of_endpoint());
-    assert_eq!(requests.lock().unwrap().len(), 3);
+    assert_eq!(requests.lock().unwrap().len(), 4);
+    // Without end, and not for reasoning: it would be so again.
+    let choice =
+        json!({ "message": { "content": "{\"a\": \"and and" }, "finish_reason": "length" });
+    let reply = json!({ "choices": [choice] }).to_string();
+    let (url, requests) = server(move |_, _| (200, "", reply.clone()));
+    let error = Endpoint::new(options(&url)).ask(&question("a"), GO_ON).unwrap_err();
+    assert!(matches!(error, AskError::Empty { has_reasoned: false, .. }));
+    assert_eq!(requests.lock().unwrap().len(), 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A language model behind an OpenAI-compatible endpoint, `chat/completions`: questions with temperature 0, answers in JSON.
 //!
-//! What endpoints differ in is found out: answers by a JSON schema where the endpoint takes one, as any JSON object where it does
+//! What endpoints differ in is found out: answers by a JSON schema where the endpoint takes one, without bounds of lengths where it does not
+//! know these, as any JSON object where it does
 //! not, in free text where it knows neither. What passes (408, 409, 425, 429, 5xx, a broken connection) is tried again, later and later, or
 //! when `Retry-After` says. Answers are kept on disk by a hash of what was asked, so that an interrupted run costs nothing twice.
 
@@ -132,11 +133,13 @@ impl From<HttpError> for AskError {
 }
 
 /// How an answer's form is asked for; what an endpoint does not take, it does not take the next time either.
-const FORMS: [Form; 3] = [Form::Schema, Form::Object, Form::Free];
+const FORMS: [Form; 4] = [Form::Schema, Form::PlainSchema, Form::Object, Form::Free];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Schema,
+    /// Without bounds of lengths, which some services do not know.
+    PlainSchema,
     Object,
     Free,
 }
@@ -221,8 +224,8 @@ impl Endpoint {
         }
         let mut question = question.clone();
         let mut answer = self.answer(&question, is_interrupted);
-        // A model that reasons has used up what was meant for the answer.
-        if let Err(AskError::Empty { finish, .. }) = &answer
+        // A model that reasons has used up what was meant for the answer; one that has written without end would do it again.
+        if let Err(AskError::Empty { finish, has_reasoned: true }) = &answer
             && finish == "length"
         {
             question.max_tokens = question.max_tokens.saturating_mul(8);
@@ -311,8 +314,12 @@ impl Endpoint {
         let tokens = if completion { "max_completion_tokens" } else { "max_tokens" };
         body[tokens] = json!(question.max_tokens);
         match form {
-            Form::Schema => {
-                let schema = json!({ "name": "answer", "strict": true, "schema": question.schema });
+            Form::Schema | Form::PlainSchema => {
+                let mut own = question.schema.clone();
+                if form == Form::PlainSchema {
+                    without_bounds(&mut own);
+                }
+                let schema = json!({ "name": "answer", "strict": true, "schema": own });
                 body["response_format"] = json!({ "type": "json_schema", "json_schema": schema });
             }
             Form::Object => body["response_format"] = json!({ "type": "json_object" }),
@@ -324,6 +331,20 @@ impl Endpoint {
             body["top_logprobs"] = json!(question.top_logprobs);
         }
         body
+    }
+}
+
+/// Takes bounds of lengths out of a schema.
+fn without_bounds(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            for key in ["minItems", "maxItems", "maxLength"] {
+                fields.remove(key);
+            }
+            fields.values_mut().for_each(without_bounds);
+        }
+        Value::Array(all) => all.iter_mut().for_each(without_bounds),
+        _ => {}
     }
 }
 

@@ -74,7 +74,10 @@ pub(super) fn answer(value: &Value, url: &str) -> Result<Answer, AskError> {
     if text.trim().is_empty() || finish == "length" {
         let has_reasoned = ["reasoning_content", "reasoning"]
             .iter()
-            .any(|key| message[*key].as_str().is_some_and(|text| !text.is_empty()));
+            .any(|key| message[*key].as_str().is_some_and(|text| !text.is_empty()))
+            // Some think in the answer itself, and some where nobody sees it.
+            || content(&message["content"]).contains("<think>")
+            || (text.trim().is_empty() && finish == "length");
         return Err(AskError::Empty { finish: finish.to_owned(), has_reasoned });
     }
     let tokens = choice["logprobs"]["content"].as_array().into_iter().flatten();
